@@ -1,0 +1,55 @@
+# `make run` sets up and rehearses the flagship failure; `make test` sets up and tests everything. `make help` lists the rest.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup components run test test-long lint fmt lock bench drill clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not on the PATH; install Python 3.11 or say PYTHON=..." >&2; exit 2; }
+	@echo "Setting up $(VENV) (once, one to three minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $(READY)
+
+setup: $(READY) ## only the virtual environment: leaves .venv/bin/ollamamax
+
+components: $(READY) ## find or build the real Ollama and Toxiproxy (into ~/.cache/ollamamax)
+	@$(BIN)/python -m live.rig.components
+
+run: $(READY) ## set up, then rehearse the flagship failure in the twin and write its page
+	@$(BIN)/ollamamax run scenarios/node-crash.yaml --out runs
+
+test: $(READY) components lint ## set up, then all tests but the long ones, with the real components
+	@$(BIN)/python -m pytest -m "not long"
+
+test-long: $(READY) components ## the tests that take minutes
+	@$(BIN)/python -m pytest -m long
+
+lint: $(READY) ## ruff, mypy strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+fmt: $(READY) ## put the code into its form
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## speed of the simulator beside a plain event loop in the same run
+	@$(BIN)/ollamamax bench
+
+drill: $(READY) components ## the flagship failure on three real Ollama nodes behind real Toxiproxy
+	@$(BIN)/ollamamax run scenarios/node-crash.yaml --world live --nodes real --set cluster.nodes=3 --out runs
+
+lock: ## work out requirements.lock anew from requirements.in (needs uv)
+	@uv pip compile --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --upgrade requirements.in -o requirements.lock
+
+clean: ## remove the virtual environment and what was run
+	@rm -rf $(VENV) runs build *.egg-info

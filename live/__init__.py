@@ -1,0 +1,1 @@
+"""The real world, driving the same policy as the twin."""

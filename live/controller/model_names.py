@@ -1,0 +1,30 @@
+"""One name for each model: Ollama knows `m`, `m:latest` and `library/m` as the same, and so must whoever counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_DEFAULT_PREFIXES = ("registry.ollama.ai/", "library/")
+_DEFAULT_TAG = ":latest"
+
+
+def canonical(name: str) -> str:
+    """The shortest of the names that Ollama takes for the same model."""
+    for prefix in _DEFAULT_PREFIXES:
+        name = name.removeprefix(prefix)
+    return name.removesuffix(_DEFAULT_TAG)
+
+
+class ModelNames:
+    """Maps what clients and nodes call a model to the name that the cluster's specification has for it."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = {canonical(name): name for name in known}
+
+    def __contains__(self, name: str) -> bool:
+        return canonical(name) in self._known
+
+    def of(self, name: str) -> str:
+        """The cluster's name for the model; of a model that the cluster does not know, the canonical one."""
+        short = canonical(name)
+        return self._known.get(short, short)

@@ -1,0 +1,168 @@
+"""The probe ladder over HTTP: what a node says of itself, and whether it does what it is there for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import aiohttp
+
+from live.controller.model_names import ModelNames
+from live.controller.transport import TooLong, read_whole, status_error, transport_error
+from twin.policy.vocabulary import AttemptError, Probe, ProbeResult
+
+ANSWER_LIMIT_BYTES = 1 << 20
+"""More than this is no answer to a probe: nodes are not trusted to be brief."""
+
+_LET_GO_AFTER = "1ms"
+# keep_alive 0 with an empty prompt would be answered "unload" without going near the loader; the shortest keep_alive
+# above it loads the model, and lets it go at once.
+
+
+class Prober(Protocol):
+    """Answers each probe of the policy with one result, within the probe's time."""
+
+    async def perform(self, probe: Probe) -> ProbeResult:
+        """Ask the node. Never raises for what a node does."""
+
+
+class _Failed(Exception):
+    """The node answered, but not well."""
+
+    def __init__(self, error: AttemptError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a probe came, so that one that ran out of time can say where."""
+
+    connected: bool = False
+    answered: bool = False
+
+    def late(self) -> AttemptError:
+        if self.answered:
+            return "stall_timeout"
+        return "first_token_timeout" if self.connected else "unreachable"
+
+
+class HttpProber:
+    """Probes nodes at their addresses, each over a new connection.
+
+    A connection of its own for each probe: a hung node's probes take no place in a pool that others wait for, and a
+    node that no longer accepts connections is seen, which an old connection would hide.
+    """
+
+    def __init__(self, addresses: Mapping[str, str], names: ModelNames) -> None:
+        self._addresses = addresses
+        self._names = names
+        self._session: aiohttp.ClientSession | None = None
+
+    async def perform(self, probe: Probe) -> ProbeResult:
+        """Ask the node; the result says what came of it within the probe's time."""
+        progress = _Progress()
+        error: AttemptError = ""
+        models: tuple[str, ...] = ()
+        started_s = time.monotonic()
+        try:
+            async with asyncio.timeout(probe.timeout_s):
+                models = await self._ask(probe, progress)
+        except TimeoutError:
+            error = progress.late()
+        except _Failed as failed:
+            error = failed.error
+        except (aiohttp.ClientError, OSError) as broken:
+            error = transport_error(broken)
+        latency_s = time.monotonic() - started_s
+        return ProbeResult(
+            probe.probe_id, probe.node, probe.kind, probe.model, not error, latency_s, error=error, models=models
+        )
+
+    async def close(self) -> None:
+        """Close what is still open."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(self, probe: Probe, progress: _Progress) -> tuple[str, ...]:
+        if probe.kind == "liveness":
+            await self._call("GET", probe, "/api/version", None, progress)
+            return ()
+        if probe.kind == "residency":
+            answer = _one_object(await self._call("GET", probe, "/api/ps", None, progress))
+            loaded = answer.get("models") or []
+            if not isinstance(loaded, list):
+                raise _Failed("error_record")
+            return tuple(
+                self._names.of(item["name"])
+                for item in loaded
+                if isinstance(item, dict) and isinstance(item.get("name"), str)
+            )
+        body: dict[str, Any] = {"model": probe.model}
+        if probe.kind == "generation":
+            body |= {"prompt": "1", "stream": True, "options": {"num_predict": 1}}
+        else:
+            body |= {"keep_alive": _LET_GO_AFTER}
+        records = await self._call("POST", probe, "/api/generate", body, progress)
+        _check_ended_well(records)
+        return ()
+
+    async def _call(
+        self, method: str, probe: Probe, path: str, body: dict[str, Any] | None, progress: _Progress
+    ) -> bytes:
+        session = self._open_session()
+        address = self._addresses[probe.node]
+        async with session.request(
+            method, address + path, json=body, allow_redirects=False, trace_request_ctx=progress
+        ) as response:
+            if response.status != 200:
+                raise _Failed(status_error(response.status))
+            progress.answered = True
+            try:
+                return await read_whole(response, ANSWER_LIMIT_BYTES)
+            except TooLong as error:
+                raise _Failed("error_record") from error
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_create_end.append(_connected)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                timeout=aiohttp.ClientTimeout(total=None),  # each probe has its own
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[trace],
+            )
+        return self._session
+
+
+async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.connected = True
+
+
+def _one_object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as garbage:
+        raise _Failed("error_record") from garbage
+    if not isinstance(value, dict):
+        raise _Failed("error_record")
+    return value
+
+
+def _check_ended_well(records: bytes) -> None:
+    """A generation is a success only with its terminal record."""
+    for line in records.splitlines():
+        if not line.strip():
+            continue
+        record = _one_object(line)
+        if "error" in record:
+            raise _Failed("error_record")
+        if record.get("done") is True:
+            return
+    raise _Failed("no_terminal_record")

@@ -1,0 +1,1 @@
+"""The Ollama-compatible reverse proxy: a drop-in for OLLAMA_HOST."""

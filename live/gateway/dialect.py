@@ -1,0 +1,222 @@
+"""What an answer is made of, in whichever of the dialects that Ollama speaks. Sans-IO.
+
+A dialect knows one endpoint: how a request asks for a stream, what a line of the answer says, how parts of an answer
+become the one object that a client without streaming expects, and what an error looks like.
+
+Every generation is asked of the node as a stream, also for clients that do not stream: a silence is then noticed while
+it lasts, and a broken answer is known from its missing terminal record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb; the node's own count comes only with the answer."""
+
+RecordKind: TypeAlias = Literal[
+    "part",  # of the answer
+    "held",  # to be passed on only when something after it shows that the answer goes on or has ended well
+    "terminal",  # the answer is complete
+    "error",  # the node gave up
+]
+
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class BadRequest(ValueError):
+    """The client's request cannot be understood; the message is for the client."""
+
+
+class BadRecord(ValueError):
+    """The node's line cannot be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Ollama's own account of a generation, in seconds; 0 where it gave none."""
+
+    load_duration_s: float = 0.0
+    prompt_eval_duration_s: float = 0.0
+    eval_duration_s: float = 0.0
+    total_duration_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Record:
+    """One record of an answer."""
+
+    kind: RecordKind
+    raw: bytes  # as the client gets it where nothing must be changed
+    fields: JsonObject = field(default_factory=dict)
+    text: str = ""
+    thinking: str = ""
+    tool_calls: list[JsonObject] = field(default_factory=list)
+    closing: bool = False  # with it the text is whole: what comes after it adds none
+    for_us: bool = False  # was asked for by the gateway, not by the client
+    error: str = ""
+    tokens: int = 0  # the node's count of what it generated, 0 where it gave none
+    timings: Timings | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it adds nothing to the answer."""
+        return not (self.text or self.thinking or self.tool_calls)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """A client's request, as far as the gateway must understand it."""
+
+    model: str
+    stream: bool
+    prompt_tokens: int
+    context_tokens: int  # num_ctx, 0: the model's own
+    generates: bool  # else one object is the whole answer: a load, an unload, a rendered prompt
+    tokens_visible: bool  # else the node is silent for a part of the generation, as while it writes a tool call
+    seeded: bool
+    fields: JsonObject
+    body: bytes
+
+
+class Aggregate(Protocol):
+    """Makes one object of the parts of a stream, as Ollama itself would have."""
+
+    def add(self, record: Record) -> None:
+        """Take in the next record."""
+
+    def whole(self) -> bytes:
+        """The object, once the terminal record has been added."""
+
+
+class Dialect(Protocol):
+    """One endpoint's language."""
+
+    path: str
+    stream_type: str
+    """Content type of a stream."""
+
+    def parse(self, body: bytes) -> ParsedRequest:
+        """Understand a request. Raises `BadRequest`."""
+
+    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
+        """What to ask of a node: the same as a stream, with a seed where the client gave none and `seed` is one."""
+
+    def record(self, line: bytes) -> Record | None:
+        """What a line says; None for a line that says nothing. Raises `BadRecord`."""
+
+    def identity(self, record: Record) -> JsonObject:
+        """Fields that must be the same in all records that a client sees."""
+
+    def rewritten(self, record: Record, identity: JsonObject) -> bytes:
+        """The record as its `text`, `thinking` and `tool_calls` are now, with another identity."""
+
+    def aggregate(self) -> Aggregate:
+        """A new aggregate."""
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """An error as a whole answer."""
+
+    def error_line(self, message: str) -> bytes:
+        """An error within a stream."""
+
+
+def parse_object(body: bytes) -> JsonObject:
+    """A request's body. Raises `BadRequest`."""
+    if not body.strip():
+        raise BadRequest("missing request body")
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the request's body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise BadRequest("the request's body is not a JSON object")
+    return fields
+
+
+def parse_model(fields: JsonObject) -> str:
+    """The model that a request names. Raises `BadRequest`."""
+    model = fields.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("model is required")
+    return model
+
+
+def parse_switch(fields: JsonObject, name: str, default: bool) -> bool:
+    """A field that is true, false or absent. Raises `BadRequest`."""
+    value = fields.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name} takes true or false")
+    return value
+
+
+def loads_record(line: bytes) -> JsonObject:
+    """A node's line as an object. Raises `BadRecord`."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"the node sent what is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise BadRecord("the node sent JSON that is not an object")
+    return fields
+
+
+def dumps(value: object) -> bytes:
+    """Compact JSON. Escaped where it is not ASCII: half a surrogate pair, which JSON permits, has no UTF-8."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def characters(value: object) -> int:
+    """Length of the text in a message's content: a string, or a list of parts."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(characters(part.get("text")) for part in value if isinstance(part, dict))
+    return 0
+
+
+def tokens_of(count: int) -> int:
+    """An estimate of the tokens of so many characters."""
+    return -(-count // CHARACTERS_PER_TOKEN)
+
+
+def text_of(fields: JsonObject, name: str) -> str:
+    """A field that is text where it is there. Raises `BadRecord`."""
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadRecord(f"the node sent a {name} that is no text")
+    return value
+
+
+def objects_of(fields: JsonObject, name: str) -> list[JsonObject]:
+    """A field that is a list of objects where it is there. Raises `BadRecord`."""
+    value = fields.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise BadRecord(f"the node sent a {name} that is no list of objects")
+    return value
+
+
+def number_of(fields: JsonObject, name: str) -> float:
+    """A field that is a number where it is there, else 0. Raises `BadRecord`."""
+    value = fields.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise BadRecord(f"the node sent a {name} that is no count")
+    return value
+
+
+_LINE_BREAKS = re.compile(r"\s+")
+
+
+def one_line(text: str, limit: int = 500) -> str:
+    """Text from outside, fit for a message of ours."""
+    text = _LINE_BREAKS.sub(" ", text).strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,225 @@
+"""Ollama's own dialect: `/api/generate` and `/api/chat`, one JSON object a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from live.gateway.dialect import (
+    Aggregate,
+    BadRequest,
+    JsonObject,
+    ParsedRequest,
+    Record,
+    Timings,
+    characters,
+    dumps,
+    loads_record,
+    number_of,
+    objects_of,
+    parse_model,
+    parse_object,
+    parse_switch,
+    text_of,
+    tokens_of,
+)
+
+NANOSECONDS = 1e-9
+RANDOM_SEED = -1
+"""Ollama takes this seed for none."""
+
+
+class _Native:
+    """What `/api/generate` and `/api/chat` share."""
+
+    path: str
+    stream_type = "application/x-ndjson"
+
+    def parse(self, body: bytes) -> ParsedRequest:
+        """Understand a request. Raises `BadRequest`."""
+        fields = parse_object(body)
+        options = fields.get("options")
+        if options is not None and not isinstance(options, dict):
+            raise BadRequest("options takes an object")
+        options = options or {}
+        context = options.get("num_ctx")
+        return ParsedRequest(
+            model=parse_model(fields),
+            stream=parse_switch(fields, "stream", True),
+            prompt_tokens=tokens_of(self._prompt_characters(fields)),
+            context_tokens=context if isinstance(context, int) and context > 0 else 0,
+            generates=self._generates(fields) and not fields.get("_debug_render_only"),
+            tokens_visible=not fields.get("tools"),
+            seeded=options.get("seed", RANDOM_SEED) not in (RANDOM_SEED, None),
+            fields=fields,
+            body=body,
+        )
+
+    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
+        """The request as a stream, with a seed."""
+        add_seed = seed is not None and not request.seeded
+        if request.stream and not add_seed:
+            return request.body
+        fields = {**request.fields, "stream": True}
+        if add_seed:
+            fields["options"] = {**(fields.get("options") or {}), "seed": seed}
+        return dumps(fields)
+
+    def record(self, line: bytes) -> Record | None:
+        """What a line says."""
+        stripped = line.strip()
+        if not stripped:
+            return None
+        fields = loads_record(stripped)
+        error = fields.get("error")
+        if error is not None:
+            return Record("error", line, fields, error=str(error))
+        raw = line if line.endswith(b"\n") else line + b"\n"
+        record = Record("part", raw, fields)
+        self._read(record)
+        if fields.get("done") is True:
+            record.kind = "terminal"
+            record.closing = True
+            record.tokens = int(number_of(fields, "eval_count"))
+            record.timings = Timings(
+                *(
+                    number_of(fields, name) * NANOSECONDS
+                    for name in ("load_duration", "prompt_eval_duration", "eval_duration", "total_duration")
+                )
+            )
+        return record
+
+    def identity(self, _record: Record) -> JsonObject:
+        """Records of this dialect carry none."""
+        return {}
+
+    def error_body(self, _status: int, message: str) -> bytes:
+        """`{"error": ...}`."""
+        return dumps({"error": message})
+
+    def error_line(self, message: str) -> bytes:
+        """`{"error": ...}` on a line, as Ollama ends a stream that broke."""
+        return dumps({"error": message}) + b"\n"
+
+    def _prompt_characters(self, fields: JsonObject) -> int:
+        raise NotImplementedError
+
+    def _generates(self, fields: JsonObject) -> bool:
+        raise NotImplementedError
+
+    def _read(self, record: Record) -> None:
+        raise NotImplementedError
+
+
+class Generate(_Native):
+    """`/api/generate`."""
+
+    path = "/api/generate"
+
+    def rewritten(self, record: Record, _identity: JsonObject) -> bytes:
+        """The record with what is left of its text."""
+        fields = {**record.fields, "response": record.text}
+        _put(fields, "thinking", record.thinking)
+        _put(fields, "tool_calls", record.tool_calls)
+        return dumps(fields) + b"\n"
+
+    def aggregate(self) -> Aggregate:
+        """A new aggregate."""
+        return _GenerateAggregate()
+
+    def _prompt_characters(self, fields: JsonObject) -> int:
+        return sum(characters(fields.get(name)) for name in ("prompt", "system", "suffix"))
+
+    def _generates(self, fields: JsonObject) -> bool:
+        return bool(fields.get("prompt"))
+
+    def _read(self, record: Record) -> None:
+        record.text = text_of(record.fields, "response")
+        record.thinking = text_of(record.fields, "thinking")
+        record.tool_calls = objects_of(record.fields, "tool_calls")
+
+
+class Chat(_Native):
+    """`/api/chat`."""
+
+    path = "/api/chat"
+
+    def rewritten(self, record: Record, _identity: JsonObject) -> bytes:
+        """The record with what is left of its text."""
+        message = {**record.fields.get("message", {}), "content": record.text}
+        _put(message, "thinking", record.thinking)
+        _put(message, "tool_calls", record.tool_calls)
+        return dumps({**record.fields, "message": message}) + b"\n"
+
+    def aggregate(self) -> Aggregate:
+        """A new aggregate."""
+        return _ChatAggregate()
+
+    def _prompt_characters(self, fields: JsonObject) -> int:
+        messages = fields.get("messages")
+        if not isinstance(messages, list):
+            return 0
+        return sum(characters(message.get("content")) for message in messages if isinstance(message, dict))
+
+    def _generates(self, fields: JsonObject) -> bool:
+        return bool(fields.get("messages"))
+
+    def _read(self, record: Record) -> None:
+        message = record.fields.get("message")
+        if isinstance(message, dict):
+            record.text = text_of(message, "content")
+            record.thinking = text_of(message, "thinking")
+            record.tool_calls = objects_of(message, "tool_calls")
+
+
+class _NativeAggregate:
+    """Joins text, thinking, tool calls and log probabilities; all else is as the last record says."""
+
+    def __init__(self) -> None:
+        self._last: JsonObject = {}
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._tool_calls: list[JsonObject] = []
+        self._logprobs: list[Any] = []
+
+    def add(self, record: Record) -> None:
+        """Take in the next record."""
+        self._last = record.fields
+        self._text.append(record.text)
+        self._thinking.append(record.thinking)
+        self._tool_calls += record.tool_calls
+        logprobs = record.fields.get("logprobs")
+        if isinstance(logprobs, list):
+            self._logprobs += logprobs
+
+    def _join(self, text_key: str, fields: JsonObject) -> None:
+        fields[text_key] = "".join(self._text)
+        _put(fields, "thinking", "".join(self._thinking))
+        _put(fields, "tool_calls", self._tool_calls)
+
+
+class _GenerateAggregate(_NativeAggregate):
+    def whole(self) -> bytes:
+        """One object of `/api/generate`."""
+        fields = dict(self._last)
+        self._join("response", fields)
+        _put(fields, "logprobs", self._logprobs)
+        return dumps(fields)
+
+
+class _ChatAggregate(_NativeAggregate):
+    def whole(self) -> bytes:
+        """One object of `/api/chat`."""
+        message = self._last.get("message")
+        message = {"role": "assistant", **(message if isinstance(message, dict) else {})}
+        self._join("content", message)
+        fields = {**self._last, "message": message}
+        _put(fields, "logprobs", self._logprobs)
+        return dumps(fields)
+
+
+def _put(fields: JsonObject, name: str, value: str | list[Any]) -> None:
+    """Set a field that is left out where it is empty."""
+    if value:
+        fields[name] = value
+    else:
+        fields.pop(name, None)

@@ -1,0 +1,203 @@
+"""OpenAI's dialect as Ollama speaks it: `/v1/chat/completions`, server-sent events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from live.gateway.dialect import (
+    Aggregate,
+    BadRequest,
+    JsonObject,
+    ParsedRequest,
+    Record,
+    characters,
+    dumps,
+    loads_record,
+    number_of,
+    objects_of,
+    parse_model,
+    parse_object,
+    parse_switch,
+    text_of,
+    tokens_of,
+)
+
+_DONE = b"[DONE]"
+_ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+
+
+class ChatCompletions:
+    """`/v1/chat/completions`.
+
+    Ollama (up to 0.33) ends a stream that broke with an empty delta and no `[DONE]`. So an empty delta is held until
+    something follows it, and so are the record with the finish reason and the usage, until `[DONE]` is there.
+
+    The node is always asked for the usage: it has the only true token counts. Who did not ask for it does not get it.
+    """
+
+    path = "/v1/chat/completions"
+    stream_type = "text/event-stream"
+
+    def parse(self, body: bytes) -> ParsedRequest:
+        """Understand a request. Raises `BadRequest`."""
+        fields = parse_object(body)
+        stream_options = fields.get("stream_options")
+        if stream_options is not None and not isinstance(stream_options, dict):
+            raise BadRequest("stream_options takes an object")
+        messages = fields.get("messages")
+        contents = [m.get("content") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+        return ParsedRequest(
+            model=parse_model(fields),
+            stream=parse_switch(fields, "stream", False),
+            prompt_tokens=tokens_of(sum(map(characters, contents))),
+            context_tokens=0,
+            generates=bool(messages) and not fields.get("_debug_render_only"),
+            tokens_visible=not fields.get("tools"),
+            seeded=fields.get("seed") is not None,
+            fields=fields,
+            body=body,
+        )
+
+    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
+        """The request as a stream, with its usage and a seed."""
+        add_seed = seed is not None and not request.seeded
+        if request.stream and wants_usage(request) and not add_seed:
+            return request.body
+        options = {**(request.fields.get("stream_options") or {}), "include_usage": True}
+        fields = {**request.fields, "stream": True, "stream_options": options}
+        if add_seed:
+            fields["seed"] = seed
+        return dumps(fields)
+
+    def record(self, line: bytes) -> Record | None:
+        """What a line says; comments, blank lines and other fields of the event stream say nothing."""
+        stripped = line.strip()
+        if not stripped.startswith(b"data:"):
+            if stripped.startswith(b"{"):  # an error that came outside of the event stream
+                fields = loads_record(stripped)
+                return Record("error", line, fields, error=_error_text(fields))
+            return None
+        data = stripped[5:].strip()
+        raw = stripped + b"\n\n"
+        if data == _DONE:
+            return Record("terminal", raw)
+        fields = loads_record(data)
+        if fields.get("error") is not None:
+            return Record("error", raw, fields, error=_error_text(fields))
+        record = Record("part", raw, fields)
+        choices = objects_of(fields, "choices")
+        for choice in choices:
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                record.text += text_of(delta, "content")
+                record.thinking += text_of(delta, "reasoning")
+                record.tool_calls += objects_of(delta, "tool_calls")
+            record.closing |= choice.get("finish_reason") is not None
+        usage = fields.get("usage")
+        if isinstance(usage, dict):
+            record.tokens = int(number_of(usage, "completion_tokens"))
+            record.for_us = record.closing = not choices
+        if record.closing or record.empty:
+            record.kind = "held"
+        return record
+
+    def identity(self, record: Record) -> JsonObject:
+        """All chunks of a stream have one id."""
+        return {"id": record.fields["id"]} if "id" in record.fields else {}
+
+    def rewritten(self, record: Record, identity: JsonObject) -> bytes:
+        """The record with what is left of its text, and the id that the client knows."""
+        if not record.fields:
+            return record.raw
+        fields = {**record.fields, **identity}
+        choices = objects_of(fields, "choices")
+        if choices:
+            delta = {**(choices[0].get("delta") or {}), "content": record.text}
+            for name, value in (("reasoning", record.thinking), ("tool_calls", record.tool_calls)):
+                if value:
+                    delta[name] = value
+                else:
+                    delta.pop(name, None)
+            fields["choices"] = [{**choices[0], "delta": delta}]
+        return b"data: " + dumps(fields) + b"\n\n"
+
+    def aggregate(self) -> Aggregate:
+        """A new aggregate."""
+        return _CompletionAggregate()
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """As Ollama words errors on `/v1`."""
+        return dumps(_error(status, message))
+
+    def error_line(self, message: str) -> bytes:
+        """An event with the error; OpenAI's clients raise it."""
+        return b"data: " + dumps(_error(500, message)) + b"\n\n"
+
+
+def wants_usage(request: ParsedRequest) -> bool:
+    """Whether the client itself asked for the usage of a stream."""
+    return (request.fields.get("stream_options") or {}).get("include_usage") is True
+
+
+class _CompletionAggregate:
+    """Builds the `chat.completion` from its chunks."""
+
+    def __init__(self) -> None:
+        self._first: JsonObject = {}
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._tool_calls: list[JsonObject] = []
+        self._logprobs: list[Any] = []
+        self._finish_reason: str | None = None
+        self._role = "assistant"
+        self._usage: JsonObject = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+    def add(self, record: Record) -> None:
+        """Take in the next chunk."""
+        if not record.fields:
+            return
+        self._first = self._first or record.fields
+        self._text.append(record.text)
+        self._thinking.append(record.thinking)
+        self._tool_calls += record.tool_calls
+        if isinstance(record.fields.get("usage"), dict):
+            self._usage = record.fields["usage"]
+        for choice in objects_of(record.fields, "choices"):
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            logprobs = choice.get("logprobs")
+            if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
+                self._logprobs += logprobs["content"]
+
+    def whole(self) -> bytes:
+        """The `chat.completion`."""
+        message: JsonObject = {"role": self._role, "content": "".join(self._text)}
+        if thinking := "".join(self._thinking):
+            message["reasoning"] = thinking
+        if self._tool_calls:
+            message["tool_calls"] = self._tool_calls
+        choice: JsonObject = {"index": 0, "message": message, "finish_reason": self._finish_reason}
+        if self._logprobs:
+            choice["logprobs"] = {"content": self._logprobs}
+        return dumps(
+            {
+                "id": self._first.get("id"),
+                "object": "chat.completion",
+                "created": self._first.get("created"),
+                "model": self._first.get("model"),
+                "system_fingerprint": self._first.get("system_fingerprint"),
+                "choices": [choice],
+                "usage": self._usage,
+            }
+        )
+
+
+def _error(status: int, message: str) -> JsonObject:
+    kind = _ERROR_TYPES.get(status, "api_error")
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+
+
+def _error_text(fields: JsonObject) -> str:
+    error = fields.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message") or error)
+    return str(error if error is not None else fields)

@@ -1,0 +1,1 @@
+"""Hands: what carries out an action of the policy on a node."""

@@ -1,0 +1,206 @@
+"""One real Ollama server as a node of the rig: its life, the faults of its processes, and its hardware."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from live.rig.errors import RigError
+from live.rig.machine import Cgroup, cgroup_support
+from live.rig.processes import Ledger, ManagedProcess, free_port, plain_environment
+
+START_LIMIT_S = 30.0
+STOP_GRACE_S = 3.0
+# A line of Ollama's access log for a finished generation, native or OpenAI-compatible or Anthropic.
+_GENERATION = re.compile(
+    rb"^\[GIN\].*\| 200 \|.*POST +"
+    rb'"/(?:api/generate|api/chat|v1/chat/completions|v1/completions|v1/responses|v1/messages)"',
+    re.MULTILINE,
+)
+
+
+class OllamaNode:
+    """A RigNode that is a real `ollama serve` on a port of its own, with a shared folder of models.
+
+    It needs 48 MB, and 40 to 60 MB for each loaded model. `folder` is where its log and its HOME lie; `cores` pins it.
+    It gets a cgroup of its own where the machine permits one; `refused_hardware` says what is not permitted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        ollama: Path,
+        models: Path,
+        folder: Path,
+        ledger: Ledger,
+        cores: Sequence[int] | None = None,
+        slots_per_model: int = 4,
+        max_loaded_models: int = 3,
+        load_timeout_s: float = 300.0,
+    ) -> None:
+        self._name = name
+        self._folder = folder
+        self._ledger = ledger
+        self._port = free_port()
+        self._cgroup = Cgroup.plan(f"{ledger.token}-{name}")
+        self._served = 0
+        self._log_read_bytes = 0
+        environment = {
+            **plain_environment(),
+            "HOME": str(folder),
+            "OLLAMA_HOST": f"127.0.0.1:{self._port}",
+            "OLLAMA_MODELS": str(models),
+            "OLLAMA_NUM_PARALLEL": str(slots_per_model),
+            "OLLAMA_MAX_LOADED_MODELS": str(max_loaded_models),
+            "OLLAMA_LOAD_TIMEOUT": f"{load_timeout_s:g}s",
+            "OLLAMA_KEEP_ALIVE": "-1",
+            # Other nodes use the same folder: none may tidy it up.
+            "OLLAMA_NOPRUNE": "1",
+            "OLLAMA_NOHISTORY": "1",
+            # Otherwise it asks its makers for model recommendations at every start.
+            "OLLAMA_NO_CLOUD": "1",
+            # A node's hardware are its cores; a graphics card would be shared by all nodes.
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "HIP_VISIBLE_DEVICES": "-1",
+            "ROCR_VISIBLE_DEVICES": "-1",
+        }
+        self._process = ManagedProcess(
+            name,
+            [ollama, "serve"],
+            ledger=ledger,
+            log=folder / "ollama.log",
+            environment=environment,
+            cores=cores,
+            cgroup=self._cgroup,
+        )
+
+    @property
+    def name(self) -> str:
+        """The node's name in the scenario."""
+        return self._name
+
+    @property
+    def address(self) -> str:
+        """Where it serves, "http://127.0.0.1:PORT"; the same over restarts."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def log(self) -> Path:
+        """Ollama's own log, appended to over restarts."""
+        return self._process.log
+
+    @property
+    def refused_hardware(self) -> str:
+        """What of its hardware cannot be controlled here, in one line; empty if nothing."""
+        return cgroup_support().refused
+
+    async def start(self) -> None:
+        """Starts the server and returns once it answers; no model is loaded yet. Raises ProcessFailed."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._ledger.add_cgroup(self._cgroup)
+        self._cgroup.create()
+        await self._process.start(f"{self.address}/api/version", START_LIMIT_S)
+
+    async def stop(self) -> None:
+        """Ends it, hung or not, and removes its cgroup. Raises RigError when something of it stays."""
+        await self._end(STOP_GRACE_S)
+        await asyncio.to_thread(self._cgroup.remove)
+        self._ledger.remove_cgroup(self._cgroup)
+
+    async def restart(self) -> None:
+        """Ends what is left of it, hung runners included, and starts it again on the same port."""
+        await self._end(STOP_GRACE_S)
+        await self.start()
+
+    async def _end(self, grace_s: float) -> None:
+        # A server that is asked to end waits for the death of its runners, and a paused one may hold that up.
+        for pid in self.runner_pids():
+            _signal(pid, signal.SIGCONT)
+        await self._process.stop(grace_s)
+
+    def server_alive(self) -> bool:
+        """Whether the server process runs; a hung one does."""
+        return self._process.is_alive()
+
+    def runner_pids(self) -> list[int]:
+        """The runners, one process for each loaded model; Ollama's short-lived search for graphics cards is none."""
+        runners = []
+        for child in self._process.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "--model" in child.cmdline():
+                    runners.append(child.pid)
+        return runners
+
+    def served_generations(self) -> int:
+        """How many generations its access log has with status 200, over all starts.
+
+        Ollama writes 200 for a stream that broke in the middle too, and for a mere load or unload.
+        """
+        if self.log.exists():
+            with self.log.open("rb") as log:
+                log.seek(self._log_read_bytes)
+                whole_lines = log.read().rpartition(b"\n")
+            text = whole_lines[0] + whole_lines[1]
+            self._log_read_bytes += len(text)
+            self._served += len(_GENERATION.findall(text))
+        return self._served
+
+    async def kill_server(self) -> None:
+        """SIGKILL to the server and then to its runners, which Ollama would leave behind as orphans."""
+        await self._process.kill()
+
+    async def kill_runner(self) -> None:
+        """SIGKILL to every runner; the server notices, and loads again at the next request."""
+        self._signal_runners(signal.SIGKILL)
+
+    async def pause_runner(self) -> None:
+        """SIGSTOP to every runner: generations hang without end, everything else answers."""
+        self._signal_runners(signal.SIGSTOP)
+
+    async def resume_runner(self) -> None:
+        """SIGCONT to every runner; Ollama may have replaced a paused one by itself, which is no error."""
+        for pid in self.runner_pids():
+            _signal(pid, signal.SIGCONT)
+
+    def _signal_runners(self, number: signal.Signals) -> None:
+        pids = self.runner_pids()
+        if not pids:
+            raise RigError(f"{self._name} has no runner to {number.name}: no model is loaded; send it a request first")
+        for pid in pids:
+            _signal(pid, number)
+
+    async def throttle(self, core_share: float) -> None:
+        """Holds server and runners to a share of one core, as heat does. Raises NotPermitted."""
+        self._cgroup.set_cpu_quota(core_share)
+
+    async def unthrottle(self) -> None:
+        """Takes the quota away."""
+        self._cgroup.clear_cpu_quota()
+
+    async def limit_memory(self, limit_bytes: int) -> None:
+        """Limits server and runners together; the kernel kills what asks for more. Raises NotPermitted."""
+        self._cgroup.set_memory_limit(limit_bytes)
+
+    async def unlimit_memory(self) -> None:
+        """Takes the memory limit away."""
+        self._cgroup.clear_memory_limit()
+
+    async def freeze(self) -> None:
+        """Freezes server and runners: connections are still accepted by the kernel, nothing is answered."""
+        self._cgroup.freeze()
+
+    async def thaw(self) -> None:
+        """Lets a frozen node go on."""
+        self._cgroup.thaw()
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    """Sends a signal to a process that may have ended in this moment."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

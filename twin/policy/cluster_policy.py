@@ -1,0 +1,112 @@
+"""The policy: its parts put together behind the `Policy` protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twin.policy.detection import FAST_PROBE_S, Detection
+from twin.policy.healer import Healer
+from twin.policy.parameters import Parameters
+from twin.policy.redundancy import Redundancy
+from twin.policy.router import Router
+from twin.policy.views import ClusterView
+from twin.policy.vocabulary import (
+    ActionResult,
+    AttemptEnded,
+    ClusterSpec,
+    Command,
+    Incident,
+    Observation,
+    PolicyState,
+    Probe,
+    ProbeResult,
+    RequestId,
+    RequestSpec,
+    RequestWithdrawn,
+    Route,
+)
+
+
+class ClusterPolicy:
+    """Routes, detects, heals and keeps replicas for one cluster. See `twin.policy.vocabulary.Policy`."""
+
+    def __init__(self, cluster: ClusterSpec, parameters: Parameters) -> None:
+        self.view = ClusterView(cluster, parameters)
+        self.router = Router(self.view)
+        self.detection = Detection(self.view)
+        self.healer = Healer(self.view, self.detection)
+        self.redundancy = Redundancy(self.view, self.healer)
+        self.period_s = parameters.probes.period_s
+        self.active = parameters.probes.enabled or parameters.circuit_breaker.enabled or parameters.redundancy.enabled
+        self._due_s = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests it keeps."""
+        return self.router.waiting
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """What it took for failures so far."""
+        return self.healer.incidents
+
+    def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
+        """Where this attempt of the request goes."""
+        return self.router.route(now, request, attempt)
+
+    def released(self, now: float) -> Sequence[tuple[RequestId, Route]]:
+        """Requests that were waiting and whose turn has come."""
+        return self.router.released(now) if self.router.waiting else ()
+
+    def observe(self, now: float, observation: Observation) -> None:
+        """Take in what was seen."""
+        if type(observation) is AttemptEnded:
+            replica = self.router.ended(now, observation)
+            if observation.outcome == "succeeded":
+                replica.node.served += 1
+            self.detection.attempt_ended(now, observation, replica)
+        elif type(observation) is ProbeResult:
+            self.detection.answered(now, observation)
+        elif type(observation) is ActionResult:
+            if observation.kind == "load":
+                self.redundancy.result(now, observation)
+            else:
+                self.healer.result(now, observation)
+        elif type(observation) is RequestWithdrawn:
+            self.router.withdraw(observation.request_id)
+
+    def decide(self, now: float) -> Sequence[Command]:
+        """What to do now."""
+        if not self.active:
+            self._due_s = float("inf")
+            return ()
+        commands: list[Command] = []
+        probes: list[Probe] = []
+        self.detection.close_due_breakers(now)
+        self.healer.decide(now, commands)
+        self.redundancy.decide(now, commands)
+        self.detection.ask(now, probes)
+        commands.extend(probes)
+        unwell = self.detection.unwell or self.healer.open or self.healer.actions
+        self._due_s = now + (min(FAST_PROBE_S, self.period_s) if unwell else self.period_s)
+        return commands
+
+    def next_wakeup(self) -> float:
+        """When `released` and `decide` want to be called next."""
+        due_s = self._due_s if self._due_s < self.detection.wake_s else self.detection.wake_s
+        if self.router.delayed:
+            return min(due_s, self.router.next_due_s())
+        return due_s
+
+    def snapshot(self) -> PolicyState:
+        """What must outlive this object."""
+        nodes = {
+            node.name: {
+                "health": node.health,
+                "in_flight": node.in_flight,
+                "penalty": node.penalty,
+                "resident": [name for name, replica in node.replicas.items() if replica.resident],
+            }
+            for node in self.view.nodes.values()
+        }
+        return PolicyState(self._due_s, {"nodes": nodes, "retry_budget": self.router.budget, "waiting": self.waiting})

@@ -1,0 +1,390 @@
+"""Is a node failing now? Evidence from real requests, and the probe ladder.
+
+Passive evidence makes a node *suspect*: it gets no traffic while another can take it, and probes go out at once. An
+independent second sign *confirms* the failure, and says what it is. Busy is not dead: a node whose slots are full is not
+asked to generate, and a terminal record is as good as a passed probe.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal, TypeAlias
+
+from twin.policy.health import ROUTABLE
+from twin.policy.slowness import Slowness
+from twin.policy.views import ClusterView, NodeView, Replica
+from twin.policy.vocabulary import NEVER_S, AttemptEnded, Probe, ProbeKind, ProbeResult
+
+NO_ANSWER: frozenset[str] = frozenset({"unreachable", "first_token_timeout", "stall_timeout", "reset"})
+SPEAKS_OF_THE_NODE: frozenset[str] = frozenset(
+    {
+        "refused",
+        "reset",
+        "unreachable",
+        "server_error",
+        "error_record",
+        "no_terminal_record",
+        "first_token_timeout",
+        "stall_timeout",
+    }
+)
+"""Errors of requests that are evidence against the node (a 503 or a 4xx is an answer of a healthy one)."""
+
+RUNNER_DIED: frozenset[str] = frozenset({"reset", "server_error", "error_record", "no_terminal_record"})
+"""Errors after which the model must be loaded again, if the server still lives."""
+
+Diagnosis: TypeAlias = Literal[
+    "server_down",  # the port refuses
+    "unreachable",  # nothing answers there
+    "runner_hung",  # the server answers, a generation does not come
+    "runner_failing",  # the server answers, a generation fails
+    "crash_loop",  # generations pass and then fail, again and again
+    "load_path_stuck",  # what is loaded works, nothing can be loaded
+    "slow",  # it works, much slower than it used to
+]
+STILL_SERVING: frozenset[Diagnosis] = frozenset({"load_path_stuck", "slow"})
+"""Failures of nodes that still serve: they are drained before a repair, and stay in use where no repair is possible."""
+
+FAST_PROBE_S = 0.25
+"""Between two probes of a node that is suspect or down."""
+
+
+class Watch:
+    """What detection remembers of one node."""
+
+    __slots__ = (
+        "evidence",
+        "failures_s",
+        "generation_due_s",
+        "liveness_due_s",
+        "liveness_error",
+        "liveness_failures",
+        "load_path_due_s",
+        "node",
+        "pending",
+        "residency_due_s",
+        "slow_error",
+    )
+
+    def __init__(self, node: NodeView) -> None:
+        self.node = node
+        self.liveness_due_s = 0.0
+        self.residency_due_s = 0.0
+        self.generation_due_s = 0.0
+        self.load_path_due_s = 0.0
+        self.liveness_failures = 0
+        self.liveness_error = ""
+        self.slow_error = False  # the evidence is silence, not an answer
+        self.evidence = ""
+        self.failures_s: deque[float] = deque()  # runner failures, for the crash loop
+        self.pending: dict[ProbeKind, int] = {}  # kind to probe id
+
+
+class Confirmed:
+    """A failure that was confirmed: what it is, and why we think so."""
+
+    __slots__ = ("diagnosis", "evidence", "node")
+
+    def __init__(self, node: NodeView, diagnosis: Diagnosis, evidence: str) -> None:
+        self.node = node
+        self.diagnosis = diagnosis
+        self.evidence = evidence
+
+
+def _diagnose(watch: Watch, failed_generation: ProbeResult) -> Diagnosis:
+    if watch.liveness_failures:
+        return "server_down" if watch.liveness_error == "refused" else "unreachable"
+    return "runner_hung" if failed_generation.error in NO_ANSWER else "runner_failing"
+
+
+class Detection:
+    """Turns observations into health, and health into probes."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self.view = view
+        self.probes = view.parameters.probes
+        self.breaker = view.parameters.circuit_breaker
+        self.healer = view.parameters.healer
+        self.verify = self.probes.enabled and self.probes.generation
+        self.slowness = Slowness(view)
+        self.watches = {name: Watch(node) for name, node in view.nodes.items()}
+        self.confirmed: list[Confirmed] = []  # for the healer, which empties it
+        self.in_incident: set[str] = set()  # nodes with an open incident; the healer's
+        self.passed: list[NodeView] = []  # of those, the ones that a generation passed on
+        self.failed_again: list[NodeView] = []  # of those, the ones that failed once more
+        self.open_breakers: list[Replica] = []
+        self.probe_id = 0
+        self.wake_s = NEVER_S  # when something should be asked, if before the next period
+        self.unwell = 0  # nodes that are not serving
+
+    # -- passive --------------------------------------------------------------------------------------------------
+
+    def attempt_ended(self, now: float, ended: AttemptEnded, replica: Replica) -> None:
+        """Evidence from a real request."""
+        node = replica.node
+        if ended.outcome == "succeeded":
+            replica.failures_in_row = 0
+            if ended.started_s >= node.last_passed_s or node.health in ROUTABLE:
+                node.last_passed_s = now
+            self.slowness.attempt(replica, ended)
+            return
+        if ended.outcome != "failed" or ended.error not in SPEAKS_OF_THE_NODE:
+            return
+        watch = self.watches[node.name]
+        replica.failures_in_row += 1
+        if ended.error in RUNNER_DIED or ended.error == "refused":
+            replica.resident = not self.verify and replica.resident
+        if self.breaker.enabled and replica.failures_in_row >= self.breaker.failure_threshold and not self.verify:
+            self._open_breaker(now, self.view.indexed(replica))
+        if not self.verify:
+            return
+        watch.evidence = f"attempt of request {ended.request_id} ended with {ended.error}"
+        self._suspect(now, node, silent=ended.error in ("first_token_timeout", "stall_timeout", "unreachable"))
+        if ended.error in RUNNER_DIED:
+            self._count_runner_failure(now, watch)
+
+    def _count_runner_failure(self, now: float, watch: Watch) -> None:
+        failures = watch.failures_s
+        # Requests of one batch die together, of one cause: they count once.
+        if failures and now - failures[-1] < FAST_PROBE_S:
+            return
+        failures.append(now)
+        while failures[0] < now - self.healer.crash_loop_window_s:
+            failures.popleft()
+        if len(failures) >= self.healer.crash_loop_failures:
+            count = len(failures)
+            failures.clear()
+            window = f"{self.healer.crash_loop_window_s:g} s"
+            self._confirm(now, watch.node, "crash_loop", f"the runner failed {count} times within {window}")
+
+    def _open_breaker(self, now: float, member: Replica) -> None:
+        if member.breaker_open_until_s > now:
+            return
+        limit = int(self.breaker.ejected_share_max * len(self.view.nodes))
+        open_now = {replica.node.name for replica in self.open_breakers if replica.breaker_open_until_s > now}
+        if len(open_now) >= limit:
+            return
+        member.breaker_open_until_s = now + self.breaker.recovery_timeout_s
+        self.open_breakers.append(member)
+        member.pool.place(member, now)
+
+    def _suspect(self, now: float, node: NodeView, *, silent: bool) -> None:
+        watch = self.watches[node.name]
+        watch.slow_error = silent
+        if node.name in self.in_incident:
+            self.failed_again.append(node)
+        if self.view.happened(node, "failed", now):
+            watch.liveness_due_s = watch.generation_due_s = now
+            self.wake_s = now
+
+    def _confirm(self, now: float, node: NodeView, diagnosis: Diagnosis, evidence: str) -> None:
+        if diagnosis not in STILL_SERVING:
+            self.view.happened(node, "confirmed", now)
+        self.confirmed.append(Confirmed(node, diagnosis, evidence))
+        self.wake_s = now
+
+    # -- active ---------------------------------------------------------------------------------------------------
+
+    def answered(self, now: float, result: ProbeResult) -> None:
+        """Take in the result of a probe."""
+        watch = self.watches[result.node]
+        if watch.pending.get(result.kind) == result.probe_id:
+            del watch.pending[result.kind]
+        if result.kind == "liveness":
+            self._liveness(now, watch, result)
+        elif result.kind == "residency":
+            self._residency(now, watch, result)
+        elif result.kind == "generation":
+            self._generation(now, watch, result)
+        elif not result.ok and watch.node.health in ROUTABLE:
+            evidence = f"loading {result.model} gave {result.error or 'nothing'} after {result.latency_s:.1f} s"
+            self._confirm(now, watch.node, "load_path_stuck", evidence)
+
+    def _liveness(self, now: float, watch: Watch, result: ProbeResult) -> None:
+        node = watch.node
+        if result.ok:
+            watch.liveness_failures = 0
+            watch.liveness_error = ""
+            self.slowness.liveness(now, node, result.latency_s)
+            if not self.verify and node.health in ("down", "suspect"):
+                # Nothing better to go by: the process is up, so the node gets traffic again.
+                self._back(now, node)
+            return
+        watch.liveness_failures += 1
+        watch.liveness_error = result.error
+        if node.health == "down":
+            return
+        times = watch.liveness_failures
+        if times < self.probes.failures_to_suspect and node.health in ROUTABLE:
+            watch.liveness_due_s = now + FAST_PROBE_S
+            self.wake_s = min(self.wake_s, watch.liveness_due_s)
+            return
+        evidence = f"GET /api/version failed {times} times in a row ({result.error})"
+        if watch.evidence and node.health == "suspect":
+            evidence = f"{watch.evidence}; then {evidence}"
+        diagnosis: Diagnosis = "server_down" if result.error == "refused" else "unreachable"
+        if diagnosis == "server_down":
+            for replica in node.replicas.values():
+                replica.resident = replica.loading = False
+        self._confirm(now, node, diagnosis, evidence)
+
+    def _back(self, now: float, node: NodeView) -> None:
+        node.last_passed_s = now
+        watch = self.watches[node.name]
+        watch.evidence = ""
+        self.view.happened(node, "passed", now)
+        self.view.replace(node, now)
+        if node.name in self.in_incident:
+            self.passed.append(node)
+            self.wake_s = now
+
+    def _residency(self, now: float, watch: Watch, result: ProbeResult) -> None:
+        node = watch.node
+        if not result.ok:
+            if node.health in ROUTABLE and result.error in ("unreachable", "first_token_timeout"):
+                watch.evidence = f"GET /api/ps gave nothing within {result.latency_s:.1f} s"
+                self._suspect(now, node, silent=True)
+            return
+        for name, replica in node.replicas.items():
+            replica.resident = name in result.models
+        self.view.replace(node, now)
+
+    def _generation(self, now: float, watch: Watch, result: ProbeResult) -> None:
+        node = watch.node
+        replica = node.replicas.get(result.model)
+        if result.ok:
+            if replica is not None:
+                replica.resident = True
+                replica.loading = False
+                replica.failures_in_row = 0
+            self._back(now, node)
+            return
+        if node.health in ("down", "drained"):
+            if node.name in self.in_incident:
+                self.failed_again.append(node)
+            return
+        evidence = f"one token of {result.model} was not generated within {result.latency_s:.1f} s ({result.error})"
+        if watch.evidence:
+            evidence = f"{watch.evidence}; then {evidence}"
+        if node.health == "suspect":
+            if result.error in RUNNER_DIED:
+                self._count_runner_failure(now, watch)
+            self._confirm(now, node, _diagnose(watch, result), evidence)
+        else:
+            watch.evidence = evidence
+            self._suspect(now, node, silent=result.error in NO_ANSWER)
+
+    # -- what to ask ----------------------------------------------------------------------------------------------
+
+    def ask(self, now: float, probes: list[Probe]) -> None:
+        """Add the probes that are due."""
+        if not self.probes.enabled:
+            return
+        if now >= self.wake_s:
+            self.wake_s = NEVER_S
+        unwell = 0
+        fresh_s = now - self.probes.period_s
+        residency = self.probes.residency
+        load_path = self.probes.load_path_model
+        for watch in self.watches.values():
+            node = watch.node
+            if node.health == "serving":
+                if node.last_passed_s <= fresh_s and now >= watch.liveness_due_s:
+                    self._ask(now, watch, "liveness", "", self.probes.timeout_s, self.probes.period_s, probes)
+                if self.verify and now >= watch.generation_due_s:
+                    self._ask_generation_if_idle(now, watch, probes)
+            else:
+                unwell += 1
+                self._ask_unwell(now, watch, probes)
+            if residency and now >= watch.residency_due_s:
+                watch.residency_due_s = now + self.probes.residency_period_s
+                if node.health in ROUTABLE:
+                    self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
+            if load_path and now >= watch.load_path_due_s:
+                watch.load_path_due_s = now + self.probes.load_path_period_s
+                if node.health in ROUTABLE:
+                    self._ask(now, watch, "load_path", load_path, self.probes.load_path_timeout_s, 0.0, probes)
+        self.unwell = unwell
+
+    def _ask_unwell(self, now: float, watch: Watch, probes: list[Probe]) -> None:
+        node = watch.node
+        if now >= watch.liveness_due_s:
+            period_s = FAST_PROBE_S if node.health == "suspect" else self.probes.period_s
+            self._ask(now, watch, "liveness", "", self.probes.timeout_s, period_s, probes)
+        if self.verify and now >= watch.generation_due_s and node.health != "drained":
+            if node.health == "down" and watch.liveness_error:
+                return  # it does not even answer; no generation before it does
+            timeout_s = self.probes.generation_timeout_s
+            if not (watch.slow_error and node.health == "suspect"):
+                timeout_s = self.healer.verify_timeout_s  # the model may have to be loaded first
+            self._ask(now, watch, "generation", self.model_to_verify(node), timeout_s, self.probes.period_s, probes)
+
+    def _ask_generation_if_idle(self, now: float, watch: Watch, probes: list[Probe]) -> None:
+        node = watch.node
+        idle_since_s = node.last_passed_s
+        if now - idle_since_s < self.probes.generation_period_s:
+            watch.generation_due_s = idle_since_s + self.probes.generation_period_s
+            return
+        watch.generation_due_s = now + self.probes.generation_period_s
+        for name, replica in node.replicas.items():
+            if replica.resident:
+                if self.view.indexed(replica).in_flight < replica.model.slots:
+                    timeout_s = self.probes.generation_timeout_s
+                    self._ask(now, watch, "generation", name, timeout_s, self.probes.generation_period_s, probes)
+                return
+
+    def model_to_verify(self, node: NodeView) -> str:
+        """The model that shows whether a node works: one that it has loaded, or is to serve, or the smallest."""
+        for name, replica in node.replicas.items():
+            if replica.resident:
+                return name
+        placed = self.view.placement.get(node.name, ())
+        if placed:
+            return placed[0]
+        wanted = [m for m in self.view.models.values() if m.replicas > 0] or list(self.view.models.values())
+        return min(wanted, key=lambda model: (model.memory_gib, model.name)).name
+
+    def _ask(
+        self,
+        now: float,
+        watch: Watch,
+        kind: ProbeKind,
+        model: str,
+        timeout_s: float,
+        period_s: float,
+        probes: list[Probe],
+    ) -> None:
+        if kind in watch.pending:
+            return
+        self.probe_id += 1
+        watch.pending[kind] = self.probe_id
+        if kind == "liveness":
+            watch.liveness_due_s = now + period_s
+        elif kind == "generation":
+            watch.generation_due_s = now + period_s
+        probes.append(Probe(self.probe_id, watch.node.name, kind, model, timeout_s))
+
+    def restarted(self, now: float, node: NodeView) -> None:
+        """A new server process runs on the node: nothing is loaded, and what was known of it is old."""
+        watch = self.watches[node.name]
+        watch.liveness_failures = 0
+        watch.liveness_error = watch.evidence = ""
+        watch.slow_error = False
+        watch.failures_s.clear()
+        watch.liveness_due_s = watch.generation_due_s = now
+        for replica in node.replicas.values():
+            replica.resident = replica.loading = False
+            replica.failures_in_row = 0
+        self.slowness.forget(node.name)
+        self.view.replace(node, now)
+        self.wake_s = now
+
+    def close_due_breakers(self, now: float) -> None:
+        """Let nodes whose breaker's time is over get traffic again."""
+        if not self.open_breakers:
+            return
+        for replica in self.open_breakers:
+            if replica.breaker_open_until_s <= now:
+                replica.failures_in_row = 0
+                replica.pool.place(replica, now)
+        self.open_breakers = [replica for replica in self.open_breakers if replica.breaker_open_until_s > now]

@@ -1,0 +1,324 @@
+"""Every parameter of the policy, in one typed table: unit, bounds, default, one sentence.
+
+A part of the policy reads its own dataclass. Configuration, `ollamamax catalogue parameters` and the documentation are
+made from `TABLE`. A key is `part.name`; `alias` is the name that operators know from an earlier system's guide, and is
+accepted wherever the key is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Value: TypeAlias = bool | int | float | str
+
+
+class ParameterError(ValueError):
+    """A parameter that does not exist, has a wrong type or lies outside its bounds. The operator's to mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One row of the table."""
+
+    key: str
+    default: Value
+    unit: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    alias: str
+    sentence: str
+
+    def check(self, value: object) -> Value:
+        """The value in the parameter's type, or `ParameterError`."""
+        kind = type(self.default)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not kind:
+            words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+            raise ParameterError(f"{self.key} takes {words}, not {value!r}")
+        if self.choices and value not in self.choices:
+            raise ParameterError(f"{self.key} takes one of {', '.join(self.choices)}, not {value!r}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if (self.low is not None and not value >= self.low) or (self.high is not None and not value <= self.high):
+                raise ParameterError(
+                    f"{self.key} takes {self.low:g} to {self.high:g} {self.unit}, not {value!r}".rstrip()
+                )
+            return value
+        assert isinstance(value, (bool, str))
+        return value
+
+
+def _number(default: float, low: float, high: float, unit: str, sentence: str, alias: str = "") -> Any:
+    return field(default=default, metadata={"unit": unit, "low": low, "high": high, "alias": alias, "says": sentence})
+
+
+def _switch(default: bool, sentence: str, alias: str = "") -> Any:
+    return field(default=default, metadata={"alias": alias, "says": sentence})
+
+
+def _text(default: str, sentence: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"choices": choices, "says": sentence})
+
+
+@dataclass(frozen=True, slots=True)
+class RouterParameters:
+    """Who serves."""
+
+    kind: str = _text(
+        "loaded_first",
+        "How a node is chosen: the least busy one that has the model loaded, the least busy of all, or in turn.",
+        ("loaded_first", "least_busy", "round_robin"),
+    )
+    first_token_deadline_s: float = _number(
+        4.0, 0.1, 3600, "s", "Longest silence before the first token on a node that has the model loaded; 3600 is off."
+    )
+    prompt_allowance_s_per_1k_tokens: float = _number(
+        1.0, 0, 600, "s", "Added to the deadline to the first token for each 1,000 tokens of the prompt."
+    )
+    cold_first_token_deadline_s: float = _number(
+        120.0, 1, 3600, "s", "The same where the model must be loaded first: longer than a load, or loads never end."
+    )
+    stall_timeout_s: float = _number(2.5, 0.1, 3600, "s", "Longest silence between two tokens; 3600 is off.")
+    connect_timeout_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for a connection to a node.")
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionParameters:
+    """How many requests a node gets at once, and how many wait at the gateway."""
+
+    enabled: bool = _switch(
+        True, "Send a replica no more requests than it serves at once; the others wait at the gateway."
+    )
+    queue_max: int = _number(1000, 0, 1_000_000, "requests", "Longest queue at the gateway, per model; more is shed.")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryParameters:
+    """Further attempts of a failed request."""
+
+    attempts_max: int = _number(3, 0, 10, "attempts", "Further attempts of a failed request.", "retry_attempts")
+    after_first_token: bool = _switch(True, "Let a broken stream go on on another node.")
+    delay_s: float = _number(
+        0.2,
+        0,
+        30,
+        "s",
+        "Before a retry, where no other node can take it (a retry elsewhere starts at once).",
+        "retry_delay",
+    )
+    budget_ratio: float = _number(0.2, 0, 10, "retries per admitted request", "How fast the retry budget fills.")
+    budget_reserve: float = _number(100.0, 0, 1e6, "retries", "Size of the retry budget, full at the start.")
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakerParameters:
+    """Passive detection: failures of real requests."""
+
+    enabled: bool = _switch(True, "Send nothing to a node whose requests fail.", "circuit_breaker.enabled")
+    failure_threshold: int = _number(
+        3,
+        1,
+        20,
+        "failures",
+        "Failures in a row, per node and model, that open it.",
+        "circuit_breaker.failure_threshold",
+    )
+    recovery_timeout_s: float = _number(
+        10.0, 1, 3600, "s", "How long it stays open where no probe closes it.", "circuit_breaker.recovery_timeout"
+    )
+    ejected_share_max: float = _number(
+        0.67, 0, 1, "share of the fleet", "Never set more than this share of the fleet aside on suspicion alone."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeParameters:
+    """Active detection: the probe ladder."""
+
+    enabled: bool = _switch(True, "Probe the nodes.")
+    period_s: float = _number(1.0, 0.1, 600, "s", "Between two liveness probes of a node.", "health_check_interval")
+    timeout_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for an answer to a liveness or residency probe.")
+    failures_to_suspect: int = _number(
+        2, 1, 20, "failures", "Failed liveness probes in a row that make a node suspect."
+    )
+    residency: bool = _switch(
+        True, "Ask which models are loaded; the answer's latency also probes the scheduler's lock."
+    )
+    residency_period_s: float = _number(5.0, 0.5, 600, "s", "Between two residency probes of a node.")
+    generation: bool = _switch(True, "Generate one token on nodes that have not finished a request of late.")
+    generation_period_s: float = _number(
+        3.0, 0.5, 600, "s", "A node that finished nothing for this long is asked for one token."
+    )
+    generation_timeout_s: float = _number(2.5, 0.1, 600, "s", "Longest wait for that token where the model is loaded.")
+    load_path_model: str = _text(
+        "", "A small model that is loaded and let go to probe the scheduler; empty: no such probe."
+    )
+    load_path_period_s: float = _number(15.0, 1, 3600, "s", "Between two load-path probes of a node.")
+    load_path_timeout_s: float = _number(10.0, 0.5, 600, "s", "Longest wait for that load.")
+
+
+@dataclass(frozen=True, slots=True)
+class SlownessParameters:
+    """Grey failure: a node that works, but slower than its peers."""
+
+    enabled: bool = _switch(True, "Send less to nodes that are slower than their peers.")
+    ratio: float = _number(2.0, 1.1, 100, "", "How many times slower than the fleet's median counts as slow.")
+    latency_floor_s: float = _number(
+        0.25, 0.001, 60, "s", "An answer to a liveness probe faster than this is never slow."
+    )
+    patience_s: float = _number(10.0, 0, 3600, "s", "How long a node must stay slow before it counts as failing.")
+    samples_min: int = _number(5, 1, 1000, "samples", "Samples before a node is judged.")
+
+
+@dataclass(frozen=True, slots=True)
+class HealerParameters:
+    """Repair, verified."""
+
+    enabled: bool = _switch(True, "Repair nodes.", "self_healing.enabled")
+    restart: bool = _switch(True, "Restarting a node's service is allowed.", "self_healing.service_restart")
+    concurrent_max: int = _number(2, 1, 1000, "actions", "Disruptive actions that may run at once.")
+    cooldown_s: float = _number(15.0, 0, 3600, "s", "Between two disruptive actions on one node; doubles each time.")
+    attempts_max: int = _number(
+        5, 0, 20, "actions", "Disruptive actions in one incident; then it is given up.", "max_retries"
+    )
+    action_timeout_s: float = _number(
+        60.0, 1, 1800, "s", "Longest wait for the result of an action.", "recovery_timeout"
+    )
+    unreachable_grace_s: float = _number(
+        20.0, 0, 3600, "s", "A node that nothing reaches is left alone this long: a restart does not mend a network."
+    )
+    drain_timeout_s: float = _number(
+        10.0, 0, 3600, "s", "A node that still serves is drained before its restart, at most this long."
+    )
+    verify_timeout_s: float = _number(60.0, 1, 1800, "s", "Longest wait for the verifying generation, a load included.")
+    hold_s: float = _number(
+        5.0, 0, 600, "s", "How long a repaired node must go on working before its incident is closed."
+    )
+    crash_loop_failures: int = _number(
+        3, 2, 100, "failures", "Runner failures on one node within the window that make it a crash loop: then restart."
+    )
+    crash_loop_window_s: float = _number(30.0, 1, 3600, "s", "The window of the crash loop.")
+    replicas_min: int = _number(
+        1, 0, 100, "replicas", "Serving replicas of a model that a disruptive action must leave."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RedundancyParameters:
+    """How many replicas of which model, where."""
+
+    enabled: bool = _switch(True, "Load a model on another node when a replica is lost.", "redundancy.enabled")
+    update_interval_s: float = _number(
+        1.0, 0.5, 3600, "s", "Between two looks at the replicas.", "redundancy.update_interval"
+    )
+    load_timeout_s: float = _number(300.0, 1, 3600, "s", "Longest wait for a load.")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """All of them. `DEFAULT` is the preset `default`."""
+
+    router: RouterParameters = field(default_factory=RouterParameters)
+    admission: AdmissionParameters = field(default_factory=AdmissionParameters)
+    retry: RetryParameters = field(default_factory=RetryParameters)
+    circuit_breaker: CircuitBreakerParameters = field(default_factory=CircuitBreakerParameters)
+    probes: ProbeParameters = field(default_factory=ProbeParameters)
+    slowness: SlownessParameters = field(default_factory=SlownessParameters)
+    healer: HealerParameters = field(default_factory=HealerParameters)
+    redundancy: RedundancyParameters = field(default_factory=RedundancyParameters)
+
+    def with_values(self, values: Mapping[str, object]) -> Parameters:
+        """These parameters with some changed, by key or alias. Raises `ParameterError`."""
+        changes: dict[str, dict[str, Value]] = {}
+        for name, value in values.items():
+            parameter = find(name)
+            part, _, leaf = parameter.key.partition(".")
+            changes.setdefault(part, {})[leaf] = parameter.check(value)
+        parts = {part: dataclasses.replace(getattr(self, part), **leaves) for part, leaves in changes.items()}
+        return dataclasses.replace(self, **parts)
+
+    def values(self) -> dict[str, Value]:
+        """Every key with its value."""
+        return {p.key: getattr(getattr(self, p.key.partition(".")[0]), p.key.partition(".")[2]) for p in TABLE}
+
+
+def _table() -> tuple[Parameter, ...]:
+    rows = []
+    for part in dataclasses.fields(Parameters):
+        for leaf in dataclasses.fields(getattr(Parameters(), part.name)):
+            meta = leaf.metadata
+            default: Any = leaf.default
+            rows.append(
+                Parameter(
+                    key=f"{part.name}.{leaf.name}",
+                    default=default,
+                    unit=meta.get("unit", ""),
+                    low=meta.get("low"),
+                    high=meta.get("high"),
+                    choices=meta.get("choices", ()),
+                    alias=meta.get("alias", ""),
+                    sentence=meta["says"],
+                )
+            )
+    return tuple(rows)
+
+
+TABLE: tuple[Parameter, ...] = _table()
+_BY_NAME: dict[str, Parameter] = {p.key: p for p in TABLE} | {p.alias: p for p in TABLE if p.alias}
+
+
+def find(name: str) -> Parameter:
+    """The parameter of that key or alias. Raises `ParameterError` with the nearest name."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else "; `ollamamax catalogue parameters` lists them"
+    raise ParameterError(f"unknown policy parameter {name}{hint}")
+
+
+PRESETS: dict[str, dict[str, Value]] = {
+    # A plain proxy: in turn, no health, no second try. What doing nothing gives.
+    "none": {
+        "router.kind": "round_robin",
+        "router.first_token_deadline_s": 3600.0,
+        "router.cold_first_token_deadline_s": 3600.0,
+        "router.stall_timeout_s": 3600.0,
+        "admission.enabled": False,
+        "retry.attempts_max": 0,
+        "circuit_breaker.enabled": False,
+        "probes.enabled": False,
+        "slowness.enabled": False,
+        "healer.enabled": False,
+        "redundancy.enabled": False,
+    },
+    # A well-kept generic proxy: least connections, a passive breaker, a liveness check, one retry before the first byte.
+    "reactive": {
+        "router.kind": "least_busy",
+        "router.first_token_deadline_s": 3600.0,
+        "router.cold_first_token_deadline_s": 3600.0,
+        "router.stall_timeout_s": 3600.0,
+        "admission.enabled": False,
+        "retry.attempts_max": 1,
+        "retry.after_first_token": False,
+        "probes.period_s": 5.0,
+        "probes.residency": False,
+        "probes.generation": False,
+        "slowness.enabled": False,
+        "healer.enabled": False,
+        "redundancy.enabled": False,
+    },
+    "default": {},
+}
+"""Each preset: what differs from the defaults. `default` is everything on."""
+
+
+def preset(name: str, overrides: Mapping[str, object] | None = None) -> Parameters:
+    """The parameters of a preset with overrides. Raises `ParameterError`."""
+    if name not in PRESETS:
+        raise ParameterError(f"unknown policy preset {name}; there are {', '.join(PRESETS)}")
+    return Parameters().with_values({**PRESETS[name], **(overrides or {})})

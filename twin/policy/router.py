@@ -1,0 +1,245 @@
+"""Who serves: admission, choice of the replica, waiting, and further attempts under a budget."""
+
+from __future__ import annotations
+
+import heapq
+
+from twin.policy.health import ROUTABLE
+from twin.policy.views import ClusterView, Pool, Replica, Waiting, limit
+from twin.policy.vocabulary import NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
+
+RETRIABLE: frozenset[str] = frozenset(
+    {
+        "refused",
+        "reset",
+        "unreachable",
+        "server_error",
+        "overloaded",
+        "error_record",
+        "no_terminal_record",
+        "first_token_timeout",
+        "stall_timeout",
+        "aborted",
+    }
+)
+"""Errors after which another node may do better."""
+
+SHED_RETRY_AFTER_S = 2.0
+
+
+class Failed:
+    """What is remembered of a request between a failed attempt and its next."""
+
+    __slots__ = ("avoid", "error", "had_tokens")
+
+    def __init__(self, avoid: int, error: str, had_tokens: bool) -> None:
+        self.avoid = avoid
+        self.error = error
+        self.had_tokens = had_tokens
+
+
+class Router:
+    """Routes requests over the replicas of a `ClusterView`."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self.view = view
+        parameters = view.parameters
+        self.retry = parameters.retry
+        self.queue_max = parameters.admission.queue_max
+        self.allowance_s_per_token = parameters.router.prompt_allowance_s_per_1k_tokens / 1000.0
+        self.first_token_deadline_s = limit(parameters.router.first_token_deadline_s)
+        self.stall_timeout_s = limit(parameters.router.stall_timeout_s)
+        self.by_model = parameters.router.kind == "loaded_first"
+        self.waiting = 0
+        self.failed: dict[RequestId, Failed] = {}
+        self.budget = self.retry.budget_reserve
+        self.delayed: list[tuple[float, RequestId, Pool]] = []  # heap of waiting retries that are not due yet
+
+    # -- the hot path ---------------------------------------------------------------------------------------------
+
+    def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
+        """Where this attempt goes."""
+        pool = self.view.pools.get(request.model)
+        if pool is None:
+            return Route("shed", reason=f"no node serves model {request.model}")
+        avoid = 0
+        if attempt:
+            refusal = self._refuse_retry(now, request, attempt)
+            if refusal is not None:
+                return refusal
+            avoid = self.failed[request.request_id].avoid
+        else:
+            if self.budget < self.retry.budget_reserve:
+                self.budget += self.retry.budget_ratio
+            if pool.waiting:
+                return self._wait(pool, request, attempt, avoid, now)
+        replica = pool.pick(avoid)
+        if replica is None:
+            return self._route_without_candidate(now, pool, request, attempt, avoid)
+        return self._dispatch(now, pool, replica, request)
+
+    def _dispatch(self, now: float, pool: Pool, replica: Replica, request: RequestSpec) -> Route:
+        replica.in_flight += 1
+        replica.node.in_flight += 1
+        pool.place(replica, now)
+        allowance_s = self.allowance_s_per_token * request.prompt_tokens
+        if not self.by_model:
+            own = replica.node.replicas[request.model]
+            return own.hot_route if own.resident else own.cold_route
+        if not replica.resident:
+            replica.loading = True
+            return replica.cold_route
+        if allowance_s < 0.5 or self.first_token_deadline_s == NEVER_S:
+            return replica.hot_route
+        return Route("dispatch", replica.node.name, self.first_token_deadline_s + allowance_s, self.stall_timeout_s)
+
+    def ended(self, now: float, ended: AttemptEnded) -> Replica:
+        """Account for the end of an attempt; the replica that it was at."""
+        own = self.view.nodes[ended.node].replicas[ended.model]
+        member = own if self.by_model else self.view.indexed(own)
+        member.in_flight -= 1
+        member.node.in_flight -= 1
+        if ended.outcome == "succeeded":
+            own.loading = False
+            own.resident = True
+            if self.failed:
+                self.failed.pop(ended.request_id, None)
+        elif ended.outcome == "failed":
+            own.loading = False
+            before = self.failed.get(ended.request_id)
+            tokens = ended.tokens > 0 or (before is not None and before.had_tokens)
+            avoid = own.node.bit | (before.avoid if before is not None else 0)
+            self.failed[ended.request_id] = Failed(avoid, ended.error, tokens)
+        else:
+            own.loading = False
+            self.failed.pop(ended.request_id, None)
+        member.pool.place(member, now)
+        return own
+
+    # -- further attempts -----------------------------------------------------------------------------------------
+
+    def _refuse_retry(self, now: float, request: RequestSpec, attempt: int) -> Route | None:
+        failed = self.failed.get(request.request_id)
+        if failed is None:
+            return Route("shed", reason="a further attempt of a request that has not failed")
+        reason = ""
+        if failed.error not in RETRIABLE:
+            reason = f"{failed.error}: another node would do no better"
+        elif attempt > self.retry.attempts_max:
+            reason = f"{failed.error}: all {attempt} attempts failed"
+        elif failed.had_tokens and not self.retry.after_first_token:
+            reason = f"{failed.error}: part of the answer is with the client"
+        elif now >= request.deadline_s:
+            reason = "deadline"
+        elif failed.error != "aborted":  # we broke that attempt ourselves: moving it is no retry of the node's failure
+            if self.budget < 1.0:
+                reason = f"{failed.error}: the retry budget is spent"
+            else:
+                self.budget -= 1.0
+        if not reason:
+            return None
+        del self.failed[request.request_id]
+        return Route("shed", reason=reason)
+
+    def _route_without_candidate(self, now: float, pool: Pool, request: RequestSpec, attempt: int, avoid: int) -> Route:
+        """Nobody with room: a node that loads the model, a suspect one, the node that just failed, or wait."""
+        replica = self._pick_to_load(pool, request.model, avoid)
+        if replica is None:
+            replica = pool.pick_last_resort(avoid)
+        if replica is not None:
+            return self._dispatch(now, pool, replica, request)
+        if avoid and not pool.has_routable():
+            # Every replica failed this request already; wait a little before the same node gets it again.
+            return self._wait(pool, request, attempt, 0, now + self.retry.delay_s)
+        return self._wait(pool, request, attempt, 0 if avoid and self._only_avoided(pool, avoid) else avoid, now)
+
+    def _only_avoided(self, pool: Pool, avoid: int) -> bool:
+        return not any(
+            replica is not None
+            and replica.node.health in ROUTABLE
+            and replica.resident
+            and not replica.node.bit & avoid
+            for replica in pool.members
+        )
+
+    def _pick_to_load(self, pool: Pool, model: str, avoid: int) -> Replica | None:
+        """A node to load the model on, where no node that gets traffic has it loaded or is loading it."""
+        if not pool.needs_residency:
+            return None
+        best: Replica | None = None
+        for replica in pool.members:
+            assert replica is not None
+            if replica.node.health not in ROUTABLE:
+                continue
+            if replica.resident or replica.loading:
+                return None
+            fits = replica.node.free_gib() >= replica.model.memory_gib
+            if not fits or replica.node.bit & avoid:
+                continue
+            if best is None or replica.node.in_flight < best.node.in_flight:
+                best = replica
+        return best
+
+    # -- waiting --------------------------------------------------------------------------------------------------
+
+    def _wait(self, pool: Pool, request: RequestSpec, attempt: int, avoid: int, not_before_s: float) -> Route:
+        if not attempt and len(pool.waiting) >= self.queue_max:
+            return Route("shed", retry_after_s=SHED_RETRY_AFTER_S, reason="the queue is full")
+        pool.waiting[request.request_id] = Waiting(request, attempt, avoid, not_before_s)
+        self.waiting += 1
+        if not_before_s > request.arrival_s and attempt:
+            heapq.heappush(self.delayed, (not_before_s, request.request_id, pool))
+        if attempt:
+            pool.queue.appendleft(request.request_id)  # it has waited before
+        else:
+            pool.queue.append(request.request_id)
+        return Route("wait")
+
+    def withdraw(self, request_id: RequestId) -> None:
+        """A waiting request needs no route any more."""
+        self.failed.pop(request_id, None)
+        for pool in self.view.distinct_pools:
+            if pool.waiting.pop(request_id, None) is not None:
+                self.waiting -= 1
+
+    def next_due_s(self) -> float:
+        """When a delayed retry is due."""
+        while self.delayed:
+            due_s, request_id, pool = self.delayed[0]
+            if request_id in pool.waiting:
+                return due_s
+            heapq.heappop(self.delayed)
+        return NEVER_S
+
+    def released(self, now: float) -> list[tuple[RequestId, Route]]:
+        """Waiting requests whose turn has come."""
+        routes: list[tuple[RequestId, Route]] = []
+        for pool in self.view.distinct_pools:
+            if pool.waiting:
+                self._release(now, pool, routes)
+        return routes
+
+    def _release(self, now: float, pool: Pool, routes: list[tuple[RequestId, Route]]) -> None:
+        held: list[RequestId] = []
+        while pool.queue:
+            request_id = pool.queue.popleft()
+            waiting = pool.waiting.get(request_id)
+            if waiting is None:
+                continue
+            if waiting.not_before_s > now:
+                held.append(request_id)
+                continue
+            replica = (
+                pool.pick(waiting.avoid)
+                or self._pick_to_load(pool, waiting.request.model, 0)
+                or pool.pick_last_resort(0)
+            )
+            if replica is None:
+                held.append(request_id)
+                if not waiting.avoid:
+                    break
+                continue
+            del pool.waiting[request_id]
+            self.waiting -= 1
+            routes.append((request_id, self._dispatch(now, pool, replica, waiting.request)))
+        pool.queue.extendleft(reversed(held))

@@ -1,0 +1,104 @@
+"""Grey failure: a node that works, but slower than it was, or farther away than its peers.
+
+Decoding is compared with the node's own normal at the same number of concurrent requests (the batch shares the GPU, so
+a token's time depends on it); the network with the fleet's median. A slow node is set back in the router's order by
+two levels for each doubling, so that it gets less, not nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+from twin.policy.views import ClusterView, NodeView, Replica
+from twin.policy.vocabulary import AttemptEnded
+
+BATCH_SIZES = 16
+"""Numbers of concurrent requests that are told apart."""
+
+NORMAL_WEIGHT = 0.02
+RECENT_WEIGHT = 0.2
+LATENCY_WEIGHT = 0.3
+FAR_LEVELS = 16
+"""Levels that a node with a slow network is set back."""
+
+
+class Pace:
+    """What is normal for one node, and what it does now."""
+
+    __slots__ = ("latency_s", "normal_s", "ratio", "samples")
+
+    def __init__(self) -> None:
+        self.normal_s = [0.0] * (BATCH_SIZES + 1)  # seconds per token, by concurrent requests; 0: not known
+        self.ratio = 1.0  # recent seconds per token / normal
+        self.samples = 0
+        self.latency_s = math.nan  # of liveness probes, smoothed
+
+
+class Slowness:
+    """Sets slow nodes back."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self.view = view
+        self.parameters = view.parameters.slowness
+        self.enabled = self.parameters.enabled
+        self.paces = {name: Pace() for name in view.nodes}
+        self.slow: dict[str, str] = {}  # node to evidence, while it decodes slowly
+
+    def attempt(self, replica: Replica, ended: AttemptEnded) -> None:
+        """A request that ended well says how fast its node decodes."""
+        if not self.enabled or ended.tokens < 8 or ended.eval_duration_s <= 0.0:
+            return
+        pace = self.paces[ended.node]
+        batch = replica.in_flight + 1
+        batch = min(batch, BATCH_SIZES)
+        per_token_s = ended.eval_duration_s / ended.tokens
+        normal_s = pace.normal_s[batch]
+        pace.samples += 1
+        if normal_s == 0.0:
+            pace.normal_s[batch] = per_token_s
+            return
+        ratio = per_token_s / normal_s
+        pace.ratio += RECENT_WEIGHT * (ratio - pace.ratio)
+        if ratio < self.parameters.ratio:
+            pace.normal_s[batch] = normal_s + NORMAL_WEIGHT * (per_token_s - normal_s)
+        if pace.ratio >= self.parameters.ratio or replica.node.penalty:
+            self._judge(replica.node, pace)
+
+    def liveness(self, now: float, node: NodeView, latency_s: float) -> None:
+        """An answer to a liveness probe says how far a node is."""
+        if not self.enabled:
+            return
+        pace = self.paces[node.name]
+        if math.isnan(pace.latency_s):
+            pace.latency_s = latency_s
+        else:
+            pace.latency_s += LATENCY_WEIGHT * (latency_s - pace.latency_s)
+        if pace.latency_s > self.parameters.latency_floor_s or node.penalty:
+            before = node.penalty
+            self._judge(node, pace)
+            if node.penalty != before:
+                self.view.replace(node, now)
+
+    def _judge(self, node: NodeView, pace: Pace) -> None:
+        penalty = 0
+        if pace.samples >= self.parameters.samples_min and pace.ratio >= self.parameters.ratio:
+            penalty = round(2.0 * math.log2(pace.ratio))
+            self.slow[node.name] = f"a token takes {pace.ratio:.1f} times its normal time on this node"
+        else:
+            self.slow.pop(node.name, None)
+        if pace.latency_s > self.parameters.latency_floor_s and pace.latency_s > self.parameters.ratio * self._median():
+            penalty += FAR_LEVELS
+        node.penalty = penalty
+
+    def _median(self) -> float:
+        known = sorted(pace.latency_s for pace in self.paces.values() if not math.isnan(pace.latency_s))
+        return known[len(known) // 2] if known else math.nan
+
+    def forget(self, node: str) -> None:
+        """After a restart: what is recent starts anew; what is normal stays."""
+        pace = self.paces[node]
+        pace.ratio = 1.0
+        pace.samples = 0
+        pace.latency_s = math.nan
+        self.slow.pop(node, None)
+        self.view.nodes[node].penalty = 0

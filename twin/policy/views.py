@@ -1,0 +1,238 @@
+"""What the policy knows of the cluster, mutable, and the index that finds the best replica in constant time.
+
+A `Pool` holds the replicas among which a request may choose (one pool for each model, or one for all where the router
+does not look at models). It keeps one bit set for each level of busyness, bit `i` standing for node `i`: the least
+busy replica is the lowest set bit of the first set that is not empty, whatever the size of the fleet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from twin.policy.health import ROUTABLE, Health, HealthEvent, after
+from twin.policy.parameters import Parameters
+from twin.policy.vocabulary import NEVER_S, ClusterSpec, ModelSpec, NodeSpec, RequestId, RequestSpec, Route
+
+LEVELS = 64
+"""Levels of busyness that are told apart; what is busier shares the last."""
+
+OFF_S = 3600.0
+"""A deadline parameter of this value is off."""
+
+
+class NodeView:
+    """One node."""
+
+    __slots__ = (
+        "bit",
+        "health",
+        "in_flight",
+        "index",
+        "last_passed_s",
+        "name",
+        "penalty",
+        "replicas",
+        "served",
+        "spec",
+    )
+
+    def __init__(self, index: int, spec: NodeSpec) -> None:
+        self.index = index
+        self.bit = 1 << index
+        self.spec = spec
+        self.name = spec.name
+        self.health: Health = "serving"
+        self.in_flight = 0
+        self.penalty = 0  # levels that a slow node is set back
+        self.served = 0  # requests that ended well here
+        self.last_passed_s = 0.0  # last terminal record or passed generation probe
+        self.replicas: dict[str, Replica] = {}
+
+    def free_gib(self) -> float:
+        """Memory left beside what is loaded or being loaded, as far as is known."""
+        return self.spec.vram_gib - sum(r.model.memory_gib for r in self.replicas.values() if r.resident or r.loading)
+
+
+class Replica:
+    """A model on a node, loaded or not."""
+
+    __slots__ = (
+        "breaker_open_until_s",
+        "capacity",
+        "cold_route",
+        "failures_in_row",
+        "hot_route",
+        "in_flight",
+        "level",
+        "loading",
+        "model",
+        "node",
+        "pool",
+        "resident",
+    )
+
+    def __init__(self, node: NodeView, model: ModelSpec, pool: Pool, capacity: int, parameters: Parameters) -> None:
+        self.node = node
+        self.model = model
+        self.pool = pool
+        self.capacity = capacity  # requests at once; more wait at the gateway
+        self.in_flight = 0
+        self.level = -1  # its place in the pool's index; -1: no candidate
+        self.resident = False
+        self.loading = False
+        self.failures_in_row = 0
+        self.breaker_open_until_s = -NEVER_S
+        router = parameters.router
+        self.hot_route = Route(
+            "dispatch", node.name, limit(router.first_token_deadline_s), limit(router.stall_timeout_s)
+        )
+        self.cold_route = Route(
+            "dispatch", node.name, limit(router.cold_first_token_deadline_s), limit(router.stall_timeout_s)
+        )
+
+
+def limit(seconds: float) -> float:
+    """A parameter's time limit as a route's: `OFF_S` means none."""
+    return NEVER_S if seconds >= OFF_S else seconds
+
+
+class Waiting:
+    """A request that the policy keeps."""
+
+    __slots__ = ("attempt", "avoid", "not_before_s", "request")
+
+    def __init__(self, request: RequestSpec, attempt: int, avoid: int, not_before_s: float) -> None:
+        self.request = request
+        self.attempt = attempt
+        self.avoid = avoid
+        self.not_before_s = not_before_s
+
+
+class Pool:
+    """The replicas among which a request may choose, indexed by busyness; and the requests that wait for one of them."""
+
+    __slots__ = ("cursor", "in_turn", "last_resort", "levels", "members", "needs_residency", "queue", "waiting")
+
+    def __init__(self, *, in_turn: bool, needs_residency: bool) -> None:
+        self.in_turn = in_turn  # choose in turn, not by busyness
+        self.needs_residency = needs_residency
+        self.members: list[Replica | None] = []  # by node index
+        self.levels = [0] * LEVELS  # bit sets of candidates
+        self.last_resort = 0  # bit set of suspect nodes with room
+        self.cursor = 0
+        self.queue: deque[RequestId] = deque()  # order of waiting; may hold ids that wait no longer
+        self.waiting: dict[RequestId, Waiting] = {}
+
+    def place(self, replica: Replica, now: float) -> None:
+        """Put a replica where it belongs in the index, after anything about it has changed."""
+        node = replica.node
+        bit = node.bit
+        old = replica.level
+        has_room = replica.in_flight < replica.capacity and (replica.resident or not self.needs_residency)
+        if has_room and node.health in ROUTABLE and now >= replica.breaker_open_until_s:
+            level = 0 if self.in_turn else replica.in_flight + node.penalty
+            if level >= LEVELS:
+                level = LEVELS - 1
+        else:
+            level = -1
+        if level != old:
+            if old >= 0:
+                self.levels[old] ^= bit
+            if level >= 0:
+                self.levels[level] |= bit
+            replica.level = level
+        if has_room and node.health == "suspect":
+            self.last_resort |= bit
+        elif self.last_resort & bit:
+            self.last_resort ^= bit
+
+    def pick(self, avoid: int) -> Replica | None:
+        """The least busy replica with room, not on a node of the bit set `avoid`; ties go round."""
+        for candidates in self.levels:
+            if candidates:
+                if avoid:
+                    candidates &= ~avoid
+                    if not candidates:
+                        continue
+                later = candidates >> self.cursor
+                if later:
+                    index = self.cursor + (later & -later).bit_length() - 1
+                else:
+                    index = (candidates & -candidates).bit_length() - 1
+                self.cursor = index + 1
+                return self.members[index]
+        return None
+
+    def has_routable(self) -> bool:
+        """Whether any member is on a node that gets traffic, busy or not."""
+        return any(
+            replica is not None and replica.node.health in ROUTABLE and (replica.resident or not self.needs_residency)
+            for replica in self.members
+        )
+
+    def pick_last_resort(self, avoid: int) -> Replica | None:
+        """A replica on a suspect node, where no node that gets traffic has one."""
+        candidates = self.last_resort & ~avoid
+        if not candidates or self.has_routable():
+            return None
+        return self.members[(candidates & -candidates).bit_length() - 1]
+
+
+class ClusterView:
+    """All nodes, models and pools."""
+
+    def __init__(self, cluster: ClusterSpec, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self.nodes: dict[str, NodeView] = {s.name: NodeView(i, s) for i, s in enumerate(cluster.nodes)}
+        self.models: dict[str, ModelSpec] = {spec.name: spec for spec in cluster.models}
+        self.placement = cluster.placement
+        by_model = parameters.router.kind == "loaded_first"
+        in_turn = parameters.router.kind == "round_robin"
+        shared = Pool(in_turn=in_turn, needs_residency=False)
+        self.pools: dict[str, Pool] = {
+            name: Pool(in_turn=False, needs_residency=True) if by_model else shared for name in self.models
+        }
+        self.distinct_pools: list[Pool] = list(self.pools.values()) if by_model else [shared]
+        for pool in self.distinct_pools:
+            pool.members = [None] * len(self.nodes)
+        for node in self.nodes.values():
+            for name, model in self.models.items():
+                pool = self.pools[name]
+                capacity = model.slots if parameters.admission.enabled else 1 << 30
+                replica = Replica(node, model, pool, capacity, parameters)
+                replica.resident = name in cluster.placement.get(node.name, ())
+                node.replicas[name] = replica
+                if pool.members[node.index] is None:
+                    pool.members[node.index] = replica
+                    pool.place(replica, 0.0)
+
+    def indexed(self, replica: Replica) -> Replica:
+        """The replica that stands for this one in the index: itself, or the node's one where models share a pool."""
+        member = replica.pool.members[replica.node.index]
+        assert member is not None
+        return member
+
+    def replace(self, node: NodeView, now: float) -> None:
+        """Put all replicas of a node in their place again."""
+        for replica in node.replicas.values():
+            replica.pool.place(self.indexed(replica), now)
+
+    def happened(self, node: NodeView, event: HealthEvent, now: float) -> bool:
+        """Advance a node's health; true where it changed."""
+        health = after(node.health, event)
+        if health == node.health:
+            return False
+        node.health = health
+        self.replace(node, now)
+        return True
+
+    def routable_nodes(self) -> int:
+        """How many nodes get traffic."""
+        return sum(node.health in ROUTABLE for node in self.nodes.values())
+
+    def serving_replicas(self, model: str) -> Iterator[Replica]:
+        """The loaded replicas of a model on nodes that get traffic."""
+        for node in self.nodes.values():
+            if node.health in ROUTABLE and node.replicas[model].resident:
+                yield node.replicas[model]

@@ -1,0 +1,261 @@
+"""The words that a policy and a world exchange.
+
+A world (simulated or live) tells the policy what could be *observed*, as `Observation`s, and asks it two things: where a
+request goes (`Route`), and what to do next (`Command`s: `Probe`s and `Action`s). Everything here is plain data.
+
+All times are seconds on the run's monotonic clock, which starts at 0 when the run starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+RequestId: TypeAlias = int
+
+NEVER_S = math.inf
+"""A time that does not come: the value of a limit that is off."""
+
+AttemptError: TypeAlias = Literal[
+    "",  # it ended well
+    "refused",  # no connection: nothing listens there
+    "reset",  # the connection broke before a terminal record
+    "unreachable",  # no connection within the time: nothing answers there
+    "server_error",  # a 5xx status before the first byte
+    "overloaded",  # a 503: the node's queue is full
+    "client_error",  # a 4xx status: the request itself is wrong, as far as this node can tell
+    "error_record",  # status 200, then an error in the stream
+    "no_terminal_record",  # status 200, then a clean end without the terminal record
+    "first_token_timeout",  # nothing came by the route's deadline to the first token
+    "stall_timeout",  # tokens came, then none for the route's stall timeout
+    "aborted",  # we closed the connection ourselves: the policy gave the node up
+    "deadline",  # the request's own deadline passed
+    "diverged",  # the stream was to go on on another node, and the text there differed
+]
+"""How an attempt at a node failed, as the one who talks to the node sees it."""
+
+AttemptOutcome: TypeAlias = Literal["succeeded", "failed", "cancelled"]
+"""`succeeded`: the terminal record was seen. `cancelled`: the client went away, which says nothing of the node."""
+
+RouteKind: TypeAlias = Literal["dispatch", "wait", "shed"]
+
+ProbeKind: TypeAlias = Literal[
+    "liveness",  # GET /api/version: the process is up, and no more
+    "residency",  # GET /api/ps: what is loaded; its latency is a probe of the scheduler's lock
+    "generation",  # one token from a named model: the runner works (loads the model where it is not loaded)
+    "load_path",  # load a small model that is not loaded, and let it go: the scheduler's one loader works
+]
+
+ActionKind: TypeAlias = Literal[
+    "abort",  # close our own connections to the node; their requests go on elsewhere
+    "restart",  # restart the node's Ollama service
+    "load",  # load a model on a node
+    "unload",  # ask a node to let a model go
+    "drain",  # send no new request to the node
+    "return",  # end a drain
+]
+DISRUPTIVE_ACTIONS: frozenset[str] = frozenset({"restart", "unload"})
+"""Actions that can cost running work; caps, cooldowns and floors hold for these."""
+
+ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """What an operator knows of a node: its name, and the GPU memory that its models must fit in."""
+
+    name: str
+    vram_gib: float = NEVER_S
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What an operator knows of a model: memory when loaded, wanted replicas, requests that a replica serves at once."""
+
+    name: str
+    memory_gib: float
+    replicas: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """The cluster as the policy knows it before anything is observed. `placement`: node name to its loaded models."""
+
+    nodes: tuple[NodeSpec, ...]
+    models: tuple[ModelSpec, ...]
+    placement: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RequestSpec:
+    """A request as it can be known on arrival. Token counts are estimates; how long the answer will be is unknown."""
+
+    request_id: RequestId
+    model: str
+    prompt_tokens: int
+    stream: bool
+    arrival_s: float
+    deadline_s: float  # the time (not the duration) by which it must have ended
+    context_tokens: int = 0  # num_ctx where the client asks for one, else 0: the model's own
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What the policy decided for one attempt of a request; the world enforces it and decides nothing.
+
+    `dispatch`: send it to `node` now, under the limits given. `wait`: keep it; `Policy.released` will say when its turn
+    has come. `shed`: answer now that it cannot be served (503 and Retry-After before admission, an error after).
+    """
+
+    kind: RouteKind
+    node: str = ""
+    first_token_deadline_s: float = NEVER_S  # counted from the dispatch
+    stall_timeout_s: float = NEVER_S  # longest silence between two tokens
+    hedge_delay_s: float = NEVER_S  # a second attempt elsewhere after this silence
+    retry_after_s: float = 0.0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class AttemptEnded:
+    """An attempt of a request at a node ended. Timings are Ollama's own, in seconds, 0 where it gave none."""
+
+    request_id: RequestId
+    attempt: int  # 0 for the first
+    node: str
+    model: str
+    outcome: AttemptOutcome
+    error: AttemptError
+    started_s: float
+    first_token_s: float  # nan: no token came
+    tokens: int  # received in this attempt
+    load_duration_s: float = 0.0
+    prompt_eval_duration_s: float = 0.0
+    eval_duration_s: float = 0.0
+    total_duration_s: float = 0.0
+
+
+@dataclass(slots=True)
+class RequestWithdrawn:
+    """A request that was waiting needs no route any more: its client went away, or its deadline passed."""
+
+    request_id: RequestId
+
+
+@dataclass(slots=True)
+class ProbeResult:
+    """A probe came back, or did not within its time (`error` says how). `models`: what a residency probe saw loaded."""
+
+    probe_id: int
+    node: str
+    kind: ProbeKind
+    model: str
+    ok: bool
+    latency_s: float
+    error: AttemptError = ""
+    models: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class TelemetrySample:
+    """What an agent read from a node's machine: named values with their unit in the name."""
+
+    node: str
+    values: dict[str, float]
+
+
+@dataclass(slots=True)
+class ActionResult:
+    """The one result of an action."""
+
+    action_id: int
+    node: str
+    kind: ActionKind
+    status: ActionStatus
+    detail: str = ""
+
+
+Observation: TypeAlias = AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | ActionResult
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A question to a node, to be answered by one `ProbeResult` within `timeout_s`."""
+
+    probe_id: int
+    node: str
+    kind: ProbeKind
+    model: str  # empty where the kind needs none
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something to be done to a node, to be answered by one `ActionResult` by the time `deadline_s`."""
+
+    action_id: int
+    kind: ActionKind
+    node: str
+    model: str  # empty where the kind needs none
+    reason: str  # for a person to read
+    deadline_s: float
+    expected_benefit: float  # requests that it is expected to save, less those that it costs
+
+
+Command: TypeAlias = Probe | Action
+
+IncidentState: TypeAlias = Literal["open", "acting", "verifying", "holding", "closed", "given_up"]
+
+
+@dataclass(slots=True)
+class Incident:
+    """A failure as the policy saw it, from detection to its verified end. Times are nan until they are known."""
+
+    incident_id: int
+    node: str
+    diagnosis: str  # e.g. server_down, unreachable, runner_failing, load_path_stuck, slow
+    evidence: str  # for a person to read
+    opened_s: float
+    state: IncidentState = "open"
+    verified_s: float = math.nan  # an independent generation passed after the last action
+    closed_s: float = math.nan  # ... and it held
+    actions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """What must outlive a policy object: reload, failover and replay start from it. Plain data, JSON-able."""
+
+    now_s: float
+    parts: dict[str, Any]
+
+
+class Policy(Protocol):
+    """Decides, and does nothing else: no clock, no socket, no random draw of its own."""
+
+    waiting: int
+    """How many requests it keeps."""
+
+    incidents: list[Incident]
+    """What it took for failures so far."""
+
+    def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
+        """Where this attempt of the request goes. The hot path: its cost does not grow with the fleet."""
+
+    def released(self, now: float) -> Sequence[tuple[RequestId, Route]]:
+        """Requests that were waiting and whose turn has come, each with its route (dispatch or shed)."""
+
+    def observe(self, now: float, observation: Observation) -> None:
+        """Take in what was seen."""
+
+    def decide(self, now: float) -> Sequence[Command]:
+        """What to do now: probes and actions."""
+
+    def next_wakeup(self) -> float:
+        """The time at which `released` and `decide` want to be called next; may move earlier after any other call."""
+
+    def snapshot(self) -> PolicyState:
+        """What must outlive this object."""

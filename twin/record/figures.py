@@ -1,0 +1,158 @@
+"""The figures of a run, computed from its record: the only place where they are computed.
+
+Counted are the requests that arrived at or after the end of the warm-up; actions, incidents and faults count in the
+whole run. A figure that was not observed is None, never 0. `names.FIGURES` has the unit and meaning of each; exactly:
+
+- `requests_admitted` + `requests_rejected` = `requests_offered`.
+- `requests_succeeded`: admitted, outcome `succeeded`, and ended by its deadline. `requests_lost`: admitted, neither
+  succeeded nor cancelled by the client. `success_ratio`: succeeded / (admitted - cancelled).
+- `queue_wait_s`: dispatch - arrival (the wait at the gateway for the first attempt), plus the hidden wait at the node,
+  max(0, total - load - prompt evaluation - evaluation) by Ollama's own timings of the last attempt. Succeeded requests.
+- `ttd_s`, `ttm_s`, `ttr_s`: the mean over the faults for which it was observed (`recovery` defines them, and tells a
+  fault that was never recovered from, which is censored, from one that did nothing).
+- `incidents_healed`: an incident that was opened while a fault held its node, had at least one action, was verified and
+  closed, whose fault was really over by the time it was verified, and that was verified before the fault would have
+  ended by itself (its planned end, where it has one).
+- `false_actions`: disruptive actions (restart, unload) on a node that no fault held. A fault holds its node from its
+  injection to its real end, both included; so an action that ends a fault is not a false one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from twin.policy.vocabulary import DISRUPTIVE_ACTIONS
+from twin.record.names import SUMMARY_KEYS
+from twin.record.reader import RunRecord, record_digest
+from twin.record.recovery import Duration, Times, flags, numbers, outcomes, recoveries
+
+COLUMNS = (
+    "admitted",
+    "outcome",
+    "attempts",
+    "arrival_s",
+    "deadline_s",
+    "dispatched_s",
+    "first_token_s",
+    "end_s",
+    "tokens_received",
+    "load_duration_s",
+    "prompt_eval_duration_s",
+    "eval_duration_s",
+    "total_duration_s",
+)
+
+
+def compute_figures(record: RunRecord) -> dict[str, Any]:
+    """Every figure of `names.FIGURES` and `record_digest`, as `run --json` prints them.
+
+    Numbers are int or float in the unit of `names.FIGURES`; latencies are {"mean", "p50", "p95", "p99"}; `actions` maps
+    kinds to counts. None: not observed.
+    """
+    manifest = record.manifest
+    requests = record.table("requests", COLUMNS)
+    offered_in_all = requests.num_rows
+    counted = requests.filter(numbers(requests, "arrival_s") >= record.number("scenario.workload.warmup_s"))
+    admitted_flags = flags(counted, "admitted")
+    succeeded, lost, _ = outcomes(counted)
+    admitted = int(admitted_flags.sum())
+    served = counted.filter(succeeded)
+    judged = int(succeeded.sum()) + int(lost.sum())
+    arrival_s = numbers(served, "arrival_s")
+    found = recoveries(record)
+    events = manifest.get("events")
+    return {
+        "requests_offered": counted.num_rows,
+        "requests_admitted": admitted,
+        "requests_rejected": counted.num_rows - admitted,
+        "requests_succeeded": int(succeeded.sum()),
+        "requests_lost": int(lost.sum()),
+        "success_ratio": int(succeeded.sum()) / judged if judged else None,
+        "ttd_s": _mean([each.ttd for each in found]),
+        "ttm_s": _mean([each.ttm for each in found]),
+        "ttr_s": _mean([each.ttr for each in found]),
+        "ttft_s": _summary(numbers(served, "first_token_s") - arrival_s),
+        "e2e_s": _summary(numbers(served, "end_s") - arrival_s),
+        "queue_wait_s": _summary(numbers(served, "dispatched_s") - arrival_s + _hidden_wait_s(served)),
+        "tokens_generated": int(np.nansum(numbers(counted, "tokens_received"))),
+        "attempts_per_request": (
+            float(np.nansum(numbers(counted, "attempts")[admitted_flags])) / admitted if admitted else None
+        ),
+        **_healing(record),
+        "simulated_s": record.number("simulated_s"),
+        "events": events,
+        "events_per_request": events / offered_in_all if events is not None and offered_in_all else None,
+        "wall_s": record.number("wall_s"),
+        "record_digest": record_digest(record),
+    }
+
+
+def _mean(durations: list[Duration]) -> float | None:
+    observed = [each.value_s for each in durations if each.value_s is not None]
+    return sum(observed) / len(observed) if observed else None
+
+
+def _summary(values_s: Times) -> dict[str, float | None]:
+    """Mean and quantiles (linear between neighbours) of the values that are known."""
+    known = values_s[~np.isnan(values_s)]
+    if not known.size:
+        return dict.fromkeys(SUMMARY_KEYS)
+    p50, p95, p99 = np.quantile(known, [0.5, 0.95, 0.99])
+    return {"mean": float(known.mean()), "p50": float(p50), "p95": float(p95), "p99": float(p99)}
+
+
+def _hidden_wait_s(served: Any) -> Times:
+    """What Ollama's total has beyond its parts: the wait for a sequence slot. 0 where it gave no timings."""
+    parts = ("load_duration_s", "prompt_eval_duration_s", "eval_duration_s")
+    spent_s = sum(np.nan_to_num(numbers(served, part)) for part in parts)
+    return np.maximum(np.nan_to_num(numbers(served, "total_duration_s")) - spent_s, 0.0)
+
+
+def _healing(record: RunRecord) -> dict[str, Any]:
+    actions = record.table("actions", ["time_s", "kind", "node"]).to_pylist()
+    incidents = record.table(
+        "incidents", ["node", "opened_s", "state", "verified_s", "closed_s", "actions"]
+    ).to_pylist()
+    faults = record.table("faults", ["node", "injected_s", "planned_end_s", "ended_s"]).to_pylist()
+    false_actions = [
+        action
+        for action in actions
+        if action["kind"] in DISRUPTIVE_ACTIONS and not _holding(faults, action["node"], action["time_s"])
+    ]
+    healed = [
+        incident
+        for incident in incidents
+        if any(_heals(incident, fault) for fault in _holding(faults, incident["node"], incident["opened_s"]))
+    ]
+    return {
+        "actions": dict(sorted(Counter(action["kind"] for action in actions).items())),
+        "incidents": len(incidents),
+        "incidents_healed": len(healed),
+        "false_actions": len(false_actions),
+    }
+
+
+def _holding(faults: list[dict[str, Any]], node: str, time_s: float) -> list[dict[str, Any]]:
+    """The faults that held the node at that time."""
+    return [
+        fault
+        for fault in faults
+        if fault["node"] == node
+        and fault["injected_s"] <= time_s
+        and (fault["ended_s"] is None or time_s <= fault["ended_s"])
+    ]
+
+
+def _heals(incident: dict[str, Any], fault: dict[str, Any]) -> bool:
+    verified_s, ended_s, planned_end_s = incident["verified_s"], fault["ended_s"], fault["planned_end_s"]
+    return (
+        incident["state"] == "closed"
+        and incident["actions"] > 0
+        and verified_s is not None
+        and ended_s is not None
+        and ended_s <= verified_s
+        and (planned_end_s is None or verified_s < planned_end_s)
+    )

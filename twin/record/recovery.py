@@ -1,0 +1,293 @@
+"""Detection, mitigation and recovery of each fault: TTD, TTM and TTR, computed from the record.
+
+All three are seconds counted from the fault's injection, one set for each row of the table `faults` (fault and node).
+A fault is watched until the next injection on the same node (TTD, TTR) or on any node (TTM), else until the run's end.
+What did not come in that time is *censored*: the run only says that it would have taken longer than a lower bound.
+
+- **TTD**: the first incident that the policy opened on the faulted node.
+- **TTM**: the end of the last attempt that failed, on any node. A request that was lost counts as a failure at its end;
+  an attempt whose client went away does not. Not observed where nothing failed. Censored where failures still went on
+  within the last `hold_s` of the time watched.
+- **TTR**: the earliest time t at which the system is well again, and stays so for `steady_state.hold_s`:
+  (a) the success ratio is at least `min` at t and at every end of a request up to t + hold_s. It is taken over the
+  requests that ended in the trailing `window_s`, the time before the injection included, as a monitor would show it;
+  requests that their client cancelled are left out, and requests that were turned away count as not succeeded: a
+  cluster that sheds is not well. A window in which nothing ended breaks nothing.
+  (b) the faulted node generates: a request that was sent to it after the injection has succeeded by t, or a generation
+  probe begun after the injection has passed; and since then, up to t + hold_s, no attempt and no probe of generation
+  or of the load path has failed on it. A load path that was seen to fail counts as failing until a probe of it passes
+  or the fault is over.
+  (c) t + hold_s lies within the time watched; else it is censored.
+  Where the fault never kept the node from generating, (b) comes down to the first success on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from twin.record.reader import RunRecord
+
+Times: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
+CANDIDATES_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A time since the injection. `value_s` is None where it was not observed; if it is `censored`, it is longer than
+    `at_least_s`; if it is not, there was nothing to observe."""
+
+    value_s: float | None
+    censored: bool = False
+    at_least_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What became of one fault on one node."""
+
+    fault_id: int
+    kind: str
+    node: str
+    injected_s: float
+    ttd: Duration
+    ttm: Duration
+    ttr: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """What bears on recovery, as sorted times."""
+
+    ended: Times  # ends of requests that were not cancelled
+    unsuccessful: Times  # of those, the ones that did not succeed
+    succeeded_before: NDArray[np.int64]  # n + 1 sums: succeeded among the first i of them
+    unsteady_before: NDArray[np.int64]  # n + 1 sums: of the first i ends, those at which the ratio was too low
+    failed: Times  # ends of failed attempts anywhere, and of lost requests
+    window_s: float
+    minimum: float
+
+
+def recoveries(record: RunRecord) -> list[Recovery]:
+    """TTD, TTM and TTR of each row of `faults`, in the rows' order. The module's text defines them."""
+    faults = record.table("faults").to_pylist()
+    if not faults:
+        return []
+    end_s, hold_s = record.number("simulated_s"), record.number("scenario.steady_state.hold_s")
+    requests = record.table(
+        "requests",
+        ["request_id", "admitted", "outcome", "node", "attempts", "arrival_s", "dispatched_s", "end_s", "deadline_s"],
+    )
+    attempts = record.table("attempts", ["request_id", "node", "end_s", "error"])
+    attempts = attempts.filter(pc.not_equal(attempts["error"], ""))
+    probes = record.table("probes")
+    incidents = record.table("incidents", ["node", "opened_s"])
+    ok, lost, counted = outcomes(requests)
+    events = _events(record, requests, attempts, ok, lost, counted)
+    started = _started(requests, attempts)
+    injections = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
+    found = []
+    for fault in faults:
+        node, injected_s = fault["node"], float(fault["injected_s"])
+        on_node = np.array([other["node"] == node for other in faults])
+        until_s = _next(injections[on_node], injected_s, end_s)
+        opened = numbers(incidents.filter(pc.equal(incidents["node"], node)), "opened_s")
+        found.append(
+            Recovery(
+                fault["fault_id"],
+                fault["kind"],
+                node,
+                injected_s,
+                _detection(opened, injected_s, until_s),
+                _mitigation(events.failed, injected_s, _next(injections, injected_s, end_s), hold_s),
+                _recovery(
+                    events,
+                    _successes(requests, ok, started, probes, node, injected_s),
+                    _failures(attempts, probes, node, injected_s),
+                    _stuck_load_path(probes, node, injected_s, fault["ended_s"]),
+                    (injected_s, until_s, hold_s),
+                ),
+            )
+        )
+    return found
+
+
+def outcomes(requests: pa.Table) -> tuple[Flags, Flags, Flags]:
+    """For each request: it succeeded; it was lost; it counts in a ratio of success (it was not cancelled)."""
+    admitted = flags(requests, "admitted")
+    deadline_s = numbers(requests, "deadline_s")
+    in_time = ~(numbers(requests, "end_s") > deadline_s)  # a deadline that is null never passes
+    succeeded = admitted & equals(requests, "outcome", "succeeded") & in_time
+    cancelled = admitted & equals(requests, "outcome", "cancelled")
+    return succeeded, admitted & ~succeeded & ~cancelled, ~cancelled
+
+
+def numbers(table: pa.Table, name: str) -> Times:
+    """A column as floats, null as nan."""
+    values: Times = table[name].to_numpy().astype(np.float64, copy=False)
+    return values
+
+
+def flags(table: pa.Table, name: str) -> Flags:
+    """A column of truth values, null as false."""
+    values: Flags = pc.fill_null(table[name], False).to_numpy()
+    return values
+
+
+def equals(table: pa.Table, name: str, text: str) -> Flags:
+    """Where a column of text is this text; null is no text."""
+    values: Flags = pc.fill_null(pc.equal(table[name], text), False).to_numpy()
+    return values
+
+
+def _next(injections: Times, after_s: float, end_s: float) -> float:
+    later = injections[injections > after_s]
+    return float(later.min()) if later.size else end_s
+
+
+def _events(
+    record: RunRecord, requests: pa.Table, attempts: pa.Table, ok: Flags, lost: Flags, counted: Flags
+) -> _Events:
+    window_s = record.number("scenario.steady_state.success_ratio.window_s")
+    minimum = record.number("scenario.steady_state.success_ratio.min")
+    end_s = numbers(requests, "end_s")
+    ended, succeeded = end_s[counted], ok[counted]
+    order = np.argsort(ended, kind="stable")
+    ended, succeeded = ended[order], succeeded[order]
+    succeeded_before = np.concatenate(([0], np.cumsum(succeeded)))
+    steady = _steady(ended, ended, succeeded_before, window_s, minimum)
+    unsteady_before = np.concatenate(([0], np.cumsum(~steady)))
+    failed = np.sort(np.concatenate((numbers(attempts, "end_s"), end_s[lost])))
+    return _Events(ended, ended[~succeeded], succeeded_before, unsteady_before, failed, window_s, minimum)
+
+
+def _steady(at: Times, ended: Times, succeeded_before: NDArray[np.int64], window_s: float, minimum: float) -> Flags:
+    """Whether the ratio over the requests that ended in (t - window_s, t] is high enough, for each t of `at`."""
+    last = np.searchsorted(ended, at, side="right")
+    first = np.searchsorted(ended, at - window_s, side="right")
+    steady: Flags = succeeded_before[last] - succeeded_before[first] >= minimum * (last - first)
+    return steady
+
+
+def _started(requests: pa.Table, attempts: pa.Table) -> Times:
+    """When the last attempt of each request began, at the earliest: its dispatch, or the end of its last failed one."""
+    started = numbers(requests, "dispatched_s").copy()
+    retried = np.flatnonzero(pc.fill_null(pc.greater(requests["attempts"], 1), False).to_numpy())
+    if retried.size and attempts.num_rows:
+        ids, ends = attempts["request_id"].to_numpy(), numbers(attempts, "end_s")
+        order = np.lexsort((ends, ids))
+        ids, ends = ids[order], ends[order]
+        wanted = requests["request_id"].to_numpy()[retried]
+        place = np.searchsorted(ids, wanted, side="right") - 1
+        known = (place >= 0) & (ids[place] == wanted)
+        started[retried[known]] = np.fmax(started[retried[known]], ends[place[known]])
+    return started
+
+
+def _successes(requests: pa.Table, ok: Flags, started: Times, probes: pa.Table, node: str, injected_s: float) -> Times:
+    """When the node was seen to generate something that was begun after the injection."""
+    served = ok & equals(requests, "node", node) & (started >= injected_s)
+    asked = numbers(probes, "time_s") - numbers(probes, "latency_s") >= injected_s
+    passed = flags(probes, "ok") & equals(probes, "node", node) & equals(probes, "kind", "generation") & asked
+    return np.sort(np.concatenate((numbers(requests, "end_s")[served], numbers(probes, "time_s")[passed])))
+
+
+def _failures(attempts: pa.Table, probes: pa.Table, node: str, injected_s: float) -> Times:
+    """When the node was seen to fail since the injection."""
+    ends = numbers(attempts, "end_s")[equals(attempts, "node", node)]
+    generating = equals(probes, "kind", "generation") | equals(probes, "kind", "load_path")
+    refuted = numbers(probes, "time_s")[~flags(probes, "ok") & equals(probes, "node", node) & generating]
+    failures = np.sort(np.concatenate((ends, refuted)))
+    return failures[failures >= injected_s]
+
+
+def _stuck_load_path(
+    probes: pa.Table, node: str, injected_s: float, ended_s: float | None
+) -> list[tuple[float, float]]:
+    """Spans in which the load path is known to fail: from a failed probe of it to a passed one, or the fault's end."""
+    here = equals(probes, "node", node) & equals(probes, "kind", "load_path")
+    stuck: list[tuple[float, float]] = []
+    since: float | None = None
+    for time_s, ok in sorted(zip(numbers(probes, "time_s")[here], flags(probes, "ok")[here], strict=True)):
+        if time_s < injected_s:
+            continue
+        if ok and since is not None:
+            stuck.append((since, float(time_s)))
+            since = None
+        elif not ok and since is None:
+            since = float(time_s)
+    if since is not None:
+        stuck.append((since, np.inf))
+    if ended_s is None:
+        return stuck
+    return [(first, min(last, ended_s) if first <= ended_s else last) for first, last in stuck]
+
+
+def _detection(opened: Times, injected_s: float, until_s: float) -> Duration:
+    seen = opened[(opened >= injected_s) & (opened < until_s)]
+    if seen.size:
+        return Duration(float(seen.min()) - injected_s)
+    return Duration(None, True, max(0.0, until_s - injected_s))
+
+
+def _mitigation(failed: Times, injected_s: float, until_s: float, hold_s: float) -> Duration:
+    first, last = np.searchsorted(failed, [injected_s, until_s])
+    if first == last:
+        return Duration(None)
+    took_s = float(failed[last - 1]) - injected_s
+    return Duration(None, True, took_s) if injected_s + took_s > until_s - hold_s else Duration(took_s)
+
+
+def _recovery(
+    events: _Events,
+    successes: Times,
+    failures: Times,
+    stuck: list[tuple[float, float]],
+    watched: tuple[float, float, float],
+) -> Duration:
+    injected_s, until_s, hold_s = watched
+    latest_s = until_s - hold_s
+    censored = Duration(None, True, max(0.0, latest_s - injected_s))
+    # The earliest t is the injection itself or a time at which the conditions may turn for the better: a request ends,
+    # one that did not succeed leaves the window, the node succeeds, its load path is freed.
+    freed = np.array([end_s for _, end_s in stuck], dtype=np.float64)
+    candidates = np.concatenate(([injected_s], events.ended, events.unsuccessful + events.window_s, successes, freed))
+    candidates = np.unique(candidates[(candidates >= injected_s) & (candidates <= latest_s)])
+    for start in range(0, len(candidates), CANDIDATES_AT_ONCE):
+        at = candidates[start : start + CANDIDATES_AT_ONCE]
+        well = _traffic_holds(events, at, hold_s) & _node_generates(successes, failures, at, hold_s)
+        for from_s, to_s in stuck:
+            well &= (at + hold_s < from_s) | (at >= to_s)
+        if well.any():
+            return Duration(float(at[well.argmax()]) - injected_s)
+    return censored
+
+
+def _traffic_holds(events: _Events, at: Times, hold_s: float) -> Flags:
+    """Condition (a) for each time of `at`."""
+    first = np.searchsorted(events.ended, at, side="left")
+    last = np.searchsorted(events.ended, at + hold_s, side="right")
+    now = _steady(at, events.ended, events.succeeded_before, events.window_s, events.minimum)
+    holds: Flags = now & (events.unsteady_before[last] == events.unsteady_before[first])
+    return holds
+
+
+def _node_generates(successes: Times, failures: Times, at: Times, hold_s: float) -> Flags:
+    """Condition (b) for each time of `at`: the last success by then is later than the last failure by t + hold_s."""
+    succeeded_s = _last(successes, at)
+    failed_s = _last(failures, at + hold_s)
+    generates: Flags = succeeded_s > failed_s
+    return generates & np.isfinite(succeeded_s)
+
+
+def _last(times: Times, by: Times) -> Times:
+    """The latest of `times` up to each of `by`; minus infinity where there is none."""
+    padded: Any = np.concatenate(([-np.inf], times))
+    last: Times = padded[np.searchsorted(times, by, side="right")]
+    return last

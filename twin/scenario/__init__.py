@@ -1,0 +1,1 @@
+"""What to run: the scenario file, its schema, its loader, and the closed vocabulary of faults and workloads."""

@@ -1,0 +1,1 @@
+"""The simulated world: engine, nodes, hardware, network, workload, faults, checkers."""

@@ -1,0 +1,22 @@
+"""The checkers that run beside every simulation, one file each. They watch; they change nothing.
+
+Adding one is adding a file with a `Checker` subclass here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from twin.sim.checkers.base import Checker
+
+
+def all_checkers() -> list[Checker]:
+    """A fresh one of each, by name."""
+    found: list[Checker] = []
+    for module in pkgutil.iter_modules(__path__):
+        loaded = importlib.import_module(f"{__name__}.{module.name}")
+        for value in vars(loaded).values():
+            if isinstance(value, type) and issubclass(value, Checker) and value is not Checker:
+                found.append(value())
+    return sorted(found, key=lambda checker: checker.name)

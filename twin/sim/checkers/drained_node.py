@@ -1,0 +1,33 @@
+"""No dispatch to a node that the policy itself has drained or is restarting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twin.policy.vocabulary import Action
+from twin.sim.checkers.base import Checker
+
+if TYPE_CHECKING:
+    from twin.sim.simulation import Flight, Simulation
+
+
+class DrainedNode(Checker):
+    """Follows the policy's own orders."""
+
+    name = "no_dispatch_to_a_drained_node"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drained: set[str] = set()
+
+    def on_action(self, now: float, action: Action, simulation: Simulation) -> None:
+        """A drain begins or ends."""
+        if action.kind == "drain":
+            self.drained.add(action.node)
+        elif action.kind == "return":
+            self.drained.discard(action.node)
+
+    def on_dispatch(self, now: float, flight: Flight, simulation: Simulation) -> None:
+        """Nobody may go there."""
+        if flight.node in self.drained:
+            self.violated(now, f"request {flight.spec.request_id} was sent to {flight.node}, which is drained")

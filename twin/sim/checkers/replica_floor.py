@@ -1,0 +1,33 @@
+"""A repair leaves enough serving replicas of every model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twin.policy.vocabulary import Action
+from twin.sim.checkers.base import Checker
+
+if TYPE_CHECKING:
+    from twin.sim.simulation import Simulation
+
+
+class ReplicaFloor(Checker):
+    """Compares each restart of a node that could have served with who else truly can."""
+
+    name = "replica_floor"
+
+    def on_action(self, now: float, action: Action, simulation: Simulation) -> None:
+        """Only working nodes can be taken away."""
+        if action.kind != "restart" or not simulation.works(action.node):
+            return
+        floor = simulation.parameters.healer.replicas_min
+        for model in simulation.nodes[action.node].resident():
+            if not simulation.scenario.cluster.models[model].replicas:
+                continue
+            others = sum(
+                model in node.resident() and simulation.works(node.name)
+                for node in simulation.nodes.values()
+                if node.name != action.node
+            )
+            if others < floor:
+                self.violated(now, f"restarting {action.node} leaves {others} replicas of {model}")

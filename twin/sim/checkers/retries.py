@@ -1,0 +1,39 @@
+"""Further attempts are bounded, per request and in all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twin.sim.checkers.base import Checker
+
+if TYPE_CHECKING:
+    from twin.sim.simulation import Flight, Simulation
+
+
+class Retries(Checker):
+    """Counts by itself what the retry budget allows."""
+
+    name = "retries_within_budget"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admitted = 0
+        self.retries = 0
+
+    def on_admitted(self, now: float, flight: Flight) -> None:
+        """The budget grows with what is admitted."""
+        self.admitted += 1
+
+    def on_dispatch(self, now: float, flight: Flight, simulation: Simulation) -> None:
+        """Attempts that the policy broke off itself are moved, not retried."""
+        if not flight.attempt:
+            return
+        retry = simulation.parameters.retry
+        if flight.attempt > retry.attempts_max:
+            self.violated(
+                now, f"attempt {flight.attempt} of request {flight.spec.request_id}: {retry.attempts_max} allowed"
+            )
+        if flight.error != "aborted":
+            self.retries += 1
+            if self.retries > retry.budget_reserve + retry.budget_ratio * self.admitted:
+                self.violated(now, f"{self.retries} retries for {self.admitted} requests")

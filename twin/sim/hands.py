@@ -1,0 +1,107 @@
+"""Actions on the simulated nodes. Each gets exactly one result."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from twin.policy.vocabulary import Action, ActionResult, ActionStatus, AttemptError
+from twin.sim.runner import Job
+
+if TYPE_CHECKING:
+    from twin.sim.simulation import Simulation
+
+UNREACHABLE_S = 5.0
+"""Time after which an order to an agent that cannot be reached has failed."""
+
+
+class Ordered:
+    """An action without a result so far."""
+
+    __slots__ = ("action", "answered", "job", "ordered_s")
+
+    def __init__(self, action: Action, ordered_s: float) -> None:
+        self.action = action
+        self.ordered_s = ordered_s
+        self.answered = False
+        self.job: Job | None = None
+
+
+class SimulatedHands:
+    """What an agent beside each node, and the gateway itself, would do."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+
+    def perform(self, action: Action) -> None:
+        """Do it, or fail."""
+        simulation = self.simulation
+        engine = simulation.engine
+        ordered = Ordered(action, engine.now)
+        if action.kind == "abort":
+            aborted = 0
+            for flight in list(simulation.flights.values()):
+                if flight.node == action.node and flight.job is not None:
+                    simulation.give_up(flight, flight.job, "aborted")
+                    aborted += 1
+            self._answer(ordered, "done", f"{aborted} connections closed")
+            return
+        if action.kind in ("drain", "return"):
+            self._answer(ordered, "done", "")
+            return
+        engine.call_at(action.deadline_s, partial(self._answer, ordered, "timed_out", "no result by its deadline"))
+        if simulation.network.paths[action.node].cut:
+            detail = "the node's agent cannot be reached"
+            engine.call_at(engine.now + UNREACHABLE_S, partial(self._answer, ordered, "failed", detail))
+        elif action.kind == "restart":
+            simulation.nodes[action.node].kill_server()
+            engine.call_at(engine.now + simulation.scenario.cluster.restart_s, partial(self._restarted, ordered))
+        elif action.kind == "load":
+            self._load(ordered)
+        elif action.kind == "unload":
+            simulation.nodes[action.node].unload(action.model)
+            self._answer(ordered, "done", "")
+
+    def _restarted(self, ordered: Ordered) -> None:
+        name = ordered.action.node
+        self.simulation.nodes[name].start_server()
+        self.simulation.injection.restarted(name)
+        self._answer(ordered, "done", "the server answers")
+
+    def _load(self, ordered: Ordered) -> None:
+        node = self.simulation.nodes[ordered.action.node]
+        if not node.alive:
+            self._answer(ordered, "failed", "connection refused")
+            return
+        ordered.job = Job(ordered.action.model, 0, 0, self._loaded, ordered)
+        node.submit(ordered.job)
+
+    def _loaded(self, job: Job, error: AttemptError) -> None:
+        ordered = job.owner
+        assert isinstance(ordered, Ordered)
+        self._answer(ordered, "failed" if error else "done", error)
+
+    def _answer(self, ordered: Ordered, status: ActionStatus, detail: str) -> None:
+        if ordered.answered:
+            return
+        ordered.answered = True
+        action = ordered.action
+        if status == "timed_out" and ordered.job is not None:
+            self.simulation.nodes[action.node].cancel(ordered.job)
+        now = self.simulation.engine.now
+        self.simulation.recorder.actions.add(
+            (
+                action.action_id,
+                ordered.ordered_s,
+                action.kind,
+                action.node,
+                action.model or None,
+                action.reason,
+                action.expected_benefit,
+                action.deadline_s,
+                status,
+                now,
+                detail,
+            )
+        )
+        self.simulation.observe(ActionResult(action.action_id, action.node, action.kind, status, detail))

@@ -1,0 +1,175 @@
+"""Faults done to the simulated system, and the record of what was really done and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from twin.policy.vocabulary import NEVER_S
+from twin.scenario.draws import targets
+from twin.scenario.faults.base import Fault, Step
+
+if TYPE_CHECKING:
+    from twin.sim.simulation import Simulation
+
+
+class ActiveFault:
+    """One fault on one node, from injection to its end."""
+
+    def __init__(self, place: int, fault: Fault, node: str) -> None:
+        self.place = place
+        self.fault = fault
+        self.node = node
+        self.injected_s = float("nan")
+        self.ended_s = float("nan")
+        self.ended_by = ""
+        self.done: list[str] = []  # operations, as they were performed
+
+    @property
+    def active(self) -> bool:
+        """Begun, and not ended."""
+        return self.injected_s == self.injected_s and not self.ended_by
+
+
+class Injection:
+    """Performs the steps of the scenario's faults."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.faults: list[ActiveFault] = []
+        self._silent_since_s: dict[str, float] = {}
+        self._held_back: dict[str, list[Callable[[], None]]] = {}
+
+    def schedule(self) -> None:
+        """Have every fault begin at its time."""
+        simulation = self.simulation
+        for place, fault in enumerate(simulation.scenario.faults):
+            for node in targets(simulation.scenario, place, fault, simulation.seed):
+                active = ActiveFault(place, fault, node)
+                self.faults.append(active)
+                simulation.engine.call_at(fault.at_s, partial(self._begin, active))
+
+    def _begin(self, active: ActiveFault) -> None:
+        engine = self.simulation.engine
+        active.injected_s = engine.now
+        if active.fault.duration_s is not None:
+            engine.call_at(engine.now + active.fault.duration_s, partial(self._end, active))
+        self._step(active, active.fault.onset())
+
+    def _step(self, active: ActiveFault, steps: Iterator[Step]) -> None:
+        """Perform the steps that are due, and come back for the next."""
+        engine = self.simulation.engine
+        for step in steps:
+            due_s = active.injected_s + step.after_s
+            if due_s > engine.now:
+                engine.call_at(due_s, partial(self._step_later, active, step, steps))
+                return
+            self._perform(active, step)
+
+    def _step_later(self, active: ActiveFault, step: Step, steps: Iterator[Step]) -> None:
+        if active.active:
+            self._perform(active, step)
+            self._step(active, steps)
+
+    def _end(self, active: ActiveFault) -> None:
+        if not active.active:
+            return
+        self._ended(active, "schedule")
+        for step in active.fault.ending():
+            self._perform(active, step)
+
+    def _ended(self, active: ActiveFault, by: str) -> None:
+        active.ended_s = self.simulation.engine.now
+        active.ended_by = by
+
+    def restarted(self, node: str) -> None:
+        """A new server process runs: faults that live in the old one are over."""
+        for active in self.faults:
+            if active.node == node and active.active and active.fault.about.ended_by_restart:
+                self._ended(active, "action")
+        if self.simulation.nodes[node].slowdown != 1.0:
+            self.simulation.nodes[node].slow_gpu(1.0)
+        self._spoke(node)
+
+    def teardown(self, now: float) -> None:
+        """The run is over: write down what was done."""
+        for active in self.faults:
+            if active.injected_s != active.injected_s:
+                continue
+            if active.active:
+                self._ended(active, "teardown")
+            duration_s = active.fault.duration_s
+            self.simulation.recorder.faults.add(
+                (
+                    active.place,
+                    active.fault.about.kind,
+                    active.node,
+                    active.injected_s,
+                    active.injected_s + duration_s if duration_s is not None else None,
+                    active.ended_s,
+                    active.ended_by,
+                    ", ".join(active.done[:8]) + (f" ... {len(active.done)} in all" if len(active.done) > 8 else ""),
+                )
+            )
+
+    # -- the primitive operations ---------------------------------------------------------------------------------
+
+    def _perform(self, active: ActiveFault, step: Step) -> None:
+        name = active.node
+        simulation = self.simulation
+        node = simulation.nodes[name]
+        network = simulation.network
+        operation = step.operation
+        active.done.append(f"{operation} {step.argument:g}" if step.argument else operation)
+        if operation == "kill_server":
+            node.kill_server()
+            self._spoke(name)
+        elif operation == "start_server":
+            node.start_server()
+        elif operation == "kill_runner":
+            node.kill_runner()
+            self._spoke(name)
+        elif operation == "pause_runner":
+            node.pause_runner()
+            self._fell_silent(name)
+        elif operation == "resume_runner":
+            node.resume_runner()
+            self._spoke(name)
+        elif operation == "stick_loader":
+            node.stick_loader()
+        elif operation == "cut_network":
+            network.cut(name)
+            self._fell_silent(name)
+        elif operation == "slow_network":
+            network.slow(name, step.argument)
+        elif operation == "restore_network":
+            network.restore(name)
+            self._spoke(name)
+            for deliver in self._held_back.pop(name, []):
+                deliver()
+        elif operation == "slow_gpu":
+            node.slow_gpu(step.argument)
+
+    # -- silence --------------------------------------------------------------------------------------------------
+
+    def _fell_silent(self, node: str) -> None:
+        self._silent_since_s.setdefault(node, self.simulation.engine.now)
+        self.simulation.fell_silent(node)
+
+    def _spoke(self, node: str) -> None:
+        path_is_whole = not self.simulation.network.paths[node].cut
+        if path_is_whole and not any(runner.paused for runner in self.simulation.nodes[node].runners.values()):
+            self._silent_since_s.pop(node, None)
+
+    def silent(self, node: str) -> bool:
+        """Whether nothing comes from the node's runners."""
+        return node in self._silent_since_s
+
+    def silent_since_s(self, node: str) -> float:
+        """Since when; never where it speaks."""
+        return self._silent_since_s.get(node, NEVER_S)
+
+    def hold_back(self, node: str, deliver: Callable[[], None]) -> None:
+        """What a node says into a cut path comes out when it is mended (TCP sends it again)."""
+        self._held_back.setdefault(node, []).append(deliver)

@@ -1,0 +1,306 @@
+"""A runner: the process that holds one loaded model and decodes a batch of sequences.
+
+The analytic clock. All sequences of a batch advance together, one token a step, and a step takes `step_s[n - 1]` with `n`
+sequences. So a runner needs only one counter, the tokens that a sequence which was always there would have got
+(`clock_tokens`): a sequence that joins at clock 100 and wants 50 more tokens ends when the clock reads 150, whoever else
+comes and goes. Joins and ends change the clock's speed, and are the only events. A prefill stops the batch for its
+time: the clock stands still until `frozen_until_s`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+
+from twin.policy.vocabulary import NEVER_S, AttemptError
+from twin.sim.engine import Clock
+
+TOLERANCE_TOKENS = 1e-6
+"""A sequence this close to its end has ended: floating point does not hit ends exactly."""
+
+
+class Job:
+    """One generation at a node. `output_tokens` 0: the model is to be loaded, and no more."""
+
+    __slots__ = (
+        "abandoned",
+        "context_tokens",
+        "finish_clock",
+        "first_token_s",
+        "joined_s",
+        "loaded_s",
+        "model",
+        "on_end",
+        "output_tokens",
+        "owner",
+        "prefill_s",
+        "prompt_tokens",
+        "runner",
+        "start_clock",
+        "submitted_s",
+        "tokens",
+    )
+
+    def __init__(
+        self,
+        model: str,
+        prompt_tokens: int,
+        output_tokens: int,
+        on_end: Callable[[Job, AttemptError], None],
+        owner: object = None,
+        context_tokens: int = 0,
+    ) -> None:
+        self.model = model
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.context_tokens = context_tokens
+        self.on_end = on_end
+        self.owner = owner
+        self.abandoned = False  # nobody listens any more
+        self.runner: Runner | None = None
+        self.submitted_s = math.nan
+        self.loaded_s = math.nan  # when a runner had it
+        self.joined_s = math.nan  # when it got a slot
+        self.first_token_s = math.nan  # known from then on
+        self.prefill_s = 0.0
+        self.start_clock = 0.0
+        self.finish_clock = 0.0
+        self.tokens = 0  # made by its end
+
+
+class Runner:
+    """One loaded model."""
+
+    __slots__ = (
+        "_armed_s",
+        "_clock",
+        "_last_s",
+        "_on_idle",
+        "_paused_at_s",
+        "_sequence",
+        "active",
+        "alive",
+        "busy_s",
+        "clock_tokens",
+        "context_tokens",
+        "count",
+        "frozen_until_s",
+        "idle_since_s",
+        "memory_gib",
+        "model",
+        "paused",
+        "prefill_s_per_token",
+        "queue",
+        "slots",
+        "slowdown",
+        "step_s",
+    )
+
+    def __init__(
+        self,
+        clock: Clock,
+        model: str,
+        memory_gib: float,
+        context_tokens: int,
+        slots: int,
+        step_s: list[float],
+        prefill_s_per_token: float,
+        on_idle: Callable[[Runner], None],
+    ) -> None:
+        self._clock = clock
+        self._on_idle = on_idle
+        self.model = model
+        self.memory_gib = memory_gib
+        self.context_tokens = context_tokens
+        self.slots = slots
+        self.step_s = (step_s + [step_s[-1]] * slots)[:slots]  # by sequences in the batch, less one
+        self.prefill_s_per_token = prefill_s_per_token
+        self.slowdown = 1.0
+        self.alive = True
+        self.paused = False
+        self._paused_at_s = 0.0
+        self.active: list[tuple[float, int, Job]] = []  # heap by finish_clock
+        self.count = 0
+        self.queue: deque[Job] = deque()  # without bound, as in Ollama
+        self.clock_tokens = 0.0
+        self.frozen_until_s = 0.0
+        self.idle_since_s = clock.now
+        self.busy_s = 0.0
+        self._last_s = clock.now
+        self._armed_s = NEVER_S
+        self._sequence = 0
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> None:
+        """Bring the clock up to date."""
+        last_s = self._last_s
+        if self.count and not self.paused:
+            self.busy_s += now - last_s
+            start_s = self.frozen_until_s if self.frozen_until_s > last_s else last_s
+            if now > start_s:
+                self.clock_tokens += (now - start_s) / (self.step_s[self.count - 1] * self.slowdown)
+        self._last_s = now
+
+    def _arm(self, now: float) -> None:
+        """Have the next end looked at in time. What was armed earlier stays, and finds nothing to do."""
+        if not self.count or self.paused:
+            return
+        start_s = self.frozen_until_s if self.frozen_until_s > now else now
+        left = self.active[0][0] - self.clock_tokens
+        due_s = start_s + left * self.step_s[self.count - 1] * self.slowdown if left > 0.0 else start_s
+        if self._armed_s <= now or due_s < self._armed_s:
+            self._armed_s = due_s
+            self._clock.call_at(due_s, self._on_time)
+
+    def _on_time(self) -> None:
+        now = self._clock.now
+        if now < self._armed_s or not self.alive or self.paused:
+            return
+        self._armed_s = NEVER_S
+        self.advance(now)
+        reached = self.clock_tokens + TOLERANCE_TOKENS
+        ended: list[Job] = []
+        if now >= self.frozen_until_s:
+            while self.active and self.active[0][0] <= reached:
+                ended.append(heappop(self.active)[2])
+        if ended:
+            self.count -= len(ended)
+            self._fill(now)
+        self._rearm(now)
+        for job in ended:
+            job.runner = None
+            job.tokens = job.output_tokens
+            job.on_end(job, "")
+        if ended and not self.count:
+            self._idle(now)
+
+    def _rearm(self, now: float) -> None:
+        if self.count and not self.paused:
+            self._armed_s = NEVER_S
+            self._arm(now)
+
+    # -- work -----------------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Take a job: at once where a slot is free, else in the queue."""
+        now = self._clock.now
+        job.runner = self
+        job.loaded_s = now
+        if self.count < self.slots and not self.queue:
+            self.advance(now)
+            self._join(now, job)
+            self._arm(now)
+        else:
+            self.queue.append(job)
+
+    def _join(self, now: float, job: Job) -> None:
+        job.joined_s = now
+        prefill_s = job.prompt_tokens * self.prefill_s_per_token * self.slowdown
+        start_s = self.frozen_until_s if self.frozen_until_s > now else now
+        self.frozen_until_s = start_s + prefill_s
+        job.prefill_s = prefill_s
+        self.count += 1
+        if prefill_s > 0.0:
+            job.first_token_s = self.frozen_until_s  # the prompt's last step gives the first token
+            job.start_clock = self.clock_tokens - 1.0
+        else:
+            job.first_token_s = start_s + self.step_s[self.count - 1] * self.slowdown
+            job.start_clock = self.clock_tokens
+        job.finish_clock = job.start_clock + job.output_tokens
+        self._sequence += 1
+        heappush(self.active, (job.finish_clock, self._sequence, job))
+
+    def _fill(self, now: float) -> None:
+        while self.queue and self.count < self.slots:
+            self._join(now, self.queue.popleft())
+
+    def _idle(self, now: float) -> None:
+        self.idle_since_s = now
+        self._on_idle(self)
+
+    def cancel(self, job: Job) -> None:
+        """The client closed its connection: the sequence leaves the batch (a paused runner notices later)."""
+        if job in self.queue:
+            self.queue.remove(job)
+            job.runner = None
+            return
+        if self.paused:
+            return
+        now = self._clock.now
+        self.advance(now)
+        self.active = [entry for entry in self.active if entry[2] is not job]
+        heapify(self.active)
+        self.count = len(self.active)
+        job.runner = None
+        self._fill(now)
+        self._rearm(now)
+        if not self.count:
+            self._idle(now)
+
+    def tokens_of(self, job: Job, now: float) -> int:
+        """How many tokens of a job exist by now."""
+        if math.isnan(job.joined_s):
+            return 0
+        self.advance(now)
+        if not now >= job.first_token_s:
+            return 0
+        return max(1, min(job.output_tokens, math.floor(self.clock_tokens - job.start_clock + TOLERANCE_TOKENS)))
+
+    def jobs(self) -> Iterator[Job]:
+        """All jobs, running and queued."""
+        yield from [entry[2] for entry in self.active]
+        yield from list(self.queue)
+
+    # -- what is done to it ---------------------------------------------------------------------------------------
+
+    def set_slowdown(self, factor: float) -> None:
+        """Every step and prefill from now on takes this many times as long."""
+        now = self._clock.now
+        self.advance(now)
+        self.slowdown = factor
+        self._rearm(now)
+
+    def pause(self) -> None:
+        """Stop executing."""
+        if not self.paused:
+            now = self._clock.now
+            self.advance(now)
+            self.paused = True
+            self._paused_at_s = now
+            self._armed_s = NEVER_S
+
+    def resume(self) -> None:
+        """Go on executing; jobs that were abandoned meanwhile leave."""
+        if not self.paused:
+            return
+        now = self._clock.now
+        stood_s = now - self._paused_at_s
+        self.paused = False
+        self._last_s = now
+        if self.frozen_until_s > self._paused_at_s:
+            self.frozen_until_s += stood_s
+        for _, _, job in self.active:
+            if job.first_token_s > self._paused_at_s:
+                job.first_token_s += stood_s
+        self.active = [entry for entry in self.active if not entry[2].abandoned]
+        heapify(self.active)
+        self.count = len(self.active)
+        self._fill(now)
+        self._rearm(now)
+        if not self.count:
+            self._idle(now)
+
+    def kill(self) -> list[Job]:
+        """Die; the jobs that were in it."""
+        now = self._clock.now
+        jobs = list(self.jobs())
+        for job in jobs:
+            job.tokens = self.tokens_of(job, now)
+        self.alive = False
+        self.active = []
+        self.queue.clear()
+        self.count = 0
+        return jobs
