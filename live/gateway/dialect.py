@@ -17,6 +17,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the node's own count comes only with the answer."""
 
+NUMBER_MAX = 1e18
+"""No count or duration of a node's is larger: 30 years in nanoseconds."""
+TOKENS_MAX = 2**31 - 1
+
 RecordKind: TypeAlias = Literal[
     "part",  # of the answer
     "held",  # to be passed on only when something after it shows that the answer goes on or has ended well
@@ -55,7 +59,8 @@ class Record:
     text: str = ""
     thinking: str = ""
     tool_calls: list[JsonObject] = field(default_factory=list)
-    closing: bool = False  # with it the text is whole: what comes after it adds none
+    closing: bool = False  # comes when the text is whole, and adds none or its last piece
+    finished: bool = False  # says why the generation ended; without it a terminal record proves nothing
     for_us: bool = False  # was asked for by the gateway, not by the client
     error: str = ""
     tokens: int = 0  # the node's count of what it generated, 0 where it gave none
@@ -168,7 +173,7 @@ def loads_record(line: bytes) -> JsonObject:
 
 def dumps(value: object) -> bytes:
     """Compact JSON. Escaped where it is not ASCII: half a surrogate pair, which JSON permits, has no UTF-8."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def characters(value: object) -> int:
@@ -208,9 +213,14 @@ def objects_of(fields: JsonObject, name: str) -> list[JsonObject]:
 def number_of(fields: JsonObject, name: str) -> float:
     """A field that is a number where it is there, else 0. Raises `BadRecord`."""
     value = fields.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= NUMBER_MAX:
         raise BadRecord(f"the node sent a {name} that is no count")
     return value
+
+
+def count_of(fields: JsonObject, name: str) -> int:
+    """A field that is a count of tokens where it is there, else 0. Raises `BadRecord`."""
+    return min(int(number_of(fields, name)), TOKENS_MAX)
 
 
 _LINE_BREAKS = re.compile(r"\s+")

@@ -12,6 +12,7 @@ from live.gateway.dialect import (
     Record,
     Timings,
     characters,
+    count_of,
     dumps,
     loads_record,
     number_of,
@@ -78,8 +79,8 @@ class _Native:
         self._read(record)
         if fields.get("done") is True:
             record.kind = "terminal"
-            record.closing = True
-            record.tokens = int(number_of(fields, "eval_count"))
+            record.closing = record.finished = True
+            record.tokens = count_of(fields, "eval_count")
             record.timings = Timings(
                 *(
                     number_of(fields, name) * NANOSECONDS

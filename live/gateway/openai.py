@@ -11,9 +11,9 @@ from live.gateway.dialect import (
     ParsedRequest,
     Record,
     characters,
+    count_of,
     dumps,
     loads_record,
-    number_of,
     objects_of,
     parse_model,
     parse_object,
@@ -23,6 +23,8 @@ from live.gateway.dialect import (
 )
 
 _DONE = b"[DONE]"
+RANDOM_SEED = -1
+"""Ollama takes this seed for none."""
 _ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
 
@@ -53,7 +55,7 @@ class ChatCompletions:
             context_tokens=0,
             generates=bool(messages) and not fields.get("_debug_render_only"),
             tokens_visible=not fields.get("tools"),
-            seeded=fields.get("seed") is not None,
+            seeded=fields.get("seed") not in (RANDOM_SEED, None),
             fields=fields,
             body=body,
         )
@@ -80,7 +82,7 @@ class ChatCompletions:
         data = stripped[5:].strip()
         raw = stripped + b"\n\n"
         if data == _DONE:
-            return Record("terminal", raw)
+            return Record("terminal", raw, closing=True)
         fields = loads_record(data)
         if fields.get("error") is not None:
             return Record("error", raw, fields, error=_error_text(fields))
@@ -92,11 +94,13 @@ class ChatCompletions:
                 record.text += text_of(delta, "content")
                 record.thinking += text_of(delta, "reasoning")
                 record.tool_calls += objects_of(delta, "tool_calls")
-            record.closing |= choice.get("finish_reason") is not None
+            record.finished |= choice.get("finish_reason") is not None
+        record.closing = record.finished
         usage = fields.get("usage")
         if isinstance(usage, dict):
-            record.tokens = int(number_of(usage, "completion_tokens"))
-            record.for_us = record.closing = not choices
+            record.tokens = count_of(usage, "completion_tokens")
+            if not choices:
+                record.for_us = record.closing = True
         if record.closing or record.empty:
             record.kind = "held"
         return record
@@ -149,7 +153,6 @@ class _CompletionAggregate:
         self._tool_calls: list[JsonObject] = []
         self._logprobs: list[Any] = []
         self._finish_reason: str | None = None
-        self._role = "assistant"
         self._usage: JsonObject = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
     def add(self, record: Record) -> None:
@@ -170,7 +173,7 @@ class _CompletionAggregate:
 
     def whole(self) -> bytes:
         """The `chat.completion`."""
-        message: JsonObject = {"role": self._role, "content": "".join(self._text)}
+        message: JsonObject = {"role": "assistant", "content": "".join(self._text)}
         if thinking := "".join(self._thinking):
             message["reasoning"] = thinking
         if self._tool_calls:

@@ -7,14 +7,15 @@ import contextlib
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 from live.hands.protocol import HandError, HandResult
 from twin.policy.vocabulary import Action, ActionKind
 
-OUTPUT_KEPT_BYTES = 4096
-READ_BYTES = 4096
-OUTPUT_GRACE_S = 0.2
+OUTPUT_READ_BYTES = 4096
+"""This much of the end of what a command printed is looked at for its last line."""
 _PLACEHOLDER = re.compile(r"\{(?:node|model|address)\}")
 
 
@@ -37,33 +38,13 @@ class CommandHands:
             return HandResult("failed", f"no command is configured for {action.kind} of {action.node}")
         values = {"{node}": action.node, "{model}": action.model, "{address}": self._addresses.get(action.node, "")}
         words = [_filled(word, values) for word in command]
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # a group of its own, to be ended as a whole
-            )
-        except OSError as error:
-            raise HandError(f"{words[0]} cannot be started: {error.strerror}") from error
-        assert process.stdout is not None
-        tail = _Tail()
-        reading = asyncio.create_task(tail.read(process.stdout))
-        try:
-            status = await process.wait()
-            # A service that it leaves behind may hold its output open; that is no reason to wait.
-            await asyncio.wait({reading}, timeout=OUTPUT_GRACE_S)
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-            raise
-        finally:
-            reading.cancel()
+        # Its output goes to a file: a service that it leaves behind may hold a pipe open for ever.
+        with tempfile.TemporaryFile() as output:
+            status = await _run(words, output)
+            output.seek(max(0, output.seek(0, os.SEEK_END) - OUTPUT_READ_BYTES))
+            lines = output.read().decode(errors="replace").splitlines()
         if status == 0:
             return HandResult("done")
-        lines = tail.kept.decode(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
         return HandResult("failed", f"{words[0]} ended with status {status}: {said}")
 
@@ -72,12 +53,22 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: values[found[0]], word)
 
 
-class _Tail:
-    """The end of what a command prints; the rest is read and dropped, so that a talkative one does not block."""
-
-    def __init__(self) -> None:
-        self.kept = b""
-
-    async def read(self, stream: asyncio.StreamReader) -> None:
-        while data := await stream.read(READ_BYTES):
-            self.kept = (self.kept + data)[-OUTPUT_KEPT_BYTES:]
+async def _run(words: Sequence[str], output: IO[bytes]) -> int:
+    """The exit status; whoever is cancelled meanwhile kills the command and all that it started."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a group of its own, to be ended as a whole
+        )
+    except OSError as error:
+        raise HandError(f"{words[0]} cannot be started: {error.strerror}") from error
+    try:
+        return await process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise

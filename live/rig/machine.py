@@ -233,10 +233,19 @@ class Cgroup:
     def set_memory_limit(self, limit_bytes: int) -> None:
         """From now on the kernel kills what is in it when it needs more memory than this.
 
-        With cgroups of version 1 the kernel refuses a limit below what is in use and cannot be freed: a RigError.
+        With cgroups of version 1 the kernel refuses a limit below what is in use and cannot be freed. What has just
+        been freed still counts for a moment, so this tries for half a second (blocking) before it raises RigError.
         """
         name = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
-        _write(self._folder("memory") / name, str(limit_bytes))
+        deadline_s = time.monotonic() + 0.5
+        while True:
+            try:
+                _write(self._folder("memory") / name, str(limit_bytes))
+                return
+            except RigError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.02)
 
     def clear_memory_limit(self) -> None:
         """Takes the memory limit away."""

@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from live.rig.components import cache_folder, version
 from live.rig.errors import RigError, last_line
-from live.rig.processes import Ledger, ManagedProcess, free_port, plain_environment
+from live.rig.ledger import Ledger
+from live.rig.processes import ManagedProcess, free_port, plain_environment
 
 # Goes into the key of the cache: to be raised with every change to what this module writes.
 FORMAT = 1

@@ -5,14 +5,16 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from live.rig.errors import RigError
+from live.rig.ledger import DEATH_LIMIT_S, Ledger
 from live.rig.machine import Cgroup, cgroup_support
-from live.rig.processes import Ledger, ManagedProcess, free_port, plain_environment
+from live.rig.processes import ManagedProcess, free_port, plain_environment
 
 START_LIMIT_S = 30.0
 STOP_GRACE_S = 3.0
@@ -109,20 +111,14 @@ class OllamaNode:
 
     async def stop(self) -> None:
         """Ends it, hung or not, and removes its cgroup. Raises RigError when something of it stays."""
-        await self._end(STOP_GRACE_S)
+        await self._process.stop(STOP_GRACE_S)
         await asyncio.to_thread(self._cgroup.remove)
         self._ledger.remove_cgroup(self._cgroup)
 
     async def restart(self) -> None:
         """Ends what is left of it, hung runners included, and starts it again on the same port."""
-        await self._end(STOP_GRACE_S)
+        await self._process.stop(STOP_GRACE_S)
         await self.start()
-
-    async def _end(self, grace_s: float) -> None:
-        # A server that is asked to end waits for the death of its runners, and a paused one may hold that up.
-        for pid in self.runner_pids():
-            _signal(pid, signal.SIGCONT)
-        await self._process.stop(grace_s)
 
     def server_alive(self) -> bool:
         """Whether the server process runs; a hung one does."""
@@ -156,8 +152,13 @@ class OllamaNode:
         await self._process.kill()
 
     async def kill_runner(self) -> None:
-        """SIGKILL to every runner; the server notices, and loads again at the next request."""
-        self._signal_runners(signal.SIGKILL)
+        """SIGKILL to every runner, gone on return; the server notices, and loads again at the next request."""
+        killed = self._signal_runners(signal.SIGKILL)
+        deadline_s = time.monotonic() + DEATH_LIMIT_S
+        while killed & set(self.runner_pids()):
+            if time.monotonic() > deadline_s:
+                raise RigError(f"{self._name}: its runners {sorted(killed)} do not die; look for them in state D")
+            await asyncio.sleep(0.005)
 
     async def pause_runner(self) -> None:
         """SIGSTOP to every runner: generations hang without end, everything else answers."""
@@ -168,12 +169,13 @@ class OllamaNode:
         for pid in self.runner_pids():
             _signal(pid, signal.SIGCONT)
 
-    def _signal_runners(self, number: signal.Signals) -> None:
+    def _signal_runners(self, number: signal.Signals) -> set[int]:
         pids = self.runner_pids()
         if not pids:
             raise RigError(f"{self._name} has no runner to {number.name}: no model is loaded; send it a request first")
         for pid in pids:
             _signal(pid, number)
+        return set(pids)
 
     async def throttle(self, core_share: float) -> None:
         """Holds server and runners to a share of one core, as heat does. Raises NotPermitted."""
@@ -184,8 +186,13 @@ class OllamaNode:
         self._cgroup.clear_cpu_quota()
 
     async def limit_memory(self, limit_bytes: int) -> None:
-        """Limits server and runners together; the kernel kills what asks for more. Raises NotPermitted."""
-        self._cgroup.set_memory_limit(limit_bytes)
+        """Limits server and runners together; the kernel kills what asks for more. Raises NotPermitted.
+
+        The small models of the rig need little: the server about 10 MB of its own, a DEFAULT runner 25 MB. Killing the
+        runner and then limiting to 25 MB makes every load die; at 20 MB the server dies with it. Cgroups of version 1
+        refuse a limit below what is in use and cannot be freed: a RigError.
+        """
+        await asyncio.to_thread(self._cgroup.set_memory_limit, limit_bytes)
 
     async def unlimit_memory(self) -> None:
         """Takes the memory limit away."""

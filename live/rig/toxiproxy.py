@@ -22,7 +22,8 @@ from toxiproxy import Proxy, Toxiproxy
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
 from live.rig.errors import RigError
-from live.rig.processes import Ledger, ManagedProcess, free_port, plain_environment
+from live.rig.ledger import Ledger
+from live.rig.processes import ManagedProcess, free_port, plain_environment
 
 T = TypeVar("T")
 START_LIMIT_S = 15.0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from live.rig.components import ComponentUnavailable, find
+from live.rig.ledger import Ledger, end_leftovers
 from live.rig.model_files import TINY, ensure_models
 from live.rig.ollama_node import OllamaNode
-from live.rig.processes import Ledger, end_leftovers
 
 MODEL = "llama3.1:8b"
 MakeNode = Callable[..., Awaitable[OllamaNode]]

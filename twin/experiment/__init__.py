@@ -1,1 +1,1 @@
-"""A run in a world, and what is made of several: replications, comparisons, replay."""
+"""A run in a world: replications, verdicts, replay, benchmarks. A world is known here only by its protocol."""

@@ -214,6 +214,8 @@ class Router:
     def released(self, now: float) -> list[tuple[RequestId, Route]]:
         """Waiting requests whose turn has come."""
         routes: list[tuple[RequestId, Route]] = []
+        while self.delayed and self.delayed[0][0] <= now:
+            heapq.heappop(self.delayed)  # from now on it waits as everybody does
         for pool in self.view.distinct_pools:
             if pool.waiting:
                 self._release(now, pool, routes)

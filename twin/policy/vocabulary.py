@@ -236,11 +236,13 @@ class PolicyState:
 class Policy(Protocol):
     """Decides, and does nothing else: no clock, no socket, no random draw of its own."""
 
-    waiting: int
-    """How many requests it keeps."""
+    @property
+    def waiting(self) -> int:
+        """How many requests it keeps."""
 
-    incidents: list[Incident]
-    """What it took for failures so far."""
+    @property
+    def incidents(self) -> Sequence[Incident]:
+        """What it took for failures so far."""
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """Where this attempt of the request goes. The hot path: its cost does not grow with the fleet."""

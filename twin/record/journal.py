@@ -81,18 +81,10 @@ class JournalingPolicy:
         """How many requests the policy keeps."""
         return self.policy.waiting
 
-    @waiting.setter
-    def waiting(self, value: int) -> None:
-        self.policy.waiting = value
-
     @property
-    def incidents(self) -> list[Incident]:
+    def incidents(self) -> Sequence[Incident]:
         """What the policy took for failures so far."""
         return self.policy.incidents
-
-    @incidents.setter
-    def incidents(self, value: list[Incident]) -> None:
-        self.policy.incidents = value
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """The policy's route."""

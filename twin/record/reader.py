@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from twin.errors import OperatorError
 from twin.record.schema import RECORD_VERSION, TABLES
 
 MANIFEST = "manifest.json"
@@ -29,7 +30,7 @@ REQUIRED = (
 """Keys of the manifest without which no figure could be computed."""
 
 
-class RunUnreadable(ValueError):
+class RunUnreadable(OperatorError):
     """A folder is no run that this version can read; the message is one line for the operator."""
 
 

@@ -118,6 +118,20 @@ def recoveries(record: RunRecord) -> list[Recovery]:
     return found
 
 
+def success_ratios(record: RunRecord, at: Times) -> Times:
+    """The ratio of condition (a) at each time of `at` (seconds): nan where nothing ended in the trailing window."""
+    requests = record.table("requests", ["admitted", "outcome", "end_s", "deadline_s"])
+    ok, _, counted = outcomes(requests)
+    ended, succeeded = _by_end(requests, ok, counted)
+    succeeded_before = np.concatenate(([0], np.cumsum(succeeded)))
+    window_s = record.number("scenario.steady_state.success_ratio.window_s")
+    last, first = (np.searchsorted(ended, at - back_s, side="right") for back_s in (0.0, window_s))
+    count = (last - first).astype(np.float64)
+    count[count == 0] = np.nan
+    ratios: Times = (succeeded_before[last] - succeeded_before[first]) / count
+    return ratios
+
+
 def outcomes(requests: pa.Table) -> tuple[Flags, Flags, Flags]:
     """For each request: it succeeded; it was lost; it counts in a ratio of success (it was not cancelled)."""
     admitted = flags(requests, "admitted")
@@ -156,15 +170,19 @@ def _events(
 ) -> _Events:
     window_s = record.number("scenario.steady_state.success_ratio.window_s")
     minimum = record.number("scenario.steady_state.success_ratio.min")
-    end_s = numbers(requests, "end_s")
-    ended, succeeded = end_s[counted], ok[counted]
-    order = np.argsort(ended, kind="stable")
-    ended, succeeded = ended[order], succeeded[order]
+    ended, succeeded = _by_end(requests, ok, counted)
     succeeded_before = np.concatenate(([0], np.cumsum(succeeded)))
     steady = _steady(ended, ended, succeeded_before, window_s, minimum)
     unsteady_before = np.concatenate(([0], np.cumsum(~steady)))
-    failed = np.sort(np.concatenate((numbers(attempts, "end_s"), end_s[lost])))
+    failed = np.sort(np.concatenate((numbers(attempts, "end_s"), numbers(requests, "end_s")[lost])))
     return _Events(ended, ended[~succeeded], succeeded_before, unsteady_before, failed, window_s, minimum)
+
+
+def _by_end(requests: pa.Table, ok: Flags, counted: Flags) -> tuple[Times, Flags]:
+    """The ends of the counted requests in order, and whether each of them succeeded."""
+    ended, succeeded = numbers(requests, "end_s")[counted], ok[counted]
+    order = np.argsort(ended, kind="stable")
+    return ended[order], succeeded[order]
 
 
 def _steady(at: Times, ended: Times, succeeded_before: NDArray[np.int64], window_s: float, minimum: float) -> Flags:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twin.errors import OperatorError
 from twin.record.reader import MANIFEST, PARTIAL, RunRecord, check_manifest
 from twin.record.schema import RECORD_VERSION, TABLES
 
@@ -27,7 +28,7 @@ ROWS_PER_FLUSH = 8_192  # tuples that are still in the processor's cache are tra
 ROWS_PER_BATCH = 2_048
 
 
-class RunFolderTaken(ValueError):
+class RunFolderTaken(OperatorError):
     """The folder holds a finished run already. The operator's to mend."""
 
 

@@ -16,7 +16,7 @@ REFERENCE_MODEL_GIB = 4.7
 class Hardware(BaseModel):
     """How fast a machine is. In a scenario either a profile's name or this table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     decode_ms: Annotated[
         list[Annotated[float, Field(gt=0)]],

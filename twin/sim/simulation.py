@@ -26,7 +26,7 @@ from twin.policy.vocabulary import (
     Route,
 )
 from twin.record.writer import Recorder
-from twin.scenario.draws import Arrival, arrivals
+from twin.scenario.draws import Arrival, arrivals, stream
 from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
 from twin.sim.checkers.base import HOOKS, Checker
@@ -119,7 +119,9 @@ class Simulation:
 
     def run(self) -> None:
         """Run to the end of the load and of every request."""
-        self.engine.call_at(0.0, self._wake)
+        # The controller's periods have nothing to do with the time of a fault: its first turn comes at a random phase.
+        phase_s = float(stream(self.seed, "policy:phase").random()) * self.parameters.probes.period_s
+        self.engine.call_at(phase_s, self._wake)
         self.injection.schedule()
         self._arrivals = arrivals(self.scenario, self.seed)
         self._next = next(self._arrivals, None)

@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from live.rig.errors import RigError
+from live.rig.ledger import Ledger, end_leftovers, marked_processes
 from live.rig.machine import cgroup_support, usable_cores
 from live.rig.node import RigNode
 from live.rig.ollama_node import OllamaNode
-from live.rig.processes import Ledger, ProcessFailed, end_leftovers, marked_processes
+from live.rig.processes import ProcessFailed
 from tests.live.conftest import MODEL, MakeNode
 
 pytestmark = pytest.mark.real
@@ -193,6 +194,23 @@ async def test_a_killed_frozen_server_is_gone(make_node: MakeNode, ledger: Ledge
     assert marked_processes(ledger.token) == []
 
 
+@pytest.mark.skipif(bool(cgroup_support().refused), reason=cgroup_support().refused)
+async def test_a_node_with_too_little_memory_dies_in_loading_until_it_has_enough(make_node: MakeNode) -> None:
+    node = await make_node()
+    await generate(node)
+    await node.kill_runner()
+    await node.limit_memory(15_000_000)
+    try:
+        assert "error" in (await generate(node))[-1]
+    except aiohttp.ClientError:
+        await asyncio.sleep(0.2)
+        assert not node.server_alive(), "either the runner was killed, or the server as well"
+    await node.unlimit_memory()
+    if not node.server_alive():
+        await node.restart()
+    assert (await generate(node))[-1]["done"]
+
+
 async def test_a_port_taken_meanwhile_is_an_error_that_names_it(make_node: MakeNode) -> None:
     node = await make_node()
     await node.stop()
@@ -208,7 +226,7 @@ RIG = """
 import asyncio, sys, time, urllib.request
 from pathlib import Path
 from live.rig.ollama_node import OllamaNode
-from live.rig.processes import Ledger
+from live.rig.ledger import Ledger
 folder, ollama, models, model = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 ledger = Ledger(folder)
 node = OllamaNode("node-1", ollama=ollama, models=models, folder=folder / "node", ledger=ledger)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from live.rig.errors import RigError
-from live.rig.processes import Ledger, ProcessFailed, free_port
+from live.rig.ledger import Ledger
+from live.rig.processes import ProcessFailed, free_port
 from live.rig.toxiproxy import NetworkFault, ToxiproxyGone, ToxiproxyNetwork
 
 pytestmark = pytest.mark.real

@@ -50,7 +50,7 @@ Target: TypeAlias = str | dict[str, str]
 class Fault(BaseModel):
     """One fault of a scenario: `kind`, `at_s` (from the start of the run), `target`, and how long it lasts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     about: ClassVar[About]
 
     at_s: Annotated[float, Field(ge=0, description="When, in seconds from the start of the run (warm-up included).")]

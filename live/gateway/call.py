@@ -1,0 +1,254 @@
+"""What the relay carries: a client's request, and how the bytes of a node's answer become those for the client."""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+from live.gateway.dialect import Aggregate, BadRecord, BadRequest, Dialect, ParsedRequest, Record, Timings, one_line
+from live.gateway.lines import LineSplitter, LineTooLong
+from live.gateway.openai import ChatCompletions, wants_usage
+from live.gateway.transcript import Diverged, Transcript
+from live.gateway.upstream import AttemptFailed
+
+NO_TIMINGS = Timings()
+WHOLE_TYPE = "application/json; charset=utf-8"
+SEED_BITS = 31
+
+
+class Call(Protocol):
+    """One client's request, over all its attempts. The relay feeds it the bytes of each attempt's answer."""
+
+    path: str
+    body: bytes
+    """What the node is asked."""
+    model: str
+    prompt_tokens: int
+    context_tokens: int
+    client_streams: bool
+    limits_first_token: bool
+    """Whether a silence before the first record means that the node makes no progress."""
+    limits_silence: bool
+    """The same of a silence after it."""
+    resumable: bool
+    """Whether another node can go on after the client has been sent something."""
+    content_type: str
+    """Of the answer to the client."""
+    records: int
+    """Records of this attempt so far."""
+    tokens: int
+    timings: Timings
+    complete: bool
+    """The terminal record was seen: the attempt has succeeded."""
+    failure: AttemptFailed | None
+    """Why the attempt has failed, once it has; what `feed` returned before it is still to be sent."""
+
+    def begin(self) -> None:
+        """A new attempt's answer is about to come."""
+
+    def headers(self, content_type: str) -> None:
+        """Its headers have come, with status 200."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What is to be sent to the client after this data."""
+
+    def end(self) -> bytes:
+        """The same after the end of the answer: then the attempt is complete, or has failed."""
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """An error as a whole answer."""
+
+    def error_line(self, message: str) -> bytes:
+        """An error within a stream."""
+
+
+class GenerationCall:
+    """A generation: always asked of the node as a stream, and relayed or made whole, as the client wants it."""
+
+    resumable = True
+
+    def __init__(
+        self, dialect: Dialect, request: ParsedRequest, *, line_limit_bytes: int, answer_limit_bytes: int
+    ) -> None:
+        self.path = dialect.path
+        self.model = request.model
+        self.prompt_tokens = request.prompt_tokens
+        self.context_tokens = request.context_tokens
+        self.client_streams = request.stream
+        self.limits_first_token = self.limits_silence = request.tokens_visible
+        self.content_type = dialect.stream_type if request.stream else WHOLE_TYPE
+        # Only a stream of which the client has a part must be the same on another node.
+        seed = random.getrandbits(SEED_BITS) if request.stream else None
+        try:
+            self.body = dialect.upstream_body(request, seed)
+        except ValueError as error:
+            raise BadRequest(f"the request holds a number that JSON cannot say: {error}") from error
+        self._dialect = dialect
+        self._usage_is_ours = isinstance(dialect, ChatCompletions) and not wants_usage(request)
+        self._line_limit_bytes = line_limit_bytes
+        self._answer_limit_bytes = answer_limit_bytes
+        self._transcript = Transcript(dialect)
+        self.begin()
+
+    def begin(self) -> None:
+        """A new attempt."""
+        self.records = 0
+        self.tokens = 0
+        self.timings = NO_TIMINGS
+        self.complete = False
+        self.failure: AttemptFailed | None = None
+        self._received_bytes = 0
+        self._finished = False
+        self._held: list[Record] = []
+        self._lines = LineSplitter(self._line_limit_bytes)
+        self._aggregate: Aggregate = self._dialect.aggregate()
+        self._transcript.restart()
+
+    def headers(self, content_type: str) -> None:
+        """Its type does not matter: every line must make sense by itself."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Relay the lines that are whole with this data."""
+        self._received_bytes += len(data)
+        if self._received_bytes > self._answer_limit_bytes:
+            self.failure = AttemptFailed("error_record", f"an answer of more than {self._answer_limit_bytes} bytes")
+            return b""
+        try:
+            lines = self._lines.feed(data)
+        except LineTooLong as error:
+            self.failure = AttemptFailed("error_record", str(error))
+            return b""
+        return self._relay(lines)
+
+    def end(self) -> bytes:
+        """The end of the stream, which must have come after its terminal record."""
+        rest = self._lines.rest()
+        sent = self._relay([rest]) if rest.strip() else b""
+        if not self.complete and self.failure is None:
+            self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
+        return sent
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """An error in the request's dialect."""
+        return self._dialect.error_body(status, message)
+
+    def error_line(self, message: str) -> bytes:
+        """The same within a stream."""
+        return self._dialect.error_line(message)
+
+    def _relay(self, lines: list[bytes]) -> bytes:
+        sent: list[bytes] = []
+        for line in lines:
+            try:
+                record = self._dialect.record(line)
+                if record is not None:
+                    self._take(record, sent)
+            except BadRecord as error:
+                self.failure = AttemptFailed("error_record", one_line(str(error)))
+            except Diverged as error:
+                self.failure = AttemptFailed("diverged", f"the stream was to go on here, but {error}")
+            except ValueError as error:  # a number that JSON cannot say
+                self.failure = AttemptFailed("error_record", one_line(str(error)))
+            if self.complete or self.failure is not None:
+                break  # nothing after it counts
+        return b"".join(sent)
+
+    def _take(self, record: Record, sent: list[bytes]) -> None:
+        if record.kind == "error":
+            self.failure = AttemptFailed("error_record", one_line(record.error))
+            return
+        self.records += 1
+        self.tokens = record.tokens or self.tokens + (not record.empty)
+        self.timings = record.timings or self.timings
+        self._finished |= record.finished
+        if record.kind == "terminal" and not self._finished:
+            self.failure = AttemptFailed("no_terminal_record", "the stream ended without a finish reason")
+            return
+        if not self.client_streams:
+            self._aggregate.add(record)
+            if record.kind == "terminal":
+                sent.append(self._aggregate.whole())
+        elif record.kind == "held":
+            self._held.append(record)
+        else:
+            held, self._held = self._held, []
+            for each in (*held, record):
+                if not (each.for_us and self._usage_is_ours):
+                    sent.append(self._transcript.take(each))
+        self.complete = record.kind == "terminal"
+
+
+class PlainCall:
+    """A request whose answer is passed on as it is, whole: another node can be asked until the answer is there.
+
+    The exception is a stream of `/v1/completions`, which is passed on as it comes, and is complete with `[DONE]`.
+    """
+
+    resumable = False
+    _STREAM_END = b"data: [DONE]"
+
+    def __init__(
+        self,
+        path: str,
+        body: bytes,
+        model: str,
+        *,
+        prompt_tokens: int,
+        client_streams: bool,
+        limits_first_token: bool,
+        errors: Dialect,
+        answer_limit_bytes: int,
+    ) -> None:
+        self.path = path
+        self.body = body
+        self.model = model
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = 0
+        self.client_streams = client_streams
+        self.limits_first_token = limits_first_token
+        self.limits_silence = client_streams
+        self._errors = errors
+        self._answer_limit_bytes = answer_limit_bytes
+        self.begin()
+
+    def begin(self) -> None:
+        """A new attempt."""
+        self.content_type = WHOLE_TYPE
+        self.records = 0
+        self.tokens = 0
+        self.timings = NO_TIMINGS
+        self.complete = False
+        self.failure: AttemptFailed | None = None
+        self._whole = bytearray()
+        self._tail = b""
+
+    def headers(self, content_type: str) -> None:
+        """The answer keeps its type."""
+        self.content_type = content_type or WHOLE_TYPE
+
+    def feed(self, data: bytes) -> bytes:
+        """Collect it, or pass it on."""
+        self.records += 1
+        if self.client_streams:
+            self._tail = (self._tail + data)[-64:]
+            return data
+        self._whole += data
+        if len(self._whole) > self._answer_limit_bytes:
+            self.failure = AttemptFailed("error_record", f"an answer of more than {self._answer_limit_bytes} bytes")
+        return b""
+
+    def end(self) -> bytes:
+        """The answer is whole."""
+        if self.client_streams and not self._tail.rstrip().endswith(self._STREAM_END):
+            self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
+            return b""
+        self.complete = self.failure is None
+        return bytes(self._whole)
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """An error in the request's dialect."""
+        return self._errors.error_body(status, message)
+
+    def error_line(self, message: str) -> bytes:
+        """The same within a stream."""
+        return self._errors.error_line(message)

@@ -1,0 +1,123 @@
+"""What a streaming client has been sent, and how its stream goes on with another node's answer.
+
+The other node generates the whole answer anew, from the same request with the same seed. As long as it says what the
+client has already, nothing is passed on; from there on everything is. Where it says something else the stream cannot
+be made whole, and `Diverged` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from live.gateway.dialect import Dialect, JsonObject, Record
+
+
+class Diverged(Exception):
+    """Another node's answer to the same request is not the same."""
+
+
+class _Channel:
+    """The text of one kind (content or thinking) that the client has."""
+
+    __slots__ = ("_pieces", "_sent", "_skipped")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._sent = ""  # what is being skipped in the answer of another node
+        self._skipped = 0
+
+    def restart(self) -> None:
+        self._pieces = ["".join(self._pieces)]
+        self._sent = self._pieces[0]
+        self._skipped = 0
+
+    @property
+    def owing(self) -> int:
+        """Characters that the client has and the present answer has not yet said."""
+        return len(self._sent) - self._skipped
+
+    def known(self, text: str, name: str) -> int:
+        """How many characters of `text`, the next piece of the present answer, the client has already."""
+        known = min(self.owing, len(text))
+        if known and not self._sent.startswith(text[:known], self._skipped):
+            raise Diverged(f"its {name} differs within {known} characters after the first {self._skipped}")
+        return known
+
+    def advance(self, text: str, known: int) -> None:
+        """The client has all of `text` now."""
+        self._skipped += known
+        if known < len(text):
+            self._pieces.append(text[known:])
+
+
+class Transcript:
+    """The stream of one client, over all attempts."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._text = _Channel()
+        self._thinking = _Channel()
+        self._tool_calls: list[str] = []
+        self._tool_calls_said = 0
+        self._identity: JsonObject = {}
+        self._begun = False  # the client has something
+        self._taking_over = False  # the present answer is not the first
+
+    def restart(self) -> None:
+        """The next record is the first of another answer."""
+        self._taking_over = self._begun
+        self._text.restart()
+        self._thinking.restart()
+        self._tool_calls_said = 0
+
+    def take(self, record: Record) -> bytes:
+        """What the client is to be sent for a record; empty where it has all of it. Raises `Diverged`."""
+        known_text = self._text.known(record.text, "text")
+        known_thinking = self._thinking.known(record.thinking, "thinking")
+        known_calls = self._known_tool_calls(record)
+        data = self._data(record, known_text, known_thinking, known_calls) if self._taking_over else record.raw
+        # Nothing can fail from here on, so what is noted as sent is sent.
+        if not self._begun:
+            self._identity = self._dialect.identity(record)
+            self._begun = True
+        self._text.advance(record.text, known_text)
+        self._thinking.advance(record.thinking, known_thinking)
+        self._tool_calls += [_without_id(call) for call in record.tool_calls[known_calls:]]
+        self._tool_calls_said += len(record.tool_calls)
+        return data
+
+    def _data(self, record: Record, known_text: int, known_thinking: int, known_calls: int) -> bytes:
+        """What of a record of another node's answer is new to the client."""
+        known = known_text + known_thinking + known_calls
+        owing = self._text.owing + self._thinking.owing + len(self._tool_calls) - self._tool_calls_said
+        if record.closing and owing > known:
+            raise Diverged("it ends earlier")
+        new = replace(
+            record,
+            text=record.text[known_text:],
+            thinking=record.thinking[known_thinking:],
+            tool_calls=record.tool_calls[known_calls:],
+        )
+        if new.empty and owing > 0 and not record.closing:
+            return b""
+        if not new.empty and known and _has_logprobs(record):
+            raise Diverged("its log probabilities cannot be divided where the first answer broke off")
+        return self._dialect.rewritten(new, self._identity) if known or self._identity else record.raw
+
+    def _known_tool_calls(self, record: Record) -> int:
+        known = self._tool_calls[self._tool_calls_said :][: len(record.tool_calls)]
+        if known != [_without_id(call) for call in record.tool_calls[: len(known)]]:
+            raise Diverged("it calls a tool otherwise")
+        return len(known)
+
+
+def _without_id(call: JsonObject) -> str:
+    """A tool call without the random id that Ollama gives it."""
+    return json.dumps({name: value for name, value in call.items() if name != "id"}, sort_keys=True)
+
+
+def _has_logprobs(record: Record) -> bool:
+    choices = record.fields.get("choices")
+    parts = [record.fields, *(choices if isinstance(choices, list) else [])]
+    return any(isinstance(part, dict) and part.get("logprobs") for part in parts)

@@ -1,0 +1,174 @@
+"""`ollamamax serve`: the gateway and its controller in front of the operator's own nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from live.controller.discovery import NodeReport, discover
+from live.controller.driver import PolicyDriver
+from live.controller.model_names import ModelNames, canonical
+from live.controller.probes import HttpProber
+from live.gateway.config import ConfigError, ServeConfig, load_config, parse_listen
+from live.gateway.server import Gateway
+from live.gateway.settings import GatewaySettings
+from live.hands.command import CommandHands
+from live.hands.ollama_api import OllamaApiHands
+from live.hands.protocol import Hands
+from live.hands.router import HandsByKind
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.vocabulary import NEVER_S, ActionKind, ClusterSpec, ModelSpec, NodeSpec
+
+_log = structlog.get_logger()
+
+EXIT_OK = 0
+EXIT_BAD_INPUT = 2
+
+
+def serve(
+    config_file: Path | None = None,
+    nodes: Sequence[str] = (),
+    listen: str | None = None,
+    admin: str | None = None,
+) -> int:
+    """Serve until Ctrl-C or SIGTERM; the exit code. What the operator must mend is one line on stderr and code 2."""
+    _configure_log()
+    try:
+        config = load_config(config_file, nodes, listen, admin)
+        return uvloop.run(run(config))
+    except ConfigError as error:
+        print(f"ollamamax: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_BAD_INPUT
+
+
+async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
+    """Serve until a signal comes or `stop` is set; the exit code. Raises `ConfigError`."""
+    addresses = {name: node.url for name, node in config.nodes.items()}
+    parameters = config.parameters()
+    reports = await discover(addresses)
+    cluster = cluster_spec(config, reports)
+    for report in reports:
+        if report.problem:
+            _log.warning("node_not_there", node=report.node, why=report.problem)
+
+    names = ModelNames(model.name for model in cluster.models)
+    prober = HttpProber(addresses, names)
+    api = OllamaApiHands(addresses)
+    hands: dict[ActionKind, Hands] = {"load": api, "unload": api}
+    if config.hands.restart is not None:
+        hands["restart"] = CommandHands({"restart": config.hands.restart}, addresses)
+    driver = PolicyDriver(ClusterPolicy(cluster, parameters), prober, HandsByKind(hands))
+    gateway = Gateway(
+        driver,
+        addresses,
+        names,
+        GatewaySettings(
+            request_timeout_s=config.request_timeout_s,
+            connect_timeout_s=parameters.router.connect_timeout_s,
+            shutdown_grace_s=config.shutdown_grace_s,
+        ),
+    )
+    stop = stop or asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:  # closes in the reverse order; a broken policy is raised there
+        stack.push_async_callback(api.close)
+        stack.push_async_callback(prober.close)
+        stack.push_async_callback(driver.stop)
+        stack.push_async_callback(gateway.stop)
+        stack.callback(_off_signals, _on_signals(stop))
+        await driver.start()
+        url = await _listen(gateway, config.listen)
+        admin_url = await _listen(gateway, config.admin, admin=True) if config.admin is not None else None
+        served = [model.name for model in cluster.models]
+        _log.info("serving", url=url, admin=admin_url, nodes=sorted(addresses), models=served)
+        await _first_of(stop.wait(), driver.failed())
+        _log.info("stopping", grace_s=config.shutdown_grace_s)
+        stop.clear()
+        await _first_of(gateway.stop(), stop.wait())  # a second signal ends the grace
+    return EXIT_OK
+
+
+def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterSpec:
+    """The cluster as configured, completed by what its nodes said. Raises `ConfigError` where that gives no model."""
+    configured = {canonical(name): model for name, model in config.models.items()}
+    learnt: dict[str, float] = {}
+    for report in reports:
+        for sizes in (report.stored, report.loaded):
+            for name, size_gib in sizes.items():
+                learnt[name] = max(size_gib, learnt.get(name, 0.0))
+    if not configured and not learnt:
+        problems = "; ".join(f"{report.node}: {report.problem or 'has no models'}" for report in reports)
+        raise ConfigError(f"no models are known ({problems}); start a node, or name models in the configuration")
+    models = []
+    for name in sorted({*configured, *learnt}):
+        model = configured.get(name)
+        memory_gib = (model and model.memory_gib) or learnt.get(name, 0.0)
+        replicas = model.replicas if model is not None else None
+        if replicas is None:
+            replicas = sum(name in report.loaded for report in reports)
+        slots = (model and model.slots) or config.slots_per_model
+        models.append(ModelSpec(name, memory_gib, replicas, slots))
+    return ClusterSpec(
+        tuple(NodeSpec(name, node.vram_gib or NEVER_S) for name, node in config.nodes.items()),
+        tuple(models),
+        {report.node: tuple(sorted(report.loaded)) for report in reports},
+    )
+
+
+async def _listen(gateway: Gateway, address: str, *, admin: bool = False) -> str:
+    host, port = parse_listen(address)
+    try:
+        return await (gateway.start_admin(host, port) if admin else gateway.start(host, port))
+    except OSError as error:
+        flag = "--admin" if admin else "--listen"
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"{address} is in use; end what listens there, or give another {flag}") from error
+        raise ConfigError(f"cannot listen on {address}: {error.strerror or error}; give another {flag}") from error
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of them has ended; the others are cancelled."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _on_signals(stop: asyncio.Event) -> list[signal.Signals]:
+    loop = asyncio.get_running_loop()
+    signals = [signal.SIGINT, signal.SIGTERM]
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    return signals
+
+
+def _off_signals(signals: Sequence[signal.Signals]) -> None:
+    for number in signals:
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def _configure_log() -> None:
+    """Log to stderr: lines for people on a terminal, JSON for everything else."""
+    for_people = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if for_people else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

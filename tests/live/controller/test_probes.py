@@ -1,0 +1,89 @@
+"""The probe ladder against a node that behaves as it is told."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from live.controller.model_names import ModelNames, canonical
+from live.controller.probes import ANSWER_LIMIT_BYTES, HttpProber
+from tests.live.gateway.doubles import Behaviour, StubNode, answers, generate_lines, streams
+from twin.policy.vocabulary import Probe, ProbeKind, ProbeResult
+
+HANG = streams([], then="hang")
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[StubNode]:
+    node = StubNode()
+    await node.start()
+    yield node
+    await node.stop()
+
+
+async def probe(node: StubNode, kind: ProbeKind, *, timeout_s: float = 1.0) -> ProbeResult:
+    prober = HttpProber({"a": node.address}, ModelNames(["m", "n:latest"]))
+    try:
+        return await prober.perform(Probe(5, "a", kind, "m" if kind in ("generation", "load_path") else "", timeout_s))
+    finally:
+        await prober.close()
+
+
+async def test_a_live_node_passes(node: StubNode) -> None:
+    node.will(answers(200, b'{"version":"0.24.0"}'))
+    result = await probe(node, "liveness")
+    assert (result.probe_id, result.ok, result.error) == (5, True, "")
+    assert 0 < result.latency_s < 1
+
+
+async def test_residency_names_models_as_the_cluster_does(node: StubNode) -> None:
+    node.will(answers(200, b'{"models":[{"name":"m:latest"},{"name":"n"},{"name":"library/o:7b"},{"x":1}]}'))
+    result = await probe(node, "residency")
+    assert (result.ok, result.models) == (True, ("m", "n:latest", "o:7b"))
+
+
+async def test_a_generation_needs_its_terminal_record(node: StubNode) -> None:
+    node.will(streams(generate_lines()), streams(generate_lines()[:2]), streams([b'{"error":"x"}\n']))
+    assert (await probe(node, "generation")).ok
+    assert (await probe(node, "generation")).error == "no_terminal_record"
+    assert (await probe(node, "generation")).error == "error_record"
+    assert node.bodies[0] == {"model": "m", "prompt": "1", "stream": True, "options": {"num_predict": 1}}
+
+
+async def test_the_load_path_probe_goes_through_the_loader(node: StubNode) -> None:
+    node.will(answers(200, b'{"done":true,"done_reason":"load"}'))
+    assert (await probe(node, "load_path")).ok
+    assert node.bodies == [{"model": "m", "keep_alive": "1ms"}]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "error"),
+    [
+        (answers(500, b"{}"), "liveness", "server_error"),
+        (answers(404, b"{}"), "generation", "client_error"),
+        (answers(200, b"garbage"), "residency", "error_record"),
+        (answers(200, b'{"models":7}'), "residency", "error_record"),
+        (answers(200, b"x" * (ANSWER_LIMIT_BYTES + 1)), "liveness", "error_record"),
+        (streams([], then="break"), "liveness", "reset"),
+        (HANG, "liveness", "first_token_timeout"),
+        (streams(generate_lines()[:1], then="hang"), "generation", "stall_timeout"),
+    ],
+)
+async def test_what_goes_wrong_is_named(node: StubNode, behaviour: Behaviour, kind: ProbeKind, error: str) -> None:
+    node.will(behaviour)
+    result = await probe(node, kind, timeout_s=0.1)
+    assert (result.ok, result.error) == (False, error)
+    assert result.latency_s < 0.5
+
+
+async def test_nobody_there_is_refused(node: StubNode) -> None:
+    await node.stop()
+    assert (await probe(node, "liveness")).error == "refused"
+
+
+def test_names_that_ollama_takes_for_the_same() -> None:
+    assert {canonical(name) for name in ("m", "m:latest", "library/m", "registry.ollama.ai/library/m:latest")} == {"m"}
+    names = ModelNames(["m:latest"])
+    assert names.of("m") == names.of("library/m") == "m:latest"
+    assert names.of("other:latest") == "other"
+    assert "m" in names
+    assert "other" not in names

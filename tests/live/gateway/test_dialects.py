@@ -1,0 +1,122 @@
+"""The sans-IO parts: however bytes are cut and wherever a stream breaks, the client gets the same text."""
+
+import json
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from live.gateway.call import GenerationCall
+from live.gateway.dialect import Dialect
+from live.gateway.lines import LineSplitter
+from live.gateway.native import Chat, Generate
+from live.gateway.openai import ChatCompletions
+from tests.live.gateway.doubles import chat_lines, completion_events, generate_lines
+
+WORDS = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=8)
+
+
+def call(dialect: Dialect, body: dict[str, object], *, stream: bool = True) -> GenerationCall:
+    parsed = dialect.parse(json.dumps({"model": "m", "stream": stream, **body}).encode())
+    return GenerationCall(dialect, parsed, line_limit_bytes=10_000, answer_limit_bytes=100_000)
+
+
+@given(st.binary(), st.lists(st.integers(0, 200)))
+def test_lines_do_not_depend_on_how_the_bytes_arrive(data: bytes, cuts: list[int]) -> None:
+    splitter = LineSplitter(1000)
+    places = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
+    lines = [line for start, end in pairwise(places) for line in splitter.feed(data[start:end])]
+    assert b"".join(lines) + splitter.rest() == data
+    assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in lines)
+
+
+@given(WORDS, st.data())
+def test_a_native_stream_is_the_same_wherever_it_breaks(words: list[str], data: st.DataObject) -> None:
+    generate = call(Generate(), {"prompt": "p"})
+    text = "".join(words)
+    sent = b""
+    for _ in range(data.draw(st.integers(0, 3))):  # broken attempts, each cut otherwise
+        cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(text) - 1)), max_size=5)))
+        pieces = [text[a:b] for a, b in pairwise([0, *(cut for cut in cuts if cut < len(text)), len(text)])]
+        stream = b"".join(generate_lines(pieces)[:-1])
+        generate.begin()
+        sent += generate.feed(stream[: data.draw(st.integers(0, len(stream)))])
+    generate.begin()
+    sent += generate.feed(b"".join(generate_lines(words)))
+    assert generate.complete
+    records = [json.loads(line) for line in sent.splitlines()]
+    assert "".join(record["response"] for record in records) == text
+    assert [record["done"] for record in records] == [False] * (len(records) - 1) + [True]
+    assert records[-1]["eval_count"] == len(words)
+
+
+@given(WORDS, st.data())
+def test_an_openai_stream_is_the_same_wherever_it_breaks(words: list[str], data: st.DataObject) -> None:
+    chat = call(ChatCompletions(), {"messages": [{"role": "user", "content": "x"}]})
+    sent = b""
+    for identity in "abc"[: data.draw(st.integers(0, 3))]:
+        stream = b"".join(completion_events(words, identity=identity))
+        chat.begin()
+        sent += chat.feed(stream[: data.draw(st.integers(0, len(stream) - 20))])
+        assert not chat.complete
+    chat.begin()
+    sent += chat.feed(b"".join(completion_events(words, identity="z")))
+    assert chat.complete
+    events = sent.decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == "".join(words)
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks].count("stop") == 1
+
+
+@given(WORDS)
+def test_a_whole_answer_has_what_the_stream_had(words: list[str]) -> None:
+    chat = call(Chat(), {"messages": [{"role": "user", "content": "x"}]}, stream=False)
+    lines = chat_lines(words)
+    assert chat.feed(b"".join(lines[:-1])) == b""
+    whole = json.loads(chat.feed(lines[-1]))
+    assert whole == {**json.loads(lines[-1]), "message": {"role": "assistant", "content": "".join(words)}}
+
+
+def test_a_last_line_without_its_newline_counts() -> None:
+    generate = call(Generate(), {"prompt": "p"})
+    stream = b"".join(generate_lines())
+    sent = generate.feed(stream[:-1])
+    assert not generate.complete
+    assert sent + generate.end() == stream
+    assert generate.complete
+
+
+def test_what_comes_after_the_terminal_record_is_not_for_the_client() -> None:
+    generate = call(Generate(), {"prompt": "p"})
+    stream = b"".join(generate_lines())
+    assert generate.feed(stream + b'{"error":"late"}\n') == stream
+    assert generate.failure is None
+
+
+def test_log_probabilities_that_cannot_be_divided_are_a_divergence() -> None:
+    def part(text: str) -> bytes:
+        return json.dumps({"response": text, "done": False, "logprobs": [{"token": text}]}).encode() + b"\n"
+
+    generate = call(Generate(), {"prompt": "p"})
+    generate.feed(part("ab"))
+    generate.begin()
+    assert generate.feed(part("abc")) == b""
+    assert generate.failure is not None
+    assert generate.failure.error == "diverged"
+
+
+def test_a_seed_that_ollama_takes_for_none_is_none() -> None:
+    parse = Generate().parse
+    assert parse(b'{"model":"m","prompt":"p","options":{"seed":0}}').seeded
+    assert not parse(b'{"model":"m","prompt":"p","options":{"seed":-1}}').seeded
+    assert not ChatCompletions().parse(b'{"model":"m","messages":[{}],"seed":null}').seeded
+
+
+def test_context_and_prompt_are_known_on_arrival() -> None:
+    parsed = Chat().parse(b'{"model":"m","messages":[{"content":"12345"}],"options":{"num_ctx":2048}}')
+    assert (parsed.context_tokens, parsed.prompt_tokens, parsed.stream, parsed.generates) == (2048, 2, True, True)
+    parts = b'{"model":"m","messages":[{"content":[{"type":"text","text":"1234"},{"type":"image_url"}]}]}'
+    assert ChatCompletions().parse(parts).prompt_tokens == 1
+    assert not Chat().parse(b'{"model":"m","messages":[]}').generates

@@ -1,0 +1,168 @@
+"""`ollamamax serve`: the operator's file, the operator's errors, and a stop that lets streams end."""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from live.controller.discovery import NodeReport, discover
+from live.gateway.config import ConfigError, ServeConfig, load_config
+from live.serve import cluster_spec, run, serve
+from tests.live.gateway.doubles import StubNode, generate_lines, streams
+
+GIB = 1 << 30
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[StubNode]:
+    """A node with two models, one of them loaded."""
+
+    async def behave(node: StubNode, request: web.Request, body: dict) -> web.StreamResponse:  # type: ignore[type-arg]
+        if request.path == "/api/tags":
+            models = [{"name": "m:latest", "size": GIB}, {"name": "n:7b", "size": 2 * GIB}]
+            return web.json_response({"models": models})
+        if request.path == "/api/ps":
+            return web.json_response({"models": [{"name": "m:latest", "size": 3 * GIB, "size_vram": 2 * GIB}]})
+        if request.path == "/api/version":
+            return web.json_response({"version": "0"})
+        return await streams(generate_lines(), pause_s=0.01)(node, request, body)
+
+    node = StubNode()
+    node.will(behave)
+    await node.start()
+    yield node
+    await node.stop()
+
+
+def test_a_file_says_everything(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        """
+nodes:
+  gpu-1: http://10.0.0.1
+  gpu-2: {url: "10.0.0.2:9999", vram_gib: 24}
+models: {m: {replicas: 2, slots: 4}}
+policy: {preset: default, overrides: {retry.attempts_max: 1}}
+hands: {restart: "ssh {node} systemctl restart ollama"}
+""",
+    )
+    config = load_config(file, listen="127.0.0.1:1")
+    assert [node.url for node in config.nodes.values()] == ["http://10.0.0.1:11434", "http://10.0.0.2:9999"]
+    assert config.hands.restart == ["ssh", "{node}", "systemctl", "restart", "ollama"]
+    assert config.parameters().retry.attempts_max == 1
+    assert config.parameters().healer.restart
+    assert config.listen == "127.0.0.1:1"
+
+
+def test_without_a_hand_for_it_a_restart_is_no_choice() -> None:
+    assert not load_config(None, ["localhost"]).parameters().healer.restart
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("nodes:\n  a: {urll: http://x}\n", ":2: nodes.a.urll: unknown key; did you mean url?"),
+        ("nodes: {a: http://x}\nlisen: x:1\n", ":2: lisen: unknown key; did you mean listen?"),
+        ("nodes:\n  a: {url: 'ftp://x'}\n", ":2: nodes.a.url: 'ftp://x' is no address of a node"),
+        ("nodes:\n  a: http://x:99999\n", ":2: nodes.a.url: 'http://x:99999' is no address"),
+        ("nodes: {a b: http://x}\n", ":1: nodes.a b: 'a b' is no name for a node"),
+        ("nodes: {a: http://x}\nlisten: here\n", ":2: listen: 'here' is no address to listen on"),
+        ("nodes: {a: http://x}\npolicy:\n  preset: defalt\n", ":2: policy: unknown policy preset defalt"),
+        ("nodes: {a: http://x}\npolicy: {overrides: {retry.attempt: 1}}\n", "did you mean retry.attempts_max?"),
+        ("nodes:\n  a: http://x\n  a: http://y\n", ":3: a is there twice"),
+        ("nodes: [\n", ": not YAML"),
+        ("- 1\n", "dictionary"),
+        ("listen: 127.0.0.1:1\n", "no nodes are named"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, text: str, error: str) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(ConfigError) as raised:
+        load_config(file)
+    assert str(raised.value).startswith(str(file))
+    assert error in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_bad_input_ends_with_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve(tmp_path / "none.yaml") == 2
+    assert capsys.readouterr().err == f"ollamamax: {tmp_path}/none.yaml: cannot be read: No such file or directory\n"
+    assert serve(None, ["http://127.0.0.1:9"], listen="127.0.0.1:0") == 2
+    assert "no models are known (node-0: http://127.0.0.1:9" in capsys.readouterr().err
+
+
+async def test_a_port_in_use_is_said_in_one_line(node: StubNode) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = "127.0.0.1:{}".format(taken.getsockname()[1])
+        with pytest.raises(ConfigError, match=f"{listen} is in use; end what listens there, or give another --listen"):
+            await run(load_config(None, [node.address], listen=listen))
+
+
+async def test_nodes_are_asked_what_they_have(node: StubNode) -> None:
+    reports = await discover({"a": node.address, "b": "http://127.0.0.1:9"})
+    assert reports[0] == NodeReport("a", "", {"m": 1.2, "n:7b": 2.4}, {"m": 2.0})
+    assert "127.0.0.1:9" in reports[1].problem
+
+
+def test_what_is_configured_goes_before_what_was_learnt() -> None:
+    config = ServeConfig.model_validate(
+        {"nodes": {"a": "http://a", "b": "http://b"}, "models": {"m:latest": {"slots": 4}, "o": {"memory_gib": 1}}}
+    )
+    spec = cluster_spec(config, [NodeReport("a", "", {"m": 1.2}, {"m": 2.0}), NodeReport("b", "is down")])
+    assert [(m.name, m.memory_gib, m.replicas, m.slots) for m in spec.models] == [("m", 2.0, 1, 4), ("o", 1, 0, 1)]
+    assert spec.placement == {"a": ("m",), "b": ()}
+
+
+async def test_a_stop_lets_a_stream_end(node: StubNode) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    stop = asyncio.Event()
+    serving = asyncio.create_task(run(load_config(None, [node.address], listen=f"127.0.0.1:{port}"), stop))
+    url = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession() as http:
+        while True:
+            try:
+                response = await http.post(url + "/api/generate", json={"model": "m", "prompt": "p"})
+                break
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0.005)
+        stop.set()
+        body = await response.read()
+    assert body == b"".join(generate_lines())
+    assert await serving == 0
+
+
+async def test_ctrl_c_ends_with_0(node: StubNode) -> None:
+    code = (
+        f"import sys; from live.serve import serve; sys.exit(serve(None, ['{node.address}'], listen='127.0.0.1:0',"
+        " admin='127.0.0.1:0'))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            serving = json.loads(await process.stderr.readline())
+            assert (serving["event"], serving["models"]) == ("serving", ["m", "n:7b"])
+            async with aiohttp.ClientSession() as http, http.get(serving["admin"] + "/-/nodes") as response:
+                assert [each["name"] for each in (await response.json())["nodes"]] == ["node-0"]
+            process.send_signal(2)
+            _, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0
+    assert b"Traceback" not in err

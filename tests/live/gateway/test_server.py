@@ -1,0 +1,116 @@
+"""Everything beside the three generating endpoints."""
+
+import json
+
+from tests.live.gateway.conftest import House
+from tests.live.gateway.doubles import SHED, answers, streams, to
+from twin.policy.vocabulary import AttemptEnded
+
+
+async def test_questions_go_to_the_next_node_where_one_fails(house: House) -> None:
+    house.a.will(answers(500, b"{}"))
+    house.b.will(answers(200, b'{"models":[]}'))
+    for _ in range(2):
+        async with house.http.get(house.url + "/api/tags") as response:
+            assert (response.status, await response.read()) == (200, b'{"models":[]}')
+            assert response.headers["X-OllamaMax-Node"] == "b"
+    assert len(house.a.bodies) == 1  # the one that answered is asked first
+
+
+async def test_a_model_that_one_node_does_not_know_is_asked_of_the_next(house: House) -> None:
+    house.a.will(answers(404, b'{"error":"not found"}'))
+    house.b.will(answers(200, b'{"details":{}}'))
+    assert (await house.post("/api/show", {"model": "m"}))[:2] == (200, b'{"details":{}}')
+    assert house.b.bodies == [{"model": "m"}]
+    house.b.behaviours.clear()
+    house.b.will(answers(404, b'{"error":"not found"}'))
+    assert (await house.post("/api/show", {"model": "x"}))[:2] == (404, b'{"error":"not found"}')
+
+
+async def test_when_no_node_answers_a_question_the_error_names_each(make_house) -> None:  # type: ignore[no-untyped-def]
+    house: House = await make_house(read_timeout_s=0.05)
+    await house.a.stop()
+    house.b.will(streams([], then="hang"))
+    async with house.http.get(house.url + "/v1/models") as response:
+        error = json.loads(await response.read())["error"]["message"]
+    assert response.status == 502
+    assert "a: refused" in error
+    assert "b: first_token_timeout" in error
+
+
+async def test_head_and_the_root_work_as_on_a_node(house: House) -> None:
+    house.a.will(answers(200, b"Ollama is running", "text/plain"))
+    async with house.http.head(house.url + "/") as response:
+        assert response.status == 200
+    async with house.http.get(house.url + "/") as response:
+        assert await response.text() == "Ollama is running"
+
+
+async def test_embeddings_are_routed_and_tried_again(house: House) -> None:
+    house.routes(to("a"), to("b"))
+    house.a.will(answers(500, b'{"error":"no"}'))
+    house.b.will(answers(200, b'{"embeddings":[[1]]}'))
+    status, body, headers = await house.post("/api/embed", {"model": "m", "input": ["one", "two"]})
+    assert (status, body, headers["X-OllamaMax-Node"]) == (200, b'{"embeddings":[[1]]}', "b")
+    assert [each.error for each in house.policy.of(AttemptEnded)] == ["server_error", ""]
+    assert house.policy.asked[0][0].prompt_tokens == 2
+
+
+async def test_streamed_completions_are_whole_only_with_done(house: House) -> None:
+    house.routes(to("a"), to("a"))
+    whole = [b'data: {"choices":[{"text":"x"}]}\n\n', b"data: [DONE]\n\n"]
+    house.a.will(streams(whole), streams(whole[:1]))
+    body = {"model": "m", "prompt": "x", "stream": True}
+    assert (await house.post("/v1/completions", body))[1] == b"".join(whole)
+    broken = (await house.post("/v1/completions", body))[1]
+    assert broken.startswith(whole[0])
+    assert b"no_terminal_record" in broken
+    assert len(house.policy.asked) == 2  # what was sent cannot be taken back: no further attempt is asked for
+
+
+async def test_what_is_not_offered_says_so(house: House) -> None:
+    status, body, _ = await house.post("/api/pull", {"model": "m"})
+    assert (status, "does not offer POST /api/pull" in json.loads(body)["error"]) == (501, True)
+    status, body, _ = await house.post("/v1/responses", {})
+    assert (status, "does not offer" in json.loads(body)["error"]["message"]) == (501, True)
+
+
+async def test_bad_requests_are_refused_without_asking_anyone(house: House) -> None:
+    for data in (b"", b"{", b"[1]", b'{"model": 7}', b'{"model":"m","stream":"yes"}', b"[" * 10_000):
+        async with house.http.post(house.url + "/api/generate", data=data) as response:
+            assert response.status == 400, data
+            assert "error" in json.loads(await response.read())
+    assert not house.policy.asked
+
+
+async def test_an_unknown_model_is_not_found(house: House) -> None:
+    status, body, _ = await house.post("/api/generate", {"model": "x", "prompt": "p"})
+    assert (status, body) == (404, b'{"error":"model \'x\' not found"}')
+
+
+async def test_a_body_that_is_too_large_is_refused(make_house) -> None:  # type: ignore[no-untyped-def]
+    house: House = await make_house(body_limit_bytes=1000)
+    status, body, _ = await house.post("/api/generate", {"model": "m", "prompt": "x" * 2000})
+    assert (status, "error" in json.loads(body)) == (413, True)
+
+
+async def test_request_ids_are_kept_or_made(house: House) -> None:
+    house.routes(SHED, SHED)
+    body = {"model": "m", "prompt": "p"}
+    _, _, headers = await house.post("/api/generate", body, headers={"X-Request-Id": "abc-1"})
+    assert headers["X-Request-Id"] == "abc-1"
+    _, _, headers = await house.post("/api/generate", body, headers={"X-Request-Id": "not one word"})
+    assert len(headers["X-Request-Id"]) == 32
+    assert [log.header_id for log in house.logs] == ["abc-1", headers["X-Request-Id"]]
+
+
+async def test_the_operator_sees_what_the_policy_thinks(house: House) -> None:
+    admin = await house.gateway.start_admin()
+    async with house.http.get(admin + "/-/nodes") as response:
+        told = await response.json()
+    assert [node["name"] for node in told["nodes"]] == ["a", "b"]
+    assert told["policy"] == {"asked": 0, "never_s": None}
+    async with house.http.get(house.url + "/-/healthz") as response:
+        assert response.status == 200
+    async with house.http.get(house.url + "/-/nodes") as response:
+        assert response.status == 501  # not for clients

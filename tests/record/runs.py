@@ -1,0 +1,120 @@
+"""Small hand-made runs, written through the Recorder as a world would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twin.record.reader import RunRecord
+from twin.record.writer import Recorder
+
+NAN = float("nan")
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    """A manifest of a run of 100 s without warm-up; minimum 0.999 over a window of 20 s, to hold for 10 s."""
+    scenario = {
+        "schema": 1,
+        "name": "hand-made",
+        "claim": "A hand-made run says what its rows say.",
+        "workload": {"warmup_s": changes.pop("warmup_s", 0.0), "duration_s": 100.0},
+        "steady_state": {
+            "success_ratio": {"min": changes.pop("minimum", 0.999), "window_s": changes.pop("window_s", 20.0)},
+            "hold_s": changes.pop("hold_s", 10.0),
+        },
+    }
+    return {"scenario": scenario, "seed": 1, "simulated_s": 100.0, "events": 50, "wall_s": 0.5, **changes}
+
+
+class Run:
+    """Collects rows with defaults, so that a test states only what matters to it."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.recorder = Recorder(folder)
+        self.requests = 0
+        self.attempts = 0
+
+    def request(self, arrival_s: float, end_s: float, **changes: Any) -> Run:
+        """A request; by default served by node-0 at once."""
+        row: dict[str, Any] = {
+            "request_id": self.requests,
+            "model": "llama3.1:8b",
+            "arrival_s": arrival_s,
+            "deadline_s": arrival_s + 60.0,
+            "stream": True,
+            "prompt_tokens": 100,
+            "output_tokens": 10,
+            "admitted": True,
+            "outcome": "succeeded",
+            "error": "",
+            "node": "node-0",
+            "attempts": 1,
+            "dispatched_s": arrival_s,
+            "first_token_s": arrival_s + 0.25,
+            "end_s": end_s,
+            "tokens_received": 10,
+            "load_duration_s": 0.0,
+            "prompt_eval_duration_s": 0.0,
+            "eval_duration_s": 0.0,
+            "total_duration_s": 0.0,
+        }
+        assert set(changes) <= set(row), changes
+        self.requests += 1
+        self.recorder.requests.add(tuple((row | changes).values()))
+        return self
+
+    def every(self, period_s: float, first_s: float, last_s: float, **changes: Any) -> Run:
+        """Requests that end at each multiple of the period in [first_s, last_s], half a second after their arrival."""
+        for index in range(round((last_s - first_s) / period_s) + 1):
+            end_s = first_s + index * period_s
+            self.request(end_s - 0.5, end_s, **changes)
+        return self
+
+    def failed_attempt(self, end_s: float, node: str = "node-0", error: str = "reset", request_id: int = -1) -> Run:
+        """An attempt that failed."""
+        self.recorder.attempts.add((request_id, 0, node, end_s - 1.0, NAN, end_s, error, 0))
+        return self
+
+    def fault(
+        self,
+        injected_s: float,
+        node: str = "node-0",
+        planned_end_s: float | None = None,
+        ended_s: float | None = None,
+        fault_id: int = 0,
+    ) -> Run:
+        """A fault on a node."""
+        ended_by = None if ended_s is None else "schedule" if ended_s == planned_end_s else "action"
+        row = (fault_id, "server_crash", node, injected_s, planned_end_s, ended_s, ended_by, "killed")
+        self.recorder.faults.add(row)
+        return self
+
+    def incident(
+        self,
+        opened_s: float,
+        node: str = "node-0",
+        state: str = "closed",
+        verified_s: float = NAN,
+        closed_s: float = NAN,
+        actions: int = 1,
+    ) -> Run:
+        """An incident on a node."""
+        row = (0, node, "server_down", "3 refused", opened_s, state, verified_s, closed_s, actions)
+        self.recorder.incidents.add(row)
+        return self
+
+    def action(self, time_s: float, kind: str = "restart", node: str = "node-0") -> Run:
+        """An action on a node."""
+        self.recorder.actions.add((1, time_s, kind, node, "", "why", 1.0, time_s + 9, "done", time_s + 1, ""))
+        return self
+
+    def probe(
+        self, time_s: float, ok: bool, kind: str = "generation", node: str = "node-0", took_s: float = 0.5
+    ) -> Run:
+        """An answered probe."""
+        self.recorder.probes.add((time_s, node, kind, "llama3.1:8b", ok, took_s, "" if ok else "refused"))
+        return self
+
+    def end(self, **changes: Any) -> RunRecord:
+        """The run as a reader sees it."""
+        return self.recorder.close(manifest(**changes))

@@ -1,0 +1,156 @@
+"""A scenario run in a world, as often as it wants, and the one object that says how it went."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from twin.errors import OperatorError
+from twin.experiment.replay import replay
+from twin.experiment.verdict import Replication, expectation, interval, verdict
+from twin.experiment.world import Progress, World, scenario_digest
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.record.figures import compute_figures
+from twin.record.names import FIGURES
+from twin.record.reader import record_digest
+from twin.scenario.schema import Scenario
+
+SUMMARY = "summary.json"
+REPLAY_INVARIANT = "run_equals_its_replay"
+
+
+class Result:
+    """How a scenario went: `summary` is what `run --json` prints."""
+
+    def __init__(self, summary: dict[str, Any], replications: list[Replication], folder: Path | None) -> None:
+        self.summary = summary
+        self.replications = replications
+        self.folder = folder
+
+
+def run_scenario(
+    world: World,
+    scenario: Scenario,
+    out: Path | None,
+    progress: Progress,
+    on_replication: Callable[[int, int], None] = lambda done, wanted: None,
+) -> Result:
+    """Run all replications (seeds `seed`, `seed + 1` ...), each into a folder of its own under `out`.
+
+    Ctrl-C ends the loop; what is finished is kept and judged as unknown. Raises `OperatorError`.
+    """
+    started_s = time.perf_counter()
+    folder = _new_folder(out, f"{scenario.name}-{world.name}") if out is not None else None
+    replications: list[Replication] = []
+    interrupted = False
+    for count in range(scenario.replications):
+        seed = scenario.seed + count
+        try:
+            record = world.run(scenario, seed, folder / f"seed-{seed}" if folder else None, progress)
+        except KeyboardInterrupt:
+            interrupted = True
+            break
+        replications.append(Replication(record, compute_figures(record), record_digest(record)))
+        on_replication(count + 1, scenario.replications)
+    summary = summarise(world, scenario, replications, interrupted)
+    summary["run_dirs"] = [str(it.record.folder) for it in replications if it.record.folder is not None]
+    summary["total_wall_s"] = round(time.perf_counter() - started_s, 3)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return Result(summary, replications, folder)
+
+
+def _new_folder(out: Path, name: str) -> Path:
+    """A folder that does not exist yet, named by the time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for count in range(1000):
+        folder = out / (f"{name}-{stamp}" if not count else f"{name}-{stamp}-{count}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not out.is_dir():
+                break
+            continue
+        except OSError as error:
+            raise OperatorError(f"--out {out}: {error.strerror}; name a folder that can be written") from error
+        return folder
+    raise OperatorError(f"--out {out}: no folder can be made there; name another")
+
+
+def summarise(
+    world: World, scenario: Scenario, replications: list[Replication], interrupted: bool = False
+) -> dict[str, Any]:
+    """The object that `run --json` prints."""
+    expectations = [expectation(name, limit, replications) for name, limit in scenario.expect.items()]
+    invariants, first_violations = _invariants(scenario, replications)
+    overall = verdict(scenario, expectations, replications)
+    if any(invariants.values()):
+        overall = "fail"
+    elif interrupted and overall == "pass":
+        overall = "unknown"
+    notes = [f"seed {it.record.manifest['seed']}: aborted {it.aborted}" for it in replications if it.aborted]
+    notes += [f"invariant {name}: {first}" for name, first in first_violations.items()]
+    if interrupted:
+        notes.append(f"interrupted after {len(replications)} of {scenario.replications} replications")
+    if not scenario.expect:
+        notes.append("the scenario expects nothing, so there is nothing to judge")
+    return {
+        "scenario": scenario.name,
+        "claim": scenario.claim,
+        "digest": scenario_digest(scenario),
+        "seed": scenario.seed,
+        "replications": len(replications),
+        "world": world.name,
+        "policy": scenario.policy.preset,
+        "verdict": overall,
+        "expectations": expectations,
+        "figures": combine([it.figures for it in replications], [it.digest for it in replications]),
+        "invariants": invariants,
+        "notes": notes,
+    }
+
+
+def _invariants(scenario: Scenario, replications: list[Replication]) -> tuple[dict[str, int], dict[str, str]]:
+    """Violations of each invariant over all replications, and the first of each in words."""
+    violations: dict[str, int] = {}
+    first: dict[str, str] = {}
+    for it in replications:
+        for name, count in it.record.manifest.get("invariants", {}).items():
+            violations[name] = violations.get(name, 0) + count
+        for name, text in it.record.manifest.get("first_violations", {}).items():
+            first.setdefault(name, f"seed {it.record.manifest['seed']}, {text}")
+        if scenario.record.journal:
+            spec, parameters = scenario.cluster.spec(), scenario.policy.parameters()
+            outcome = replay(it.record, ClusterPolicy(spec, parameters))
+            violations[REPLAY_INVARIANT] = violations.get(REPLAY_INVARIANT, 0) + outcome.differing
+            if outcome.differences:
+                first.setdefault(REPLAY_INVARIANT, f"seed {it.record.manifest['seed']}, {outcome.differences[0]}")
+    return violations, first
+
+
+def combine(figures: Sequence[dict[str, Any]], digests: Sequence[str]) -> dict[str, Any]:
+    """One set of figures: of one replication as they are, of several `{"mean", "ci95", "n"}` over those that saw it."""
+    if not figures:
+        return {**dict.fromkeys(FIGURES), "record_digest": None}
+    if len(figures) == 1:
+        return {**figures[0], "record_digest": digests[0]}
+    combined = {name: _combine([one[name] for one in figures]) for name in figures[0]}
+    return {**combined, "record_digest": hashlib.sha256("".join(digests).encode()).hexdigest()}
+
+
+def _combine(values: Sequence[Any]) -> Any:
+    if any(isinstance(value, dict) for value in values):
+        keys = sorted({key for value in values if value is not None for key in value}, key=str)
+        # A kind of action that a replication did not take was taken 0 times there; a summary has all its keys.
+        return {key: _combine([(value or {}).get(key, 0) for value in values]) for key in keys}
+    observed = [float(value) for value in values if value is not None]
+    if not observed:
+        return None
+    mean, ci95 = interval(observed)
+    return {"mean": mean, "ci95": ci95, "n": len(observed)}

@@ -1,0 +1,46 @@
+"""The simulated world behind the protocol of an experiment."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from twin.experiment.world import Progress, WorldName, manifest
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.vocabulary import Policy
+from twin.record.journal import JournalingPolicy
+from twin.record.reader import RunRecord
+from twin.record.writer import Recorder
+from twin.scenario.schema import Scenario
+from twin.sim.simulation import Simulation
+
+
+class TwinWorld:
+    """Simulates."""
+
+    name: WorldName = "twin"
+
+    def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
+        """Simulate it once."""
+        whole = manifest(scenario, seed, self.name)
+        parameters = scenario.policy.parameters()
+        recorder = Recorder(folder)
+        policy: Policy = ClusterPolicy(scenario.cluster.spec(), parameters)
+        if scenario.record.journal:
+            policy = JournalingPolicy(policy, recorder)
+        simulation = Simulation(scenario, seed, policy, recorder, parameters=parameters)
+        started_s = time.perf_counter()
+        try:
+            simulation.run()
+        except BaseException:
+            recorder.abandon()
+            raise
+        whole |= {
+            "simulated_s": simulation.engine.now,
+            "events": simulation.engine.calls,
+            "wall_s": time.perf_counter() - started_s,
+            "aborted": simulation.aborted,
+            "invariants": {checker.name: checker.violations for checker in simulation.checkers},
+            "first_violations": {checker.name: checker.first for checker in simulation.checkers if checker.first},
+        }
+        return recorder.close(whole)

@@ -1,0 +1,111 @@
+"""From the figures of the replications to one verdict on the claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from twin.record.reader import RunRecord
+from twin.record.recovery import Duration, recoveries
+from twin.scenario.schema import Limit, Scenario
+
+Verdict: TypeAlias = Literal["pass", "fail", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """One run of a scenario, with its figures."""
+
+    record: RunRecord
+    figures: dict[str, Any]
+    digest: str
+
+    @property
+    def aborted(self) -> str:
+        """Why it was broken off, or nothing."""
+        return str(self.record.manifest.get("aborted") or "")
+
+
+def interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
+    """Mean and its 95 % confidence interval by Student's t (None for fewer than two values)."""
+    from scipy.special import stdtrit  # noqa: PLC0415  # dear to import, and not needed by every command
+
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, None
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
+    return mean, [mean - half, mean + half]
+
+
+def look_up(figures: dict[str, Any], name: str) -> float | None:
+    """A figure by its dotted name."""
+    value: Any = figures
+    for step in name.split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    return None if value is None else float(value)
+
+
+def _keeps(limit: Limit, value: float) -> bool:
+    return (limit.max is None or value <= limit.max) and (limit.min is None or value >= limit.min)
+
+
+def judge_one(name: str, limit: Limit, replication: Replication) -> Verdict:
+    """Whether one replication kept one limit."""
+    if name in ("ttd_s", "ttm_s", "ttr_s"):
+        durations: list[Duration] = [getattr(it, name.removesuffix("_s")) for it in recoveries(replication.record)]
+        verdict: Verdict = "pass" if durations else "unknown"
+        for duration in durations:
+            if duration.value_s is not None:
+                if not _keeps(limit, duration.value_s):
+                    return "fail"
+            elif duration.censored and limit.max is not None and (duration.at_least_s or 0.0) > limit.max:
+                return "fail"
+            elif duration.censored or name != "ttm_s":
+                verdict = "unknown"  # nothing failed, so there was nothing to mitigate: that breaks no limit
+        return verdict
+    value = look_up(replication.figures, name)
+    if value is None:
+        return "unknown"
+    return "pass" if _keeps(limit, value) else "fail"
+
+
+def expectation(name: str, limit: Limit, replications: Sequence[Replication]) -> dict[str, Any]:
+    """One limit over all replications: it holds only if it holds in each of them.
+
+    `value` is the mean over those that observed it, `worst` the one nearest to (or farthest beyond) the limit.
+    """
+    verdicts = [judge_one(name, limit, replication) for replication in replications]
+    observed = [value for it in replications if (value := look_up(it.figures, name)) is not None]
+    mean, ci95 = interval(observed) if observed else (None, None)
+    worst = None
+    if observed:
+        worst = max(observed) if limit.max is not None else min(observed)
+    verdict: Verdict = "pass"
+    if "fail" in verdicts:
+        verdict = "fail"
+    elif "unknown" in verdicts:
+        verdict = "unknown"
+    return {
+        "name": name,
+        "limit": limit.model_dump(exclude_none=True),
+        "value": mean,
+        "ci95": ci95,
+        "worst": worst,
+        "observed": len(observed),
+        "kept": verdicts.count("pass"),
+        "verdict": verdict,
+    }
+
+
+def verdict(scenario: Scenario, expectations: Sequence[dict[str, Any]], replications: Sequence[Replication]) -> Verdict:
+    """The claim's verdict: fail if any limit was broken or any invariant, unknown if anything could not be judged."""
+    verdicts = [it["verdict"] for it in expectations]
+    if "fail" in verdicts:
+        return "fail"
+    if not replications or "unknown" in verdicts or any(replication.aborted for replication in replications):
+        return "unknown"
+    return "pass" if scenario.expect else "unknown"

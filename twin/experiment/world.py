@@ -1,0 +1,61 @@
+"""What an experiment knows of a world."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+from twin.record.reader import RunRecord
+from twin.scenario.schema import Scenario
+
+WorldName: TypeAlias = Literal["twin", "live"]
+Progress: TypeAlias = Callable[[str], None]
+"""Takes one line that says how far a run is."""
+
+
+class World(Protocol):
+    """Runs a scenario once and writes its record."""
+
+    name: WorldName
+
+    def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
+        """Run it. The record goes into `folder`, or stays in memory. Whatever happens, everything is put back."""
+
+
+def scenario_document(scenario: Scenario) -> dict[str, Any]:
+    """The scenario as it goes into a manifest: keys as in its file, defaults filled in."""
+    document: dict[str, Any] = scenario.model_dump(mode="json", by_alias=True)
+    return document
+
+
+def scenario_digest(scenario: Scenario) -> str:
+    """sha256 (hex, 16 digits) of the scenario's content; its seed and replications do not count."""
+    document = scenario_document(scenario)
+    del document["seed"], document["replications"]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def manifest(scenario: Scenario, seed: int, world: WorldName) -> dict[str, Any]:
+    """What every manifest says, in whichever world."""
+    return {
+        "scenario": scenario_document(scenario),
+        "digest": scenario_digest(scenario),
+        "seed": seed,
+        "world": world,
+        "version": version("ollamamax"),
+        "machine": {
+            "system": f"{platform.system()} {platform.release()}",
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        },
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
