@@ -1,5 +1,312 @@
-"""The front door."""
+"""The front door: the command line. Each command is a few lines that hand over to the room that does the work.
+
+Exit status: 0 pass, 1 fail, 2 bad input (one line on stderr), 3 unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from twin.errors import OperatorError
+
+if TYPE_CHECKING:
+    from twin.experiment.world import World
+    from twin.scenario.schema import Scenario
+
+EXIT_STATUS = {"pass": 0, "fail": 1, "unknown": 3}
+BAD_INPUT = 2
+
+app = typer.Typer(
+    name="ollamamax",
+    help="Fault tolerance for clusters of Ollama nodes that can be rehearsed before it is trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Start with: ollamamax run scenarios/node-crash.yaml",
+)
+
+
+class WorldChoice(StrEnum):
+    """Where a scenario runs."""
+
+    twin = "twin"
+    live = "live"
+
+
+class Catalogue(StrEnum):
+    """What can be listed."""
+
+    faults = "faults"
+    workloads = "workloads"
+    policies = "policies"
+    parameters = "parameters"
+    metrics = "metrics"
+
+
+ScenarioFile = Annotated[
+    Path, typer.Argument(metavar="SCENARIO", help="A scenario file, e.g. scenarios/node-crash.yaml.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario, e.g. --set policy.preset=none."),
+]
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _load(path: Path, changes: list[str] | None, seed: int | None, replications: int | None) -> Scenario:
+    from twin.scenario.loader import load
+
+    more = [f"seed={seed}"] if seed is not None else []
+    more += [f"replications={replications}"] if replications is not None else []
+    return load(path, [*(changes or []), *more])
+
+
+def _world(choice: WorldChoice, nodes: str) -> World:
+    if choice is WorldChoice.twin:
+        from twin.experiment.twin_world import TwinWorld
+
+        return TwinWorld()
+    from live.rig.live_world import LiveWorld
+
+    if nodes == "real":
+        return LiveWorld("real")
+    if nodes == "emulated":
+        return LiveWorld("emulated")
+    raise OperatorError(f"--nodes {nodes}: give real or emulated; drills on your own cluster are not offered yet")
+
+
+@app.command()
+def run(
+    scenario: ScenarioFile,
+    world: Annotated[WorldChoice, typer.Option(help="Simulated, or on real processes.")] = WorldChoice.twin,
+    nodes: Annotated[str, typer.Option(help="For --world live: real Ollama processes, or emulated nodes.")] = "real",
+    seed: Annotated[int | None, typer.Option(help="Of the first replication.")] = None,
+    replications: Annotated[
+        int | None, typer.Option(help="How many runs, each with the next seed; live: 1 unless given.")
+    ] = None,
+    changes: Changes = None,
+    out: Annotated[Path, typer.Option(help="Where the run's folder goes.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario, judge its claim, write its record and a page to look at.
+
+    [bold]ollamamax run scenarios/node-crash.yaml[/bold] simulates a crash twenty times;
+    with [bold]--world live --nodes emulated[/bold] it happens to processes on this machine.
+    """
+    from rich.console import Console
+
+    from twin.experiment.run import run_scenario
+
+    if world is WorldChoice.live and replications is None:
+        replications = 1
+    loaded = _load(scenario, changes, seed, replications)
+    place = _world(world, nodes)
+    console = Console(stderr=True, highlight=False)
+    with console.status(f"{loaded.name}: starting") as status:
+
+        def progress(line: str) -> None:
+            status.update(f"{loaded.name}: {line}")
+            if not console.is_terminal and world is WorldChoice.live:
+                console.print(line)
+
+        result = run_scenario(
+            place, loaded, out, progress, lambda done, wanted: progress(f"{done} of {wanted} replications")
+        )
+    if result.replications:
+        from reports.page import write_page
+
+        assert result.folder is not None
+        page = result.folder / "page.html"
+        write_page([it.record for it in result.replications], result.summary, page)
+        result.summary["page"] = str(page)
+    if as_json:
+        _print_json(result.summary)
+    else:
+        from reports.terminal import print_summary
+
+        print_summary(result.summary, Console(highlight=False))
+        _say_what_is_next(Console(highlight=False), scenario, result.summary, result.folder)
+    raise typer.Exit(EXIT_STATUS[result.summary["verdict"]])
+
+
+def _say_what_is_next(console: Any, scenario: Path, summary: dict[str, Any], folder: Path | None) -> None:
+    console.print(f"\n[dim]record[/dim]  {folder}")
+    if "page" in summary:
+        console.print(f"[dim]page[/dim]    {summary['page']}")
+    if summary["world"] == "twin":
+        if summary["policy"] == "default":
+            console.print(f"[dim]compare[/dim] ollamamax run {scenario} --set policy.preset=none")
+        console.print(
+            f"[dim]live[/dim]    ollamamax run {scenario} --world live --nodes emulated --set cluster.nodes=3"
+        )
+
+
+@app.command()
+def validate(
+    scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check scenario files, and say what is wrong, where, and what to do."""
+    from twin.scenario.loader import load
+
+    results: list[dict[str, Any]] = []
+    for path in scenarios:
+        try:
+            load(path)
+            results.append({"file": str(path), "valid": True, "problem": None})
+        except OperatorError as error:
+            results.append({"file": str(path), "valid": False, "problem": str(error)})
+    if as_json:
+        _print_json(results)
+    else:
+        for result in results:
+            if result["valid"]:
+                typer.echo(f"{result['file']}: valid")
+            else:
+                typer.echo(f"ollamamax: {result['problem']}", err=True)
+    raise typer.Exit(0 if all(result["valid"] for result in results) else BAD_INPUT)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario file, for editors."""
+    from twin.scenario.loader import json_schema
+
+    _print_json(json_schema())
+
+
+@app.command()
+def catalogue(
+    what: Annotated[Catalogue, typer.Argument(help="What to list.")],
+    as_json: AsJson = False,
+) -> None:
+    """List what there is: faults, workloads, policies, parameters, metrics."""
+    from twin.scenario.catalogue import rows
+
+    table = rows(what.value)
+    if as_json:
+        _print_json(table)
+        return
+    from reports.tables import print_table
+
+    print_table(table)
+
+
+@app.command()
+def replay(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder (one seed of it).")],
+    as_json: AsJson = False,
+) -> None:
+    """Feed a recorded run to today's policy: the same decisions, or where they differ."""
+    from twin.experiment.run import replay_run
+
+    outcome = replay_run(run_folder)
+    if as_json:
+        _print_json(
+            {
+                "run": str(run_folder),
+                "compared": outcome.compared,
+                "differing": outcome.differing,
+                "differences": [str(difference) for difference in outcome.differences],
+            }
+        )
+    else:
+        typer.echo(f"{outcome.compared} decisions compared, {outcome.differing} differ")
+        for difference in outcome.differences:
+            typer.echo(f"  {difference}")
+    raise typer.Exit(0 if outcome.same else 1)
+
+
+@app.command()
+def bench(
+    requests: Annotated[int, typer.Option(min=1000, help="Requests in each measured run.")] = 100_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; medians are printed.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the simulator's speed beside a plain event loop in the same run."""
+    from twin.experiment.bench import measure
+
+    figures = measure(requests, repeats)
+    if as_json:
+        _print_json(figures)
+        return
+    from reports.tables import print_table
+
+    print_table(figures["rows"])
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders (of one scenario).")],
+    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Where the page goes.")],
+) -> None:
+    """Draw run folders as one static HTML page that needs no network."""
+    from twin.experiment.run import summarise_runs
+
+    from reports.page import write_page
+
+    records, summary = summarise_runs(runs)
+    write_page(records, summary, html)
+    typer.echo(str(html))
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A configuration file.")] = None,
+    node: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="An Ollama node, e.g. http://gpu1:11434.")
+    ] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where clients connect.")] = None,
+    admin: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where health and the nodes' state are shown.")
+    ] = None,
+) -> None:
+    """Serve: an Ollama-compatible gateway in front of your nodes, with the policy of the twin."""
+    from live.serve import serve as run_server
+
+    raise typer.Exit(run_server(config, node or [], listen, admin))
+
+
+@app.command()
+def emulate(
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where it listens.")] = "127.0.0.1:11434",
+    hardware: Annotated[str, typer.Option(metavar="PROFILE", help="How fast it is.")] = "rtx-4090",
+    model: Annotated[list[str] | None, typer.Option(help="A model that it has; repeatable.")] = None,
+) -> None:
+    """Emulate: a stand-in Ollama node, the twin's node model served over HTTP."""
+    from live.emulator.command import emulate as run_emulator
+
+    run_emulator(listen, hardware, model or ["llama3.1:8b"])
+
+
+def _bad_input(line: str) -> NoReturn:
+    sys.stderr.write(f"ollamamax: {line}\n")
+    raise SystemExit(BAD_INPUT)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; what the operator must mend is one line and exit status 2."""
+    command: Callable[[], Any] = app
+    try:
+        command()
+    except OperatorError as error:
+        _bad_input(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        sys.stderr.write("ollamamax: interrupted\n")
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

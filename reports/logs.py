@@ -34,6 +34,11 @@ class Log:
         return [{"title": title.removesuffix(" >"), "right": title.endswith(" >")} for title in self.titles]
 
 
+def clock_time(time_s: float) -> str:
+    """A time on the run's clock, to the hundredth of a second."""
+    return f"{time_s:,.2f}"
+
+
 def fault_log(record: RunRecord) -> Log:
     """Each fault with its times to detection, mitigation and recovery."""
     found = recoveries(record)
@@ -47,10 +52,10 @@ def fault_log(record: RunRecord) -> Log:
     )
     rows = record.table("faults", ["ended_s", "ended_by"]).to_pylist()
     for each, row in zip(found, rows, strict=True):
-        ended = f"{number(round(row['ended_s'], 3))} s, by {row['ended_by']}" if row["ended_s"] is not None else "never"
+        ended = f"{clock_time(row['ended_s'])} s, by {row['ended_by']}" if row["ended_s"] is not None else "never"
         mitigated = _duration(each.ttm, "nothing failed")
         cells = (_duration(each.ttd), mitigated, _duration(each.ttr))
-        log.rows.append((each.kind, each.node, number(round(each.injected_s, 3)), ended, *cells))
+        log.rows.append((each.kind, each.node, clock_time(each.injected_s), ended, *cells))
     return _cut(log)
 
 
@@ -69,20 +74,20 @@ def decision_log(record: RunRecord) -> Log:
     )
     said: list[tuple[float, tuple[str, ...]]] = []
     for row in record.table("incidents").to_pylist():
-        opened = f"{number(round(row['opened_s'], 3))}"
+        opened = clock_time(row["opened_s"])
         said.append(
             (row["opened_s"], (opened, row["node"], f"incident: {row['diagnosis']}", row["evidence"] or "", ""))
         )
         if row["closed_s"] is not None:
             held = "a generation passed, and it held" if row["verified_s"] is not None else ""
-            at = f"{number(round(row['closed_s'], 3))}"
+            at = clock_time(row["closed_s"])
             said.append((row["closed_s"], (at, row["node"], f"incident {row['state']}", held, "")))
     for row in record.table("actions").to_pylist():
         what = f"{row['kind']} {row['model']}".strip() if row["model"] else row["kind"]
         result = " ".join(str(each) for each in (row["status"], row["detail"]) if each) or "no result"
         if row["result_s"] is not None:
             result += f" after {number(round(row['result_s'] - row['time_s'], 3))} s"
-        at = f"{number(round(row['time_s'], 3))}"
+        at = clock_time(row["time_s"])
         said.append((row["time_s"], (at, row["node"], what, row["reason"] or "", result)))
     said.sort(key=lambda each: each[0])
     log.rows.extend(cells for _, cells in said)
@@ -109,7 +114,7 @@ def request_log(record: RunRecord) -> Log:
         log.rows.append(
             (
                 str(row["request_id"]),
-                number(round(row["arrival_s"], 3)),
+                clock_time(row["arrival_s"]),
                 row["outcome"] or "",
                 row["node"] or "–",
                 str(row["attempts"]),

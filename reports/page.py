@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,15 @@ def _page(
         logs_after=after,
         again=run_again(summary, record.manifest.get("scenario_file")),
         facts=_facts(record, summary),
-        vega=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"),
+        vega=_vega(),
         charts=charts.replace("</", "<\\/"),
     )
+
+
+@cache
+def _vega() -> str:
+    """What draws the charts, as one script. Bundling it takes a second or two."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def _badness(figures: dict[str, Any], record: RunRecord) -> tuple[float, float, float]:

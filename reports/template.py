@@ -40,8 +40,10 @@ table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant
 th, td { text-align: left; vertical-align: top; padding: 6px 16px 6px 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; color: var(--quiet); white-space: nowrap; }
 tbody th { color: var(--text); font-weight: 500; }
+td.short { white-space: nowrap; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 tr.group th { padding-top: 18px; color: var(--quiet); font-weight: 600; }
+@media (min-width: 900px) { .figures tbody th { width: 13em; } .figures td:nth-child(2) { white-space: nowrap; } }
 .figures td:last-child { color: var(--quiet); }
 .chart { width: 100%; margin: 4px 0 8px; }
 .chart.vega-embed { display: block; }
@@ -57,7 +59,8 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
   .figures, .figures tbody, .figures tr, .figures th, .figures td { display: block; border: 0; padding: 0; }
   .figures tr { padding: 7px 0; border-bottom: 1px solid var(--line); }
   .figures tr.group { padding-top: 20px; }
-  .figures td:last-child { font-size: 0.85rem; }
+  @media (min-width: 900px) { .figures tbody th { width: 13em; } .figures td:nth-child(2) { white-space: nowrap; } }
+.figures td:last-child { font-size: 0.85rem; }
   .log { min-width: 640px; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; }
 }
@@ -109,7 +112,7 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 <div class="wide"><table class="log">
 <thead><tr>{% for column in columns %}<th{% if column.right %} class="n"{% endif %}>{{ column.title }}</th>{% endfor %}
 </tr></thead>
-<tbody>{% for row in rows %}<tr>{% for cell in row %}<td{% if columns[loop.index0].right %} class="n"{% endif %}>
+<tbody>{% for row in rows %}<tr>{% for cell in row %}<td{% if columns[loop.index0].right %} class="n"{% elif cell|length < 20 %} class="short"{% endif %}>
 {{- cell -}}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% endif %}

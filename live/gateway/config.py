@@ -180,7 +180,8 @@ def _refuse_duplicates(file: Path, node: yaml.Node | None) -> None:
 
 def _one_line(error: ValidationError, file: Path | None, root: yaml.Node | None) -> str:
     """The first of the errors, with its place and what to do."""
-    first = error.errors(include_url=False)[0]
+    # A key that is mistyped is missing as well: what is unknown says more.
+    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     location = tuple(part for part in first["loc"] if part != "[key]")
     key = ".".join(map(str, location))
     if first["type"] == "extra_forbidden":

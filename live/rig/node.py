@@ -42,6 +42,14 @@ class RigNode(Protocol):
         """The processes that hold a loaded model, one each; empty while none is loaded."""
         ...
 
+    def pids(self) -> Sequence[int]:
+        """All its processes, server first; empty while it is down."""
+        ...
+
+    async def stick_loader(self) -> None:
+        """Its loading routine stops for good, until it is restarted. Raises RigError where that cannot be done."""
+        ...
+
     def served_generations(self) -> int:
         """How many generations it has answered with 200 since it was made, as it counts them itself."""
         ...

@@ -124,6 +124,14 @@ class OllamaNode:
         """Whether the server process runs; a hung one does."""
         return self._process.is_alive()
 
+    def pids(self) -> list[int]:
+        """The server's process and its runners'; empty while it is down."""
+        return [self._process.pid, *self.runner_pids()] if self.server_alive() else []
+
+    async def stick_loader(self) -> None:
+        """Cannot be done: no signal deadlocks the scheduler alone. Raises RigError."""
+        raise RigError(f"the scheduler of {self._name} cannot be deadlocked from outside; use an emulated node")
+
     def runner_pids(self) -> list[int]:
         """The runners, one process for each loaded model; Ollama's short-lived search for graphics cards is none."""
         runners = []

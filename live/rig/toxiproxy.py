@@ -87,6 +87,10 @@ class ToxiproxyNetwork:
         """The process id of the server. Raises ProcessFailed while it is not running."""
         return self._process.pid
 
+    def is_alive(self) -> bool:
+        """Whether the server process runs."""
+        return self._process.is_alive()
+
     async def start(self) -> None:
         """Starts the server. Raises ProcessFailed, also when its port is in use."""
         if ToxiproxyNetwork._running is not None:

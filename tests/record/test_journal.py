@@ -128,6 +128,6 @@ def test_what_is_written_is_strict_json_with_infinities_and_nan_as_text() -> Non
     rows = journal(None).table("observations").to_pylist()
     payloads = [json.loads(row["payload"], parse_constant=refuse) for row in rows if row["payload"]]
     decisions = [json.loads(row["decision"], parse_constant=refuse) for row in rows if row["decision"]]
-    assert payloads[0]["request"]["deadline_s"] == "inf"
-    assert payloads[1]["first_token_s"] == "nan"
-    assert decisions[-1][1]["action"]["expected_benefit"] == "-inf"
+    assert payloads[0]["request"]["deadline_s"] == "Infinity"
+    assert payloads[1]["first_token_s"] == "NaN"
+    assert decisions[-1][1]["action"]["expected_benefit"] == "-Infinity"

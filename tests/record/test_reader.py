@@ -135,6 +135,9 @@ def test_the_order_of_rows_and_null_beside_zero_and_empty_make_a_difference() ->
             Run().fault(1.0, ended_s=0.0).fault(2.0),
             Run().request(0.0, 1.0, error=None),
             Run().request(0.0, 1.0, error=""),
+            Run().request(0.0, 1.0, error="", load_duration_s=None),
+            Run().request(0.0, 1.0, node="a").request(0.0, 1.0, node="b").request(0.0, 1.0, node="b"),
+            Run().request(0.0, 1.0, node="a").request(0.0, 1.0, node="b").request(0.0, 1.0, node="a"),
         )
     ]
     assert len(set(digests)) == len(digests)

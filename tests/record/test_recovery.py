@@ -135,6 +135,12 @@ def test_recovery_waits_until_lost_requests_have_left_the_window() -> None:
     assert only(run).ttr == Duration(26.25)
 
 
+def test_a_window_with_a_loss_is_not_steady_though_nothing_more_ends_in_the_hold_time() -> None:
+    run = Run().every(1.0, 1.0, 36.0, node="node-1").fault(30.0).probe(41.0, True)
+    run.request(30.0, 36.5, outcome="failed", node="node-1").every(1.0, 70.0, 100.0, node="node-1")
+    assert only(run).ttr == Duration(26.5)
+
+
 def test_a_loss_within_the_hold_time_undoes_the_recovery_before_it() -> None:
     # Without losses it had recovered at 31 s; the loss at 40.5 s comes within the 10 s for which that had to hold.
     run = healthy().fault(30.0).every(1.0, 31.0, 100.0).request(30.0, 40.5, outcome="failed", node="node-1")

@@ -49,7 +49,7 @@ def test_the_page_has_figures_with_definitions_decisions_with_reasons_and_troubl
         "incident closed a generation passed, and it held",
         "1 lost, 0 turned away, 0 cancelled by their client, 2 saved by another attempt.",
         "Attempts that failed: 3 × reset.",
-        "server_crash node-3 60 64 s, by action 0.500 s",
+        "server_crash node-3 60.00 64.00 s, by action 0.500 s",
         "admitted request ends once 0",
         "ollamamax run scenarios/node-crash.yaml --seed 1 --replications 1",
     ):

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from twin.errors import OperatorError
-from twin.experiment.replay import replay
+from twin.experiment.replay import Replay, replay
 from twin.experiment.verdict import Replication, expectation, interval, verdict
-from twin.experiment.world import Progress, World, scenario_digest
+from twin.experiment.world import Progress, World, WorldName, scenario_digest
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.record.figures import compute_figures
 from twin.record.names import FIGURES
-from twin.record.reader import record_digest
+from twin.record.reader import RunRecord, RunUnreadable, open_run, record_digest
 from twin.scenario.schema import Scenario
 
 SUMMARY = "summary.json"
@@ -57,7 +57,7 @@ def run_scenario(
             break
         replications.append(Replication(record, compute_figures(record), record_digest(record)))
         on_replication(count + 1, scenario.replications)
-    summary = summarise(world, scenario, replications, interrupted)
+    summary = summarise(world.name, scenario, replications, interrupted)
     summary["run_dirs"] = [str(it.record.folder) for it in replications if it.record.folder is not None]
     summary["total_wall_s"] = round(time.perf_counter() - started_s, 3)
     if folder is not None:
@@ -84,7 +84,7 @@ def _new_folder(out: Path, name: str) -> Path:
 
 
 def summarise(
-    world: World, scenario: Scenario, replications: list[Replication], interrupted: bool = False
+    world: WorldName, scenario: Scenario, replications: list[Replication], interrupted: bool = False
 ) -> dict[str, Any]:
     """The object that `run --json` prints."""
     expectations = [expectation(name, limit, replications) for name, limit in scenario.expect.items()]
@@ -106,7 +106,7 @@ def summarise(
         "digest": scenario_digest(scenario),
         "seed": scenario.seed,
         "replications": len(replications),
-        "world": world.name,
+        "world": world,
         "policy": scenario.policy.preset,
         "verdict": overall,
         "expectations": expectations,
@@ -114,6 +114,44 @@ def summarise(
         "invariants": invariants,
         "notes": notes,
     }
+
+
+def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, Any]]:
+    """Finished runs of one scenario in one world, and their summary. Raises `OperatorError`."""
+    records = [_open(folder) for folder in folders]
+    first = records[0].manifest
+    for folder, record in zip(folders, records, strict=True):
+        for key in ("digest", "world"):
+            if record.manifest[key] != first[key]:
+                raise OperatorError(
+                    f"{folder}: {key} is {record.manifest[key]}, that of {folders[0]} is {first[key]}; "
+                    "give runs of one scenario in one world"
+                )
+    replications = [Replication(it, compute_figures(it), record_digest(it)) for it in records]
+    scenario = Scenario.model_validate(first["scenario"])
+    summary = summarise(first["world"], scenario, replications)
+    summary["run_dirs"] = [str(folder) for folder in folders]
+    return records, summary
+
+
+def replay_run(folder: Path) -> Replay:
+    """Replay a recorded run through the policy that its scenario names. Raises `OperatorError`."""
+    record = _open(folder)
+    scenario = Scenario.model_validate(record.manifest["scenario"])
+    try:
+        return replay(record, ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
+    except RunUnreadable as error:
+        raise OperatorError(str(error)) from error
+
+
+def _open(folder: Path) -> RunRecord:
+    """One run. A folder of several replications is told from it in the message."""
+    try:
+        return open_run(folder)
+    except RunUnreadable as error:
+        seeds = sorted(it.name for it in folder.glob("seed-*")) if folder.is_dir() else []
+        hint = f"; it holds {len(seeds)} runs, give one of them, e.g. {folder / seeds[0]}" if seeds else ""
+        raise OperatorError(f"{error}{hint}") from error
 
 
 def _invariants(scenario: Scenario, replications: list[Replication]) -> tuple[dict[str, int], dict[str, str]]:

@@ -3,20 +3,18 @@
 In the table `observations` a call is one row. `payload` is a JSON object of the call's arguments without the time, each
 dataclass an object of all its fields; `decision` is the answer in the same form. Both are null where there is nothing
 to say: a `released` or `decide` with an empty answer is still a row, since the call may have changed the policy.
-Numbers that JSON cannot say are the texts "inf", "-inf" and "nan".
+Numbers that JSON cannot say are the texts "Infinity", "-Infinity" and "NaN".
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Literal, TypeAlias, cast, get_type_hints
 
 import pyarrow as pa
+from pydantic_core import from_json, to_json
 
 from twin.policy.vocabulary import (
     Action,
@@ -49,18 +47,22 @@ OBSERVATION_KINDS: dict[str, type[Any]] = {
 }
 COMMAND_KINDS: dict[str, type[Any]] = {"probe": Probe, "action": Action}
 _KIND_OF = {kind: name for name, kind in (OBSERVATION_KINDS | COMMAND_KINDS).items()}
-_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=lambda number: number.item())
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedCall:
-    """One call of the journal. `arguments` are those after the time; `answer` is what the policy said."""
+    """One call of the journal. `arguments` are those after the time; `decision` is the answer as it was written."""
 
     sequence: int
     time_s: float
     call: Call
     arguments: tuple[Any, ...]
-    answer: Answer
+    decision: str | None
+
+    @property
+    def answer(self) -> Answer:
+        """The answer in the policy's own types."""
+        return _answer(self.call, from_json(self.decision) if self.decision is not None else None)
 
 
 class JournalingPolicy:
@@ -123,12 +125,12 @@ class JournalingPolicy:
             kind = node = request_id = payload = None
             if call == "route":
                 node, request_id = answer.node, argument.request_id
-                payload = _encoder.encode({"request": _plain(argument), "attempt": attempt})
+                payload = _encode({"request": argument, "attempt": attempt})
             elif call == "observe":
                 kind = _KIND_OF[type(argument)]
                 node = getattr(argument, "node", None)
                 request_id = getattr(argument, "request_id", None)
-                payload = _encoder.encode(_plain(argument))
+                payload = _encode(argument)
             rows.append((self._sequence, time_s, call, kind, node, request_id, payload, encode_answer(answer)))
             self._sequence += 1
         return rows
@@ -139,29 +141,17 @@ def encode_answer(answer: Answer) -> str | None:
     if not answer:
         return None
     if isinstance(answer, Route):
-        return _encoder.encode(_plain(answer))
-    said: list[Any] = []
-    for each in answer:
-        if isinstance(each, tuple):
-            said.append([each[0], _plain(each[1])])
-        else:
-            said.append({_KIND_OF[type(each)]: _plain(each)})
-    return _encoder.encode(said)
+        return _encode(answer)
+    return _encode([each if isinstance(each, tuple) else {_KIND_OF[type(each)]: each} for each in answer])
 
 
 def decode(observations: pa.Table) -> Iterator[RecordedCall]:
     """The calls of a table `observations`, in order, with arguments and answers as the policy's own types."""
     for batch in observations.to_batches(max_chunksize=8192):
-        for row in batch.to_pylist():
-            payload = json.loads(row["payload"]) if row["payload"] is not None else None
-            answer = json.loads(row["decision"]) if row["decision"] is not None else None
-            yield RecordedCall(
-                row["sequence"],
-                row["time_s"],
-                row["call"],
-                _arguments(row["call"], row["kind"], payload),
-                _answer(row["call"], answer),
-            )
+        columns = (batch[name].to_pylist() for name in ("sequence", "time_s", "call", "kind", "payload", "decision"))
+        for sequence, time_s, call, kind, payload, decision in zip(*columns, strict=True):
+            said = from_json(payload) if payload is not None else None
+            yield RecordedCall(sequence, time_s, call, _arguments(call, kind, said), decision)
 
 
 def _arguments(call: str, kind: str | None, payload: Any) -> tuple[Any, ...]:
@@ -183,45 +173,32 @@ def _answer(call: str, answer: Any) -> Answer:
     return [_made(COMMAND_KINDS[kind], said) for each in answer or () for kind, said in each.items()]
 
 
-def _plain(instance: Any) -> dict[str, Any]:
-    """A dataclass as an object that JSON can say."""
-    names, values_of, floats, mappings = _SHAPES[type(instance)]
-    plain = dict(zip(names, values_of(instance), strict=True))
+def _encode(value: Any) -> str:
+    """JSON of dataclasses, lists and numbers (numpy's included)."""
+    return to_json(value, inf_nan_mode="strings", fallback=lambda number: number.item()).decode()
+
+
+def _made(kind: type[Any], said: dict[str, Any]) -> Any:
+    """The dataclass that was written as this object; where JSON has no such type, the value is turned back."""
+    floats, mappings, tuples = _TURNED_BACK[kind]
     for name in floats:
-        value = plain[name]
-        if not math.isfinite(value):
-            plain[name] = str(float(value))
+        said[name] = float(said[name])
     for name in mappings:
-        plain[name] = {key: value if math.isfinite(value) else str(float(value)) for key, value in plain[name].items()}
-    return plain
+        said[name] = {key: float(value) for key, value in said[name].items()}
+    for name in tuples:
+        said[name] = tuple(said[name])
+    return kind(**said)
 
 
-def _shape(kind: type[Any]) -> tuple[list[str], Callable[[Any], tuple[Any, ...]], list[str], list[str]]:
-    """Of a dataclass: its fields, what reads them all, the fields of floats, and the fields of floats by name."""
+def _turned_back(kind: type[Any]) -> tuple[list[str], list[str], list[str]]:
+    """The fields of a dataclass that hold floats, floats by name, and tuples."""
     hints = get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
-    read = attrgetter(*names)
-    values_of = read if len(names) > 1 else lambda instance: (read(instance),)
     return (
-        names,
-        values_of,
         [name for name in names if hints[name] is float],
         [name for name in names if hints[name] == dict[str, float]],
+        [name for name in names if hints[name] == tuple[str, ...]],
     )
 
 
-_SHAPES = {kind: _shape(kind) for kind in (RequestSpec, Route, *_KIND_OF)}
-
-
-def _made(kind: type[Any], plain: dict[str, Any]) -> Any:
-    """The dataclass that `_plain` turned into an object."""
-    names, _, floats, mappings = _SHAPES[kind]
-    values = dict(plain)
-    for name in floats:
-        values[name] = float(values[name])
-    for name in mappings:
-        values[name] = {key: float(value) for key, value in values[name].items()}
-    for name in names:
-        if isinstance(values.get(name), list):
-            values[name] = tuple(values[name])
-    return kind(**values)
+_TURNED_BACK = {kind: _turned_back(kind) for kind in (RequestSpec, Route, *_KIND_OF)}

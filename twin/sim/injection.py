@@ -7,29 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from twin.policy.vocabulary import NEVER_S
+from twin.scenario.active_fault import ActiveFault
 from twin.scenario.draws import targets
-from twin.scenario.faults.base import Fault, Step
+from twin.scenario.faults.base import Step
 
 if TYPE_CHECKING:
     from twin.sim.simulation import Simulation
-
-
-class ActiveFault:
-    """One fault on one node, from injection to its end."""
-
-    def __init__(self, place: int, fault: Fault, node: str) -> None:
-        self.place = place
-        self.fault = fault
-        self.node = node
-        self.injected_s = float("nan")
-        self.ended_s = float("nan")
-        self.ended_by = ""
-        self.done: list[str] = []  # operations, as they were performed
-
-    @property
-    def active(self) -> bool:
-        """Begun, and not ended."""
-        return self.injected_s == self.injected_s and not self.ended_by
 
 
 class Injection:
@@ -75,19 +58,15 @@ class Injection:
     def _end(self, active: ActiveFault) -> None:
         if not active.active:
             return
-        self._ended(active, "schedule")
+        active.end(self.simulation.engine.now, "schedule")
         for step in active.fault.ending():
             self._perform(active, step)
-
-    def _ended(self, active: ActiveFault, by: str) -> None:
-        active.ended_s = self.simulation.engine.now
-        active.ended_by = by
 
     def restarted(self, node: str) -> None:
         """A new server process runs: faults that live in the old one are over."""
         for active in self.faults:
             if active.node == node and active.active and active.fault.about.ended_by_restart:
-                self._ended(active, "action")
+                active.end(self.simulation.engine.now, "action")
         if self.simulation.nodes[node].slowdown != 1.0:
             self.simulation.nodes[node].slow_gpu(1.0)
         self._spoke(node)
@@ -95,23 +74,10 @@ class Injection:
     def teardown(self, now: float) -> None:
         """The run is over: write down what was done."""
         for active in self.faults:
-            if active.injected_s != active.injected_s:
-                continue
             if active.active:
-                self._ended(active, "teardown")
-            duration_s = active.fault.duration_s
-            self.simulation.recorder.faults.add(
-                (
-                    active.place,
-                    active.fault.about.kind,
-                    active.node,
-                    active.injected_s,
-                    active.injected_s + duration_s if duration_s is not None else None,
-                    active.ended_s,
-                    active.ended_by,
-                    ", ".join(active.done[:8]) + (f" ... {len(active.done)} in all" if len(active.done) > 8 else ""),
-                )
-            )
+                active.end(now, "teardown")
+            if active.begun:
+                self.simulation.recorder.faults.add(active.row())
 
     # -- the primitive operations ---------------------------------------------------------------------------------
 
@@ -121,7 +87,7 @@ class Injection:
         node = simulation.nodes[name]
         network = simulation.network
         operation = step.operation
-        active.done.append(f"{operation} {step.argument:g}" if step.argument else operation)
+        active.note(step)
         if operation == "kill_server":
             node.kill_server()
             self._spoke(name)

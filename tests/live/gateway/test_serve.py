@@ -4,17 +4,18 @@ import asyncio
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
 
 from live.controller.discovery import NodeReport, discover
 from live.gateway.config import ConfigError, ServeConfig, load_config
 from live.serve import cluster_spec, run, serve
-from tests.live.gateway.doubles import StubNode, generate_lines, streams
+from tests.live.gateway.doubles import StubNode, generate_lines, streams, until
 
 GIB = 1 << 30
 
@@ -23,6 +24,12 @@ def written(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "gateway.yaml"
     file.write_text(text)
     return file
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -80,7 +87,7 @@ def test_without_a_hand_for_it_a_restart_is_no_choice() -> None:
         ("nodes: {a b: http://x}\n", ":1: nodes.a b: 'a b' is no name for a node"),
         ("nodes: {a: http://x}\nlisten: here\n", ":2: listen: 'here' is no address to listen on"),
         ("nodes: {a: http://x}\npolicy:\n  preset: defalt\n", ":2: policy: unknown policy preset defalt"),
-        ("nodes: {a: http://x}\npolicy: {overrides: {retry.attempt: 1}}\n", "did you mean retry.attempts_max?"),
+        ("nodes: {a: http://x}\npolicy: {overrides: {retry.attempt: 1}}\n", "did you mean retry_attempts?"),
         ("nodes:\n  a: http://x\n  a: http://y\n", ":3: a is there twice"),
         ("nodes: [\n", ": not YAML"),
         ("- 1\n", "dictionary"),
@@ -105,7 +112,7 @@ def test_bad_input_ends_with_2_and_one_line(tmp_path: Path, capsys: pytest.Captu
 
 async def test_a_port_in_use_is_said_in_one_line(node: StubNode) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        listen = "127.0.0.1:{}".format(taken.getsockname()[1])
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConfigError, match=f"{listen} is in use; end what listens there, or give another --listen"):
             await run(load_config(None, [node.address], listen=listen))
 
@@ -130,17 +137,29 @@ async def test_a_stop_lets_a_stream_end(node: StubNode) -> None:
         port = free.getsockname()[1]
     stop = asyncio.Event()
     serving = asyncio.create_task(run(load_config(None, [node.address], listen=f"127.0.0.1:{port}"), stop))
-    url = f"http://127.0.0.1:{port}"
-    async with aiohttp.ClientSession() as http:
-        while True:
+
+    async def post() -> bytes:
+        url = f"http://127.0.0.1:{port}/api/generate"
+        async with aiohttp.ClientSession() as http, http.post(url, json={"model": "m", "prompt": "p"}) as response:
+            return await response.read()
+
+    async def listening() -> None:
+        while not serving.done():
             try:
-                response = await http.post(url + "/api/generate", json={"model": "m", "prompt": "p"})
-                break
-            except aiohttp.ClientConnectorError:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
                 await asyncio.sleep(0.005)
-        stop.set()
-        body = await response.read()
-    assert body == b"".join(generate_lines())
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
+        await serving
+
+    await listening()
+    posting = asyncio.create_task(post())
+    await until(lambda: any("prompt" in body for body in node.bodies))
+    stop.set()
+    assert await posting == b"".join(generate_lines())
     assert await serving == 0
 
 

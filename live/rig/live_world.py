@@ -1,0 +1,337 @@
+"""The live world behind the protocol of an experiment: a drill on a rig.
+
+The same scenario, arrivals, faults and policy as in the twin; real processes, a real network, wall-clock time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import structlog
+import uvloop
+
+from live.controller.driver import PolicyDriver
+from live.controller.model_names import ModelNames
+from live.controller.probes import HttpProber
+from live.gateway.request_log import RequestLog
+from live.gateway.server import Gateway
+from live.gateway.settings import GatewaySettings
+from live.rig.cluster import NodeKind, RigCluster
+from live.rig.errors import RigError
+from live.rig.hands import RigHands
+from live.rig.injection import LiveInjection, check_possible
+from live.rig.load import ClientView, Load
+from live.rig.machine import usable_cores
+from live.rig.toxiproxy import ToxiproxyGone
+from twin.experiment.world import Progress, WorldName, manifest
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.record.journal import JournalingPolicy
+from twin.record.reader import RunRecord
+from twin.record.writer import Recorder
+from twin.scenario.schema import Scenario
+
+WATCH_PERIOD_S = 0.5
+PROGRESS_PERIOD_S = 5.0
+JUDGED_AFTER_REQUESTS = 5
+
+
+class LiveWorld:
+    """Runs a scenario on a rig of real or emulated nodes."""
+
+    name: WorldName = "live"
+
+    def __init__(self, nodes: NodeKind) -> None:
+        self.nodes = nodes
+
+    def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
+        """Run it once. Raises `RigError`; whatever happens, everything is put back."""
+        scenario = scenario.for_live()
+        check_possible(scenario, self.nodes)
+        recorder = Recorder(folder)
+        affinity = os.sched_getaffinity(0)
+        started_s = time.perf_counter()
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _quiet_log(folder):
+                drill = Drill(scenario, seed, self.nodes, recorder, progress)
+                facts = runner.run(drill.run())
+        except BaseExceptionGroup as group:
+            recorder.abandon()
+            raise _first_of(group) from group
+        except BaseException:
+            recorder.abandon()
+            raise
+        finally:
+            os.sched_setaffinity(0, affinity)
+        whole = manifest(scenario, seed, self.name) | facts
+        whole["wall_s"] = time.perf_counter() - started_s
+        return recorder.close(whole)
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a group of tasks ended with: the operator's, if there is one."""
+    errors: list[BaseException] = []
+    for error in group.exceptions:
+        errors.append(_first_of(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in errors if isinstance(error, RigError)), errors[0])
+
+
+@contextlib.contextmanager
+def _quiet_log(folder: Path | None) -> Any:
+    """While a drill runs, the controller's log goes into the run's folder: the terminal shows the drill."""
+    if folder is None:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        yield
+        structlog.reset_defaults()
+        return
+    with open(folder / "controller.log", "w", encoding="utf-8", buffering=1) as file:
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+            logger_factory=structlog.WriteLoggerFactory(file),
+        )
+        try:
+            yield
+        finally:
+            structlog.reset_defaults()
+
+
+class Drill:
+    """One run of a scenario on a rig."""
+
+    def __init__(self, scenario: Scenario, seed: int, kind: NodeKind, recorder: Recorder, progress: Progress) -> None:
+        self.scenario = scenario
+        self.seed = seed
+        self.kind = kind
+        self.recorder = recorder
+        self.progress = progress
+        self.logs: dict[str, RequestLog] = {}
+        self.recent: deque[tuple[float, bool]] = deque()
+        self.aborted = ""
+
+    async def run(self) -> dict[str, Any]:
+        """Set up, drive, tear down; what the manifest says beyond every manifest."""
+        problems: list[str] = []
+        async with RigCluster(self.scenario, self.kind, self.progress) as cluster:
+            os.sched_setaffinity(0, {cluster.own_core} if len(usable_cores()) > 1 else set(usable_cores()))
+            async with self._controlled(cluster) as (driver, gateway, injection):
+                before = cluster.served_generations()
+                load = Load(self.scenario, self.seed, gateway, driver.now)
+                try:
+                    await self._drive(cluster, driver, injection, load)
+                finally:
+                    problems += await injection.put_back()
+                ended_s = driver.now()
+                served = cluster.served_generations()
+            facts = self._write(driver, injection, load)
+            facts["components"] = cluster.components
+            facts["hardware_not_controlled"] = next(iter(cluster.nodes.values())).refused_hardware
+            facts["cores"] = {"nodes": list(cluster.node_cores), "gateway": cluster.own_core}
+            facts["served_generations"] = {
+                name: {
+                    "in_the_run": served[name] - before[name],
+                    "since_its_fault": served[name] - injection.served_at_injection[name]
+                    if name in injection.served_at_injection
+                    else None,
+                }
+                for name in served
+            }
+        if problems:
+            raise RigError(f"not everything could be put back: {'; '.join(problems)}")
+        return facts | {"simulated_s": ended_s, "events": None, "aborted": self.aborted}
+
+    @contextlib.asynccontextmanager
+    async def _controlled(self, cluster: RigCluster) -> AsyncIterator[tuple[PolicyDriver, str, LiveInjection]]:
+        """Gateway and controller in front of the rig, started."""
+        parameters = self.scenario.policy.parameters()
+        policy = JournalingPolicy(ClusterPolicy(self.scenario.cluster.spec(), parameters), self.recorder)
+        names = ModelNames(self.scenario.cluster.models)
+        prober = HttpProber(cluster.edges, names)
+        clock: list[Callable[[], float]] = []
+        injection = LiveInjection(cluster, self.scenario, self.seed, lambda: clock[0]())
+        hands = RigHands(cluster, injection)
+        driver = PolicyDriver(policy, prober, hands, recorder=self.recorder)
+        clock.append(driver.now)
+        settings = GatewaySettings(connect_timeout_s=parameters.router.connect_timeout_s)
+        gateway = Gateway(driver, cluster.edges, names, settings, self._logged)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(hands.close)
+            stack.push_async_callback(prober.close)
+            stack.push_async_callback(driver.stop)
+            stack.push_async_callback(gateway.stop)
+            address = await gateway.start()
+            await driver.start()
+            yield driver, address, injection
+
+    async def _drive(self, cluster: RigCluster, driver: PolicyDriver, injection: LiveInjection, load: Load) -> None:
+        """Load, faults and sampling side by side, until the load has ended or the run is broken off."""
+        work = [
+            asyncio.create_task(load.run(self._ended), name="load"),
+            asyncio.create_task(injection.run(), name="faults"),
+            asyncio.create_task(self._sample(cluster, driver), name="telemetry"),
+            asyncio.create_task(self._watch(cluster, driver, load), name="watch"),
+        ]
+        try:
+            pending = set(work)
+            while not work[0].done() and not self.aborted:
+                done, pending = await asyncio.wait(pending, timeout=WATCH_PERIOD_S, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            for task in work:
+                task.cancel()
+            results = await asyncio.gather(*work, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def _ended(self, view: ClientView) -> None:
+        self.recent.append((view.end_s, view.outcome == "succeeded"))
+
+    def _logged(self, log: RequestLog) -> None:
+        self.logs[log.header_id] = log
+        for attempt in log.failed_attempts:
+            self.recorder.attempts.add(attempt.row())
+
+    async def _watch(self, cluster: RigCluster, driver: PolicyDriver, load: Load) -> None:
+        """Break the run off where it must be; say how far it is."""
+        end_s = self.scenario.end_of_load_s
+        told_s = -PROGRESS_PERIOD_S
+        while True:
+            await asyncio.sleep(WATCH_PERIOD_S)
+            now = driver.now()
+            if not cluster.network.is_alive():
+                raise ToxiproxyGone(
+                    "Toxiproxy died during the run; the network's state is unknown, so it was broken off"
+                )
+            if now - told_s >= PROGRESS_PERIOD_S:
+                told_s = now
+                lost = sum(view.outcome in ("failed", "deadline") and view.end_s > 0 for view in load.views.values())
+                self.progress(f"{now:5.0f} of {end_s:.0f} s: {load.ended} of {load.sent} requests ended, {lost} lost")
+            self._abort_if_needed(now)
+
+    def _abort_if_needed(self, now: float) -> None:
+        if self.scenario.abort_when is None:
+            return
+        limit = self.scenario.abort_when.success_ratio
+        while self.recent and self.recent[0][0] < now - limit.window_s:
+            self.recent.popleft()
+        if len(self.recent) < JUDGED_AFTER_REQUESTS or now < self.scenario.workload.warmup_s:
+            return
+        ratio = sum(succeeded for _, succeeded in self.recent) / len(self.recent)
+        if ratio < limit.below:
+            self.aborted = f"at {now:.1f} s: success ratio {ratio:.2f} over {limit.window_s:g} s, below {limit.below:g}"
+
+    async def _sample(self, cluster: RigCluster, driver: PolicyDriver) -> None:
+        """One row for each node and period: what an agent beside it could read."""
+        period_s = self.scenario.record.telemetry_period_s
+        used_s = {name: _processor_s(node.pids()) for name, node in cluster.nodes.items()}
+        at_s = driver.now()
+        while True:
+            await asyncio.sleep(period_s)
+            now = driver.now()
+            known = driver.policy.snapshot().parts.get("nodes", {})
+            for name, node in cluster.nodes.items():
+                view = known.get(name, {})
+                processor_s = _processor_s(node.pids())
+                share = max(0.0, processor_s - used_s[name]) / (now - at_s)  # a new process starts from 0
+                used_s[name] = processor_s
+                resident = view.get("resident", [])
+                memory_gib = sum(self.scenario.cluster.memory_gib(model) for model in resident)
+                self.recorder.telemetry.add(
+                    (
+                        now,
+                        name,
+                        view.get("in_flight", 0),
+                        driver.policy.waiting,
+                        memory_gib,
+                        len(resident),
+                        share,
+                        view.get("health"),
+                    )
+                )
+            at_s = now
+
+    def _write(self, driver: PolicyDriver, injection: LiveInjection, load: Load) -> dict[str, Any]:
+        """The tables that are known at the end, and what was found on the way."""
+        twice = unknown = 0
+        for view in load.views.values():
+            twice += view.terminal_records > 1
+            if math.isnan(view.end_s):
+                continue  # the run was broken off while it was under way
+            log = self.logs.get(view.header_id)
+            unknown += log is None
+            self.recorder.requests.add(_request_row(self.scenario, view, log))
+        for active in injection.faults:
+            if active.begun:
+                self.recorder.faults.add(active.row())
+        for incident in driver.policy.incidents:
+            self.recorder.incidents.add(
+                (
+                    incident.incident_id,
+                    incident.node,
+                    incident.diagnosis,
+                    incident.evidence,
+                    incident.opened_s,
+                    incident.state,
+                    incident.verified_s,
+                    incident.closed_s,
+                    incident.actions,
+                )
+            )
+        return {
+            "invariants": {"admitted_request_ends_once": twice, "gateway_knows_every_request": unknown},
+            "clients_late_by_at_most_s": round(load.lateness_s, 4),
+            "nodes": self.kind,
+        }
+
+
+def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -> tuple[object, ...]:
+    """What the client saw, completed by what only the gateway knows. A success is what the client saw as one."""
+    timings = log.timings if log is not None else None
+    admitted = log.admitted if log is not None else view.outcome != "rejected"
+    return (
+        log.request_id if log is not None else -1,
+        view.arrival.model,
+        view.sent_s,
+        view.sent_s + scenario.workload.deadline_s,
+        view.arrival.stream,
+        view.arrival.prompt_tokens,
+        view.arrival.output_tokens,
+        admitted,
+        view.outcome if admitted or view.outcome != "failed" else "rejected",
+        view.error or (log.error if log is not None and view.outcome != "succeeded" else ""),
+        log.node if log is not None else None,
+        log.attempts if log is not None else 0,
+        log.dispatched_s if log is not None else math.nan,
+        view.first_token_s,
+        view.end_s,
+        view.tokens,
+        timings.load_duration_s if timings is not None else math.nan,
+        timings.prompt_eval_duration_s if timings is not None else math.nan,
+        timings.eval_duration_s if timings is not None else math.nan,
+        timings.total_duration_s if timings is not None else math.nan,
+    )
+
+
+def _processor_s(pids: list[int]) -> float:
+    """Processor time that these processes have used."""
+    used_s = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it died meanwhile
+            times = psutil.Process(pid).cpu_times()
+            used_s += times.user + times.system
+    return used_s
