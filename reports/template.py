@@ -112,7 +112,9 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 <div class="wide"><table class="log">
 <thead><tr>{% for column in columns %}<th{% if column.right %} class="n"{% endif %}>{{ column.title }}</th>{% endfor %}
 </tr></thead>
-<tbody>{% for row in rows %}<tr>{% for cell in row %}<td{% if columns[loop.index0].right %} class="n"{% elif cell|length < 20 %} class="short"{% endif %}>
+<tbody>{% for row in rows %}<tr>{% for cell in row %}
+{% set kind = "n" if columns[loop.index0].right else ("short" if cell|length < 20 else "") %}
+<td class="{{ kind }}">
 {{- cell -}}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% endif %}

@@ -194,9 +194,8 @@ class _Exchange:
         if failure is not None and failure.error == "deadline":
             self.log.outcome = "deadline"
         message = self._message(failure, route)
-        _log.warning(
-            "request_failed", request=self.log.header_id, model=self.spec.model, outcome=self.log.outcome, why=message
-        )
+        if self.log.outcome != "rejected":  # those would come by the thousands, and the record has them
+            _log.warning("request_failed", request=self.log.header_id, outcome=self.log.outcome, why=message)
         if self.client.begun:
             try:
                 async with asyncio.timeout(self.relay.settings.read_timeout_s):

@@ -129,7 +129,7 @@ class Simulation:
             self.engine.call_at(self._next.arrival_s, self._arrive)
         self.engine.call_at(self.scenario.record.telemetry_period_s, self._sample)
         self.engine.call_at(self.scenario.end_of_load_s, self._end_if_done)
-        self.engine.run()
+        self.engine.run_calls()
         now = self.engine.now
         self.injection.teardown(now)
         for hook in self._hooks["at_end"]:

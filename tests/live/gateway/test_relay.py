@@ -1,6 +1,7 @@
 """The life of a request between a client that notices nothing and nodes that fail."""
 
 import asyncio
+import io
 import json
 import math
 
@@ -441,6 +442,29 @@ async def test_a_slow_reader_is_not_taken_for_a_slow_node(house: House) -> None:
         await asyncio.sleep(0.3)
         body = await response.read()
     assert body == b"".join(generate_lines(words))
+
+
+async def test_a_client_that_does_not_read_holds_its_node_until_its_deadline_only(house: House) -> None:
+    house.routes(to("a", stall_s=0.05))
+    house.a.will(streams(generate_lines(["x" * 200_000] * 100)))
+    headers = {"X-Request-Timeout": "0.2"}
+    async with house.http.post(house.url + "/api/generate", json=GENERATE, headers=headers) as response:
+        await until(lambda: house.policy.observed)
+        *_, last = objects(await response.read())
+    assert "deadline" in last["error"]
+    await until(lambda: house.logs)
+    assert house.logs[0].outcome == "deadline"
+    assert house.policy.of(AttemptEnded)[0].error == "deadline"
+
+
+async def test_large_requests_and_answers_go_through(house: House) -> None:
+    house.routes(to("a"), to("b"))
+    house.a.will(answers(500, b"{}"))
+    large = json.dumps({"model": "m", "input": "x" * 5_000_000}).encode()
+    house.b.will(streams([large]))
+    async with house.http.post(house.url + "/api/embed", data=io.BytesIO(large)) as response:
+        assert (response.status, await response.read()) == (200, large)
+    assert house.b.bodies[0] == json.loads(large)
 
 
 async def test_the_policy_keeps_a_request_until_its_turn(house: House) -> None:

@@ -1,0 +1,61 @@
+"""The faults of an emulated node: the operations that a real node gets through signals and its cgroup."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from twin.scenario.faults.base import Operation
+from twin.sim.node import OllamaNode
+
+OPERATIONS = ("kill_runner", "pause_runner", "resume_runner", "stick_loader", "slow_gpu")
+"""What can be done through the control endpoint. `kill_server` is a SIGKILL of the process, and needs nothing here."""
+
+
+class NotPossible(Exception):
+    """The operation cannot be done; one line on why, and the HTTP status that fits."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def perform(node: OllamaNode, operation: object, argument: object) -> None:
+    """Do one operation of `twin.scenario.faults.base` to the node. Raises NotPossible."""
+    if operation not in OPERATIONS:
+        where = "done from outside" if operation in get_args(Operation) else "unknown"
+        raise NotPossible(f"operation {operation!r} is {where}; possible here: {', '.join(OPERATIONS)}")
+    if operation in ("kill_runner", "pause_runner") and not node.runners and node.loading is None:
+        raise NotPossible(f"no runner for {operation}: no model is loaded; send a request first", 409)
+    if operation == "kill_runner":
+        node.kill_runner()
+    elif operation == "pause_runner":
+        node.pause_runner()
+    elif operation == "resume_runner":
+        node.resume_runner()
+    elif operation == "stick_loader":
+        node.stick_loader()
+    elif isinstance(argument, bool) or not isinstance(argument, int | float) or not 0.0 < argument < 1e6:
+        raise NotPossible(f"slow_gpu takes how many times as long all takes, e.g. 2.5; got {argument!r}")
+    else:
+        node.slow_gpu(float(argument))
+
+
+def status(node: OllamaNode) -> dict[str, object]:
+    """What goes on in the node, for tests and people; nothing that decides may read it."""
+    return {
+        "generations": node.generations,
+        "loading": node.loading.model if node.loading is not None else None,
+        "pending": len(node.pending),
+        "loader_stuck": node.loader_stuck,
+        "slowdown": node.slowdown,
+        "runners": [
+            {
+                "model": runner.model,
+                "context_tokens": runner.context_tokens,
+                "active": runner.count,
+                "queued": len(runner.queue),
+                "paused": runner.paused,
+            }
+            for runner in node.runners.values()
+        ],
+    }

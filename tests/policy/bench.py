@@ -1,0 +1,312 @@
+"""A bench on which a policy can be put: time that is turned by hand, nodes that behave as they are told.
+
+It speaks the small language of `transcripts/*.txt`; `COMMANDS` lists it. What is printed is what an operator would see:
+routes, probes that failed or went to a node that is not well, changes of health, actions with their reasons, incidents.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.parameters import preset
+from twin.policy.vocabulary import (
+    NEVER_S,
+    Action,
+    ActionResult,
+    AttemptEnded,
+    AttemptError,
+    ClusterSpec,
+    ModelSpec,
+    NodeSpec,
+    Probe,
+    ProbeResult,
+    RequestSpec,
+    RequestWithdrawn,
+    Route,
+)
+
+COMMANDS = """
+cluster nodes N slots S replicas R [preset NAME] [KEY=VALUE ...]   one model, m, of 5 GiB on nodes of 12 GiB
+request N [deadline S]      requests N-M      a request arrives (several)
+ended N succeeded | ERROR [after T tokens]    its attempt ended; T: received in this attempt
+withdrawn N                                   it waited, and its client went away
+NODE works                                    it answers every probe at once
+NODE refuses | is cut off | hangs | crashes | cannot load | answers in S s
+restart NODE done | failed | timed_out        the result of that action; so with load. The others get theirs at once
+advance S                                     time passes; the policy is woken whenever it wants to be
+show                                          where everything stands
+"""
+
+DECODE_S = 0.05
+SWITCHES = {"true": True, "false": False}
+
+
+def cluster(nodes: int, slots: int, replicas: int) -> ClusterSpec:
+    """Nodes of 12 GiB; a model m of 5 GiB on the first of them, and a small one, s, on none."""
+    names = [f"node-{index}" for index in range(nodes)]
+    return ClusterSpec(
+        tuple(NodeSpec(name, 12.0) for name in names),
+        (ModelSpec("m", 5.0, replicas, slots), ModelSpec("s", 1.0, 0, slots)),
+        {name: ("m",) for name in names[:replicas]},
+    )
+
+
+@dataclass(frozen=True, order=True)
+class Asked:
+    """A probe on its way, and what will become of it."""
+
+    due_s: float
+    probe_id: int
+    probe: Probe = field(compare=False)
+    took_s: float = field(compare=False)
+    error: AttemptError = field(compare=False)
+
+
+class Bench:
+    """One transcript's world."""
+
+    def __init__(self) -> None:
+        self.policy = ClusterPolicy(cluster(1, 1, 1), preset("default"))
+        self.now = 0.0
+        self.lines: list[str] = []
+        self.requests: dict[int, RequestSpec] = {}
+        self.attempts: dict[int, tuple[int, str, float]] = {}  # running: attempt, node, start
+        self.count: dict[int, int] = {}
+        self.behaviour: dict[str, str] = {}
+        self.loaded: dict[str, set[str]] = {}
+        self.orders: dict[int, Action] = {}
+        self.answers: list[Asked] = []
+        self.health: dict[str, str] = {}
+        self.states: dict[int, str] = {}
+        self.wakeups = 0
+
+    def say(self, text: str) -> None:
+        self.lines.append(f"{self.now:.3f} {text}")
+
+    # -- the language ---------------------------------------------------------------------------------------------
+
+    def do(self, command: str) -> list[str]:
+        """Perform one command; what was seen."""
+        self.lines = []
+        words = command.split()
+        if words[0] == "cluster":
+            self._cluster(words[1:])
+        elif words[0] in ("request", "requests"):
+            first, _, last = words[1].partition("-")
+            for number in range(int(first), int(last or first) + 1):
+                self._request(number, float(words[3]) if len(words) > 2 else 60.0)
+        elif words[0] == "ended":
+            self._ended(int(words[1]), words[2], int(words[4]) if len(words) > 3 else 0)
+        elif words[0] == "withdrawn":
+            self.policy.observe(self.now, RequestWithdrawn(int(words[1])))
+        elif words[0] in ("restart", "load"):
+            number = next(n for n, action in self.orders.items() if (action.kind, action.node) == (words[0], words[1]))
+            self._result(number, words[2])
+        elif words[0] == "advance":
+            self._advance(float(words[1]))
+        elif words[0] == "show":
+            self._show()
+        elif words[0] in self.behaviour:
+            self.behaviour[words[0]] = " ".join(words[1:])
+        else:
+            raise ValueError(f"no such command: {command}")
+        return self.lines
+
+    def _cluster(self, words: list[str]) -> None:
+        numbers: dict[str, int] = {}
+        overrides: dict[str, object] = {}
+        name = "default"
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            if word in ("nodes", "slots", "replicas"):
+                numbers[word] = int(following)
+            elif word == "preset":
+                name = following
+            elif "=" in word:
+                key, _, value = word.partition("=")
+                number = re.fullmatch(r"[\d.]+", value)
+                overrides[key] = SWITCHES.get(value, (float(value) if "." in value else int(value)) if number else value)
+        spec = cluster(numbers["nodes"], numbers["slots"], numbers["replicas"])
+        self.policy = ClusterPolicy(spec, preset(name, overrides))
+        self.behaviour = {node.name: "works" for node in spec.nodes}
+        self.loaded = {node.name: set(spec.placement.get(node.name, ())) for node in spec.nodes}
+        self.health = {node.name: "serving" for node in spec.nodes}
+        self._wake()
+
+    def _request(self, number: int, deadline_s: float) -> None:
+        spec = self.requests[number] = RequestSpec(number, "m", 100, True, self.now, self.now + deadline_s)
+        self.count[number] = 0
+        self._take(number, self.policy.route(self.now, spec, 0))
+
+    def _take(self, number: int, route: Route, how: str = "") -> None:
+        if route.kind == "dispatch":
+            self.attempts[number] = (self.count[number], route.node, self.now)
+            limits = "" if route.first_token_deadline_s < 10.0 else f", first token within {route.first_token_deadline_s:g} s"
+            self.say(f"request {number} -> {route.node}{how}{limits}")
+        elif route.kind == "wait":
+            self.say(f"request {number} waits")
+        else:
+            self.say(f"request {number} shed: {route.reason}")
+
+    def _ended(self, number: int, how: str, tokens: int) -> None:
+        attempt, node, started_s = self.attempts.pop(number)
+        succeeded = how == "succeeded"
+        if succeeded:
+            tokens = tokens or 20
+        first_s = started_s + 0.1 if tokens else float("nan")
+        outcome = "succeeded" if succeeded else "failed"
+        error: AttemptError = "" if succeeded else how  # type: ignore[assignment]
+        if succeeded:
+            self.loaded[node].add("m")
+        eval_s = self.now - first_s if succeeded else 0.0
+        self.policy.observe(
+            self.now,
+            AttemptEnded(number, attempt, node, "m", outcome, error, started_s, first_s, tokens, 0.0, 0.1, eval_s, 0.0),  # type: ignore[arg-type]
+        )
+        if not succeeded:
+            self.count[number] += 1
+            self._take(number, self.policy.route(self.now, self.requests[number], self.count[number]))
+        self._released()
+        self._watch()
+
+    def _result(self, number: int, status: str) -> None:
+        action = self.orders.pop(number)
+        if status == "done" and action.kind == "restart":
+            self.loaded[action.node].clear()
+            for asked in [asked for asked in self.answers if asked.probe.node == action.node]:
+                self.answers.remove(asked)  # their connections broke with the old process
+                self.answers.append(replace(asked, due_s=self.now, error="reset"))
+            heapq.heapify(self.answers)
+        elif status == "done" and action.kind == "load":
+            self.loaded[action.node].add(action.model)
+        self.policy.observe(self.now, ActionResult(number, action.node, action.kind, status))  # type: ignore[arg-type]
+        self._released()
+        self._watch()
+
+    def _show(self) -> None:
+        for node in self.policy.view.nodes.values():
+            loaded = "loaded" if node.replicas["m"].resident else "not loaded"
+            back = f", set back {node.penalty}" if node.penalty else ""
+            self.say(f"{node.name} {node.health}, m {loaded}, {node.in_flight} in flight{back}")
+        for incident in self.policy.incidents:
+            self.say(f"incident {incident.incident_id} {incident.node} {incident.diagnosis} {incident.state}")
+        self.say(f"{self.policy.waiting} waiting")
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def _advance(self, by_s: float) -> None:
+        end_s = round(self.now + by_s, 9)
+        while True:
+            wake_s = self.policy.next_wakeup()
+            answer_s = self.answers[0].due_s if self.answers else NEVER_S
+            due_s = min(wake_s, answer_s)
+            if due_s > end_s:
+                break
+            self.now = max(self.now, due_s)
+            if answer_s <= wake_s:
+                self._answer()
+            else:
+                self._wake()
+        self.now = end_s
+
+    def _wake(self) -> None:
+        self.wakeups += 1
+        self._released()
+        commands = self.policy.decide(self.now)
+        self._watch()
+        for command in commands:
+            if isinstance(command, Probe):
+                self._ask(command)
+            else:
+                self._order(command)
+        self._watch()
+        self._released()
+        assert self.policy.next_wakeup() > self.now, "the policy spins: it wants to be woken again at once"
+
+    def _released(self) -> None:
+        for number, route in self.policy.released(self.now):
+            self._take(number, route, " after waiting")
+
+    def _watch(self) -> None:
+        """Say what has changed."""
+        for name, node in self.policy.view.nodes.items():
+            if node.health != self.health[name]:
+                self.say(f"{name}: {self.health[name]} -> {node.health}")
+                self.health[name] = node.health
+        for incident in self.policy.incidents:
+            before = self.states.get(incident.incident_id)
+            if before is None:
+                self.say(f"incident {incident.incident_id}: {incident.node} is {incident.diagnosis}: {incident.evidence}")
+            if incident.state != (before or "open"):
+                self.say(f"incident {incident.incident_id}: {before or 'open'} -> {incident.state}")
+            self.states[incident.incident_id] = incident.state
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    def _ask(self, probe: Probe) -> None:
+        after_s, error = self._behave(probe)
+        if after_s > probe.timeout_s:
+            after_s, error = probe.timeout_s, "unreachable" if probe.kind in ("liveness", "residency") else error
+            error = error or "first_token_timeout"
+        heapq.heappush(self.answers, Asked(round(self.now + after_s, 9), probe.probe_id, probe, after_s, error))
+
+    def _behave(self, probe: Probe) -> tuple[float, AttemptError]:
+        how = self.behaviour[probe.node]
+        generates = probe.kind in ("generation", "load_path")
+        if how == "refuses":
+            return 0.001, "refused"
+        if how == "is cut off":
+            return NEVER_S, "unreachable"
+        if how == "hangs" and generates:
+            return NEVER_S, "first_token_timeout"
+        if how == "crashes" and generates:
+            return DECODE_S, "server_error"
+        if how == "cannot load" and (probe.kind == "load_path" or (generates and "m" not in self.loaded[probe.node])):
+            return NEVER_S, "first_token_timeout"
+        far = re.fullmatch(r"answers in ([\d.]+) s", how)
+        return (float(far[1]) if far else 0.001) + (DECODE_S if generates else 0.0), ""
+
+    def _answer(self) -> None:
+        asked = heapq.heappop(self.answers)
+        probe, error = asked.probe, asked.error
+        if not error and probe.kind == "generation":
+            self.loaded[probe.node].add(probe.model)
+        unwell = self.health[probe.node] != "serving"
+        seen = tuple(sorted(self.loaded[probe.node])) if probe.kind == "residency" else ()
+        if error or unwell:
+            what = f"{probe.kind} of {probe.model}" if probe.model else probe.kind
+            self.say(f"{probe.node} {what}: {error or 'passed'}")
+        self.policy.observe(
+            self.now,
+            ProbeResult(probe.probe_id, probe.node, probe.kind, probe.model, not error, asked.took_s, error, seen),
+        )
+        self._watch()
+        self._released()
+
+    def _order(self, action: Action) -> None:
+        what = f"{action.kind} {action.model} on {action.node}" if action.model else f"{action.kind} {action.node}"
+        self.say(f"{what}, because {action.reason}")
+        self.orders[action.action_id] = action
+        if action.kind == "abort":
+            for number in [n for n, (_, node, _) in self.attempts.items() if node == action.node]:
+                self._ended(number, "aborted", 0)
+        if action.kind in ("abort", "drain", "return"):
+            self._result(action.action_id, "done")
+
+
+def run(lines: Iterable[str]) -> list[str]:
+    """A transcript with what the policy does now below each command. Comments and empty lines stay."""
+    bench = Bench()
+    written: list[str] = []
+    for line in lines:
+        if line.startswith("    "):
+            continue
+        written.append(line)
+        if line and not line.startswith("#"):
+            written += [f"    {said}" for said in bench.do(line)]
+    return written
+
+
