@@ -1,4 +1,4 @@
-"""The three dialects of a generation: `/api/generate`, `/api/chat`, `/v1/chat/completions`, as Ollama 0.24 speaks them."""
+"""The dialects of a generation, as Ollama 0.24 speaks them: `/api/generate`, `/api/chat`, `/v1/chat/completions`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from live.emulator.calls import Call, JsonObject, Refused, integer_option, keep_alive_s, text_field
 from live.emulator.generation import Timings
-from live.emulator.requests import Call, JsonObject, Refused, integer_option, keep_alive_s, text_field
 from live.emulator.text import count_tokens
 
 BROKEN = "an error was encountered while running the model: unexpected EOF"
@@ -57,8 +57,8 @@ class _Native:
     def parts(self, call: Call, _stream_id: str, texts: Sequence[str]) -> bytes:
         """A line for each token."""
         # Put together as text, because this is done for every token; the words need no escapes.
-        head, tail = json.dumps({"model": call.model, "created_at": _now(), **self._text("\0")}).split("\\u0000")
-        return "".join([f'{head}{text}{tail[:-1]}, "done": false}}\n' for text in texts]).encode()
+        head, tail = _dumps({"model": call.model, "created_at": _now(), **self._text("\0")}).split("\\u0000")
+        return "".join([f'{head}{text}{tail[:-1]},"done":false}}\n' for text in texts]).encode()
 
     def last(self, call: Call, _stream_id: str, reason: str, tokens: int, timings: Timings) -> bytes:
         """The line with `done`."""
@@ -82,11 +82,11 @@ class _Native:
         }
         if reason not in ("load", "unload"):
             record |= {name: value for name, value in account.items() if value}  # Ollama leaves out what is zero
-        return json.dumps(record).encode()
+        return _dumps(record).encode()
 
     def error(self, _status: int, message: str) -> bytes:
         """An object with nothing but the message."""
-        return json.dumps({"error": message}).encode()
+        return _dumps({"error": message}).encode()
 
 
 class Generate(_Native):
@@ -157,7 +157,7 @@ class ChatCompletions:
         events = [_event(stream_id, call.model, "", reason)]
         if call.wants_usage:
             chunk = {**_chunk(stream_id, call.model), "choices": [], "usage": _usage(call, tokens)}
-            events.append(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+            events.append(b"data: " + _dumps(chunk).encode() + b"\n\n")
         return b"".join([*events, b"data: [DONE]\n\n"])
 
     def broken(self, stream_id: str) -> bytes:
@@ -168,12 +168,12 @@ class ChatCompletions:
         """A `chat.completion`."""
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
         completion = {**_chunk(new_stream_id(), call.model), "object": "chat.completion", "choices": [choice]}
-        return json.dumps({**completion, "usage": _usage(call, tokens)}).encode()
+        return _dumps({**completion, "usage": _usage(call, tokens)}).encode()
 
     def error(self, status: int, message: str) -> bytes:
         """As OpenAI words errors."""
         kind = _ERROR_KINDS.get(status, "api_error")
-        return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}}).encode()
+        return _dumps({"error": {"message": message, "type": kind, "param": None, "code": None}}).encode()
 
 
 def new_stream_id() -> str:
@@ -219,11 +219,16 @@ def _conversation(fields: JsonObject) -> tuple[str, int, int]:
         if not isinstance(message, dict):
             raise Refused(400, "json: cannot unmarshal a message that is no object")
         content = message.get("content")
-        lines.append((str(message.get("role", "user")), content if isinstance(content, str) else json.dumps(content)))
+        lines.append((str(message.get("role", "user")), content if isinstance(content, str) else _dumps(content)))
     tokens = sum(count_tokens(content) for _, content in lines)
     if lines and lines[-1][0] == "assistant":
         said = count_tokens(lines.pop()[1])
-    return "\n".join(f"{role}: {content}" for role, content in lines), tokens, said
+    prompt = "\n".join(f"{role}: {content}" for role, content in lines)
+    return prompt or "\n" * bool(messages), tokens, said
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _now() -> str:
@@ -251,4 +256,4 @@ def _chunk(stream_id: str, model: str) -> JsonObject:
 
 def _event(stream_id: str, model: str, text: str, reason: str | None) -> bytes:
     choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": reason}
-    return b"data: " + json.dumps({**_chunk(stream_id, model), "choices": [choice]}).encode() + b"\n\n"
+    return b"data: " + _dumps({**_chunk(stream_id, model), "choices": [choice]}).encode() + b"\n\n"

@@ -47,4 +47,8 @@ class KeepAlive:
         session = self._sessions.get(model)
         if session is None or session[0] is not self._node.runners.get(model) or self.expires_in_s(model) > 0.0:
             return
+        runner = session[0]
+        if runner.paused and all(job.abandoned for job in runner.jobs()):
+            # Ollama counts the requests it holds, whatever the runner thinks of them: a hung one is killed all the same.
+            runner.resume()
         self._node.unload(model)  # nothing while it is busy: the end of its last request comes here again

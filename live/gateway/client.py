@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -41,6 +42,7 @@ class AiohttpClient:
     def __init__(self, request: web.Request) -> None:
         self._request = request
         self.response: web.StreamResponse | None = None
+        self._stuck = False  # a write was given up while the client did not read
 
     @property
     def begun(self) -> bool:
@@ -62,19 +64,25 @@ class AiohttpClient:
 
     async def write(self, data: bytes) -> None:
         """A part of the stream."""
-        assert self.response is not None
-        try:
-            await self.response.write(data)
-        except ConnectionError as error:
-            raise ClientGone from error
+        await self._send(lambda response: response.write(data))
 
     async def end(self) -> None:
         """The end of the stream."""
+        await self._send(lambda response: response.write_eof())
+
+    async def _send(self, send: Callable[[web.StreamResponse], Awaitable[None]]) -> None:
         assert self.response is not None
+        if self._stuck:
+            self.break_off()
+            raise ClientGone
         try:
-            await self.response.write_eof()
+            await send(self.response)
         except ConnectionError as error:
             raise ClientGone from error
+        except asyncio.CancelledError:
+            # aiohttp keeps the future that this waited on, and whoever writes next would be cancelled by it.
+            self._stuck = True
+            raise
 
     def break_off(self) -> None:
         """Close the connection."""

@@ -66,11 +66,13 @@ class Relay:
         log = RequestLog(
             spec.request_id, header_id, spec.model, spec.stream, spec.prompt_tokens, arrival_s, spec.deadline_s
         )
+        exchange = _Exchange(self, call, client, spec, log)
         try:
-            await _Exchange(self, call, client, spec, log).run()
+            await exchange.run()
         except (asyncio.CancelledError, ClientGone):
-            log.outcome = "cancelled"
-            log.error = ""
+            if not exchange.has_failed:  # else its client only did not wait to be told
+                log.outcome = "cancelled"
+                log.error = ""
             raise
         except Exception:
             log.outcome = "failed"
@@ -123,6 +125,7 @@ class _Exchange:
         self.client = client
         self.spec = spec
         self.log = log
+        self.has_failed = False
 
     async def run(self) -> None:
         failure: AttemptFailed | None = None
@@ -189,6 +192,7 @@ class _Exchange:
 
     async def _refuse(self, failure: AttemptFailed | None, route: Route) -> None:
         """The request has failed: say so as truthfully as can still be."""
+        self.has_failed = True
         self.log.outcome = "failed" if self.log.admitted else "rejected"
         self.log.error = failure.error if failure is not None else route.reason
         if failure is not None and failure.error == "deadline":

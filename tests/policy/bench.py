@@ -144,7 +144,8 @@ class Bench:
     def _take(self, number: int, route: Route, how: str = "") -> None:
         if route.kind == "dispatch":
             self.attempts[number] = (self.count[number], route.node, self.now)
-            limits = "" if route.first_token_deadline_s < 10.0 else f", first token within {route.first_token_deadline_s:g} s"
+            first_s = route.first_token_deadline_s
+            limits = "" if first_s < 10.0 else ", no limits" if first_s == NEVER_S else f", first token within {first_s:g} s"
             self.say(f"request {number} -> {route.node}{how}{limits}")
         elif route.kind == "wait":
             self.say(f"request {number} waits")

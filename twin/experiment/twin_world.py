@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -30,11 +31,16 @@ class TwinWorld:
             policy = JournalingPolicy(policy, recorder)
         simulation = Simulation(scenario, seed, policy, recorder, parameters=parameters)
         started_s = time.perf_counter()
+        # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
+        thresholds = gc.get_threshold()
+        gc.set_threshold(100_000, 50, 100)
         try:
             simulation.run()
         except BaseException:
             recorder.abandon()
             raise
+        finally:
+            gc.set_threshold(*thresholds)
         whole |= {
             "simulated_s": simulation.engine.now,
             "events": simulation.engine.calls,

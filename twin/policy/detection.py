@@ -94,6 +94,8 @@ class Confirmed:
 def _diagnose(watch: Watch, failed_generation: ProbeResult) -> Diagnosis:
     if watch.liveness_failures:
         return "server_down" if watch.liveness_error == "refused" else "unreachable"
+    if failed_generation.error == "refused":
+        return "server_down"
     return "runner_hung" if failed_generation.error in NO_ANSWER else "runner_failing"
 
 
@@ -112,6 +114,8 @@ class Detection:
         self.in_incident: set[str] = set()  # nodes with an open incident; the healer's
         self.passed: list[NodeView] = []  # of those, the ones that a generation passed on
         self.failed_again: list[NodeView] = []  # of those, the ones that failed once more
+        self.loads_again: list[NodeView] = []  # of those, the ones that a probe of the load path passed on
+        self.under_repair: set[str] = set()  # nodes with a running disruptive action; the healer's
         self.open_breakers: list[Replica] = []
         self.probe_id = 0
         self.wake_s = NEVER_S  # when something should be asked, if before the next period
@@ -127,6 +131,8 @@ class Detection:
             if ended.started_s >= node.last_passed_s or node.health in ROUTABLE:
                 node.last_passed_s = now
             self.slowness.attempt(replica, ended)
+            if node.health == "suspect" and not any(other.failures_in_row for other in node.replicas.values()):
+                self._back(now, node)  # it was busy, no more: the record is as good as a passed probe
             return
         if ended.outcome != "failed" or ended.error not in SPEAKS_OF_THE_NODE:
             return
@@ -188,17 +194,32 @@ class Detection:
     def answered(self, now: float, result: ProbeResult) -> None:
         """Take in the result of a probe."""
         watch = self.watches[result.node]
-        if watch.pending.get(result.kind) == result.probe_id:
-            del watch.pending[result.kind]
+        if watch.pending.get(result.kind) != result.probe_id:
+            return  # it was asked of a server process that is no more
+        del watch.pending[result.kind]
         if result.kind == "liveness":
             self._liveness(now, watch, result)
         elif result.kind == "residency":
             self._residency(now, watch, result)
         elif result.kind == "generation":
             self._generation(now, watch, result)
-        elif not result.ok and watch.node.health in ROUTABLE:
-            evidence = f"loading {result.model} gave {result.error or 'nothing'} after {result.latency_s:.1f} s"
-            self._confirm(now, watch.node, "load_path_stuck", evidence)
+        else:
+            self._load_path(now, watch, result)
+
+    def _load_path(self, now: float, watch: Watch, result: ProbeResult) -> None:
+        node = watch.node
+        if result.ok:
+            if node.name in self.in_incident:
+                self.loads_again.append(node)
+            return
+        if node.health not in ROUTABLE or result.error not in SPEAKS_OF_THE_NODE:
+            return
+        evidence = f"loading {result.model} gave {result.error} after {result.latency_s:.1f} s"
+        if result.error in ("first_token_timeout", "stall_timeout"):
+            self._confirm(now, node, "load_path_stuck", evidence)
+        else:  # its loader did not even get to it: that is another failure, to be told by a second sign
+            watch.evidence = evidence
+            self._suspect(now, node, silent=result.error in NO_ANSWER)
 
     def _liveness(self, now: float, watch: Watch, result: ProbeResult) -> None:
         node = watch.node
@@ -219,6 +240,13 @@ class Detection:
             watch.liveness_due_s = now + FAST_PROBE_S
             self.wake_s = min(self.wake_s, watch.liveness_due_s)
             return
+        silent = result.error != "refused"
+        if silent and self.verify and (node.health in ROUTABLE or watch.slow_error):
+            # Far away, or gone? Silence is one sign, however often it comes; whether a token comes is another.
+            watch.evidence = watch.evidence or f"GET /api/version gave nothing {times} times in a row ({result.error})"
+            self.slowness.liveness(now, node, result.latency_s)
+            self._suspect(now, node, silent=True)
+            return
         evidence = f"GET /api/version failed {times} times in a row ({result.error})"
         if watch.evidence and node.health == "suspect":
             evidence = f"{watch.evidence}; then {evidence}"
@@ -229,6 +257,8 @@ class Detection:
         self._confirm(now, node, diagnosis, evidence)
 
     def _back(self, now: float, node: NodeView) -> None:
+        if node.name in self.under_repair:
+            return  # what works now is about to be taken away
         node.last_passed_s = now
         watch = self.watches[node.name]
         watch.evidence = ""
@@ -257,6 +287,8 @@ class Detection:
                 replica.resident = True
                 replica.loading = False
                 replica.failures_in_row = 0
+            watch.liveness_failures = 0
+            watch.liveness_error = ""
             self._back(now, node)
             return
         if node.health in ("down", "drained"):
@@ -371,6 +403,7 @@ class Detection:
         watch.liveness_error = watch.evidence = ""
         watch.slow_error = False
         watch.failures_s.clear()
+        watch.pending.clear()
         watch.liveness_due_s = watch.generation_due_s = now
         for replica in node.replicas.values():
             replica.resident = replica.loading = False

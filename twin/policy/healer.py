@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
-from twin.policy.detection import STILL_SERVING, Confirmed, Detection
+from twin.policy.detection import STILL_SERVING, Confirmed, Detection, Diagnosis
 from twin.policy.health import ROUTABLE
 from twin.policy.incidents import OpenIncident
 from twin.policy.views import ClusterView, NodeView
@@ -20,6 +20,9 @@ BENEFIT_HORIZON_S = 60.0
 
 RESTART_SUCCESS_PRIOR = 0.9
 """Assumption: share of restarts that help, until outcomes are learnt."""
+
+RELAPSE_S = 600.0
+"""A failure this soon after the last action on the same node is the old trouble: cooldown and attempts go on from there."""
 
 ABORT_TIMEOUT_S = 5.0
 BOOKKEEPING_TIMEOUT_S = 5.0
@@ -39,6 +42,7 @@ class Healer:
         self.incidents: list[Incident] = []
         self.actions: dict[int, str] = {}  # running disruptive actions: id to node
         self.action_id = 0
+        self.last_action: dict[str, tuple[float, int]] = {}  # by node: when, and the how manieth in a row
         self.slow_since_s: dict[str, float] = {}
         self.to_return: list[NodeView] = []  # drained nodes whose repair is over
 
@@ -56,6 +60,8 @@ class Healer:
             self._failed_again(now, node)
         for node in self._taken(self.detection.passed):
             self._passed(now, node)
+        for node in self._taken(self.detection.loads_again):
+            self._works_by_itself(now, node, "load_path_stuck")
         for name in list(self.open):
             self._step(now, self.view.nodes[name], self.open[name], commands)
 
@@ -83,8 +89,12 @@ class Healer:
             incident = Incident(len(self.incidents), node.name, confirmed.diagnosis, confirmed.evidence, now)
             self.incidents.append(incident)
             work = OpenIncident(incident)
+            acted_s, in_a_row = self.last_action.get(node.name, (-math.inf, 0))
+            if now - acted_s < RELAPSE_S:
+                work.earlier_actions = in_a_row
+                work.not_before_s = acted_s + self._cooldown_s(work)
             if confirmed.diagnosis == "unreachable":
-                work.not_before_s = now + self.parameters.unreachable_grace_s
+                work.not_before_s = max(work.not_before_s, now + self.parameters.unreachable_grace_s)
             self.open[node.name] = work
             self.detection.in_incident.add(node.name)
         if node.health == "down" and node.in_flight:
@@ -100,14 +110,24 @@ class Healer:
         work = self.open.get(node.name)
         if work is None:
             return
-        if work.incident.diagnosis in STILL_SERVING and work.incident.state == "open":
+        if work.incident.diagnosis in STILL_SERVING and work.incident.state in ("open", "given_up"):
             return  # a generation from a loaded model says nothing of what is wrong here
+        self._holds(now, work)
+
+    def _holds(self, now: float, work: OpenIncident) -> None:
         if work.happened("passed"):
             work.incident.verified_s = now
             work.hold_until_s = now + self.parameters.hold_s
 
+    def _works_by_itself(self, now: float, node: NodeView, diagnosis: Diagnosis) -> None:
+        """What was wrong with a node that still serves is over, and nothing has been done to it so far."""
+        work = self.open.get(node.name)
+        if work is not None and work.incident.diagnosis == diagnosis and node.health in ROUTABLE:
+            self._holds(now, work)
+
     def _cooldown_s(self, work: OpenIncident) -> float:
-        return self.parameters.cooldown_s * 2.0 ** max(0, work.incident.actions - 1) if work.incident.actions else 0.0
+        in_a_row = work.earlier_actions + work.incident.actions
+        return self.parameters.cooldown_s * 2.0 ** (in_a_row - 1) if in_a_row else 0.0
 
     def _step(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
         state = work.incident.state
@@ -120,13 +140,16 @@ class Healer:
         elif state == "verifying" and now >= work.verify_by_s:
             work.happened("failed")
             work.not_before_s = now + self._cooldown_s(work)
-        elif state == "open":
-            self._remedy(now, node, work, commands)
+        elif state in ("open", "given_up"):
+            if work.incident.diagnosis == "slow" and node.name not in self.detection.slowness.slow:
+                self._works_by_itself(now, node, "slow")
+            if work.incident.state == "open":
+                self._remedy(now, node, work, commands)
 
     def _remedy(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
         if not (self.parameters.enabled and self.parameters.restart) or now < work.not_before_s:
             return
-        if work.incident.actions >= self.parameters.attempts_max:
+        if work.earlier_actions + work.incident.actions >= self.parameters.attempts_max:
             work.happened("exhausted")
             return
         if len(self.actions) >= self.parameters.concurrent_max:
@@ -141,6 +164,8 @@ class Healer:
         work.pending_action = order.action_id
         work.incident.actions += 1
         work.happened("acted")
+        self.detection.under_repair.add(node.name)
+        self.last_action[node.name] = (now, work.earlier_actions + work.incident.actions)
 
     def _drained(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> bool:
         """Set a node that still serves aside first, where its models keep enough replicas without it."""
@@ -159,6 +184,8 @@ class Healer:
     def result(self, now: float, result: ActionResult) -> None:
         """The result of a disruptive action."""
         name = self.actions.pop(result.action_id, None)
+        if name is not None:
+            self.detection.under_repair.discard(name)
         work = self.open.get(name) if name is not None else None
         if work is None or work.pending_action != result.action_id:
             return

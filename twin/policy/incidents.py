@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from twin.policy.vocabulary import NEVER_S, Incident, IncidentState
@@ -43,7 +43,7 @@ class OpenIncident:
     hold_until_s: float = NEVER_S
     pending_action: int | None = None
     drained_at_s: float = math.nan
-    history: list[str] = field(default_factory=list)
+    earlier_actions: int = 0  # on the same node, in earlier incidents that this one follows soon
 
     def happened(self, event: IncidentEvent) -> bool:
         """Advance the state; true where it changed."""

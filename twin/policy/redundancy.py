@@ -36,7 +36,7 @@ class Redundancy:
             here = 0
             for node in self.view.nodes.values():
                 replica = node.replicas[name]
-                here += (replica.resident or replica.loading) and node.health in COUNTED
+                here += (replica.resident or replica.loading) and node.health in COUNTED and not self._will_go(node)
             while here < model.replicas:
                 replica_to_load = self._best(now, name)
                 if replica_to_load is None:
@@ -50,6 +50,11 @@ class Redundancy:
                 )
                 self.loads[order.action_id] = replica_to_load
                 commands.append(order)
+
+    def _will_go(self, node: NodeView) -> bool:
+        """A node that still serves, but is to be repaired: what it has is needed elsewhere before."""
+        work = self.healer.open.get(node.name)
+        return work is not None and work.incident.state == "open"
 
     def _best(self, now: float, model: str) -> Replica | None:
         best: NodeView | None = None

@@ -148,19 +148,8 @@ class Router:
             replica = pool.pick_last_resort(avoid)
         if replica is not None:
             return self._dispatch(now, pool, replica, request)
-        if avoid and not pool.has_routable():
-            # Every replica failed this request already; wait a little before the same node gets it again.
-            return self._wait(pool, request, attempt, 0, now + self.retry.delay_s)
-        return self._wait(pool, request, attempt, 0 if avoid and self._only_avoided(pool, avoid) else avoid, now)
-
-    def _only_avoided(self, pool: Pool, avoid: int) -> bool:
-        return not any(
-            replica is not None
-            and replica.node.health in ROUTABLE
-            and replica.resident
-            and not replica.node.bit & avoid
-            for replica in pool.members
-        )
+        # Another node may take it at once, the one that failed it only after a while.
+        return self._wait(pool, request, attempt, avoid, now + self.retry.delay_s if avoid else now)
 
     def _pick_to_load(self, pool: Pool, model: str, avoid: int) -> Replica | None:
         """A node to load the model on, where no node that gets traffic has it loaded or is loading it."""
@@ -228,14 +217,14 @@ class Router:
             waiting = pool.waiting.get(request_id)
             if waiting is None:
                 continue
-            if waiting.not_before_s > now:
-                held.append(request_id)
-                continue
-            replica = (
-                pool.pick(waiting.avoid)
-                or self._pick_to_load(pool, waiting.request.model, 0)
-                or pool.pick_last_resort(0)
-            )
+            replica = pool.pick(waiting.avoid)
+            if replica is None:
+                avoid = waiting.avoid if now < waiting.not_before_s else 0
+                replica = (
+                    (pool.pick(0) if waiting.avoid and not avoid else None)
+                    or self._pick_to_load(pool, waiting.request.model, avoid)
+                    or pool.pick_last_resort(avoid)
+                )
             if replica is None:
                 held.append(request_id)
                 if not waiting.avoid:

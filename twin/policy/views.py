@@ -106,7 +106,7 @@ class Waiting:
         self.request = request
         self.attempt = attempt
         self.avoid = avoid
-        self.not_before_s = not_before_s
+        self.not_before_s = not_before_s  # when a node to avoid may have it all the same
 
 
 class Pool:

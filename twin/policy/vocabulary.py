@@ -181,7 +181,7 @@ class ActionResult:
 Observation: TypeAlias = AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | ActionResult
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Probe:
     """A question to a node, to be answered by one `ProbeResult` within `timeout_s`."""
 

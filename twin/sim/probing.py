@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from twin.policy.vocabulary import AttemptError, Probe, ProbeResult
+from twin.policy.vocabulary import AttemptError, Probe, ProbeKind, ProbeResult
 from twin.sim.runner import Job
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ class Probing:
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
+        self.passed: dict[str, int] = dict.fromkeys(get_args(ProbeKind), 0)
+
+    def count(self) -> None:
+        """Put the counts of probes that passed into the record."""
+        self.simulation.recorder.counters |= {f"probes_{kind}_passed": count for kind, count in self.passed.items()}
 
     def perform(self, probe: Probe) -> None:
         """Ask a node."""
@@ -106,7 +111,6 @@ class Probing:
         if error or probe.kind in ("generation", "load_path"):
             simulation.recorder.probes.add((now, probe.node, probe.kind, probe.model, not error, latency_s, error))
         else:
-            counters = simulation.recorder.counters
-            counters[f"probes_{probe.kind}_passed"] = counters.get(f"probes_{probe.kind}_passed", 0) + 1
+            self.passed[probe.kind] += 1
         result = ProbeResult(probe.probe_id, probe.node, probe.kind, probe.model, not error, latency_s, error, models)
         simulation.observe(result)

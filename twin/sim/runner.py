@@ -199,7 +199,8 @@ class Runner:
     def _join(self, now: float, job: Job) -> None:
         job.joined_s = now
         prefill_s = job.prompt_tokens * self.prefill_s_per_token * self.slowdown
-        start_s = self.frozen_until_s if self.frozen_until_s > now else now
+        begin_s = self._paused_at_s if self.paused else now  # `resume` moves what begins in a pause to its end
+        start_s = self.frozen_until_s if self.frozen_until_s > begin_s else begin_s
         self.frozen_until_s = start_s + prefill_s
         job.prefill_s = prefill_s
         self.count += 1

@@ -135,6 +135,7 @@ class Simulation:
         for hook in self._hooks["at_end"]:
             hook(now, self)
         self._record_incidents()
+        self.probing.count()
 
     def _end_if_done(self) -> None:
         if self.aborted or (self._next is None and not self.flights and self.engine.now >= self.scenario.end_of_load_s):
@@ -339,6 +340,8 @@ class Simulation:
         """The gateway closes its connection of an attempt."""
         node = self.nodes[flight.node]
         job.tokens = job.runner.tokens_of(job, self.engine.now) if job.runner is not None else job.tokens
+        if not job.first_token_s <= self.injection.silent_since_s(flight.node):
+            job.tokens, job.first_token_s = 0, NAN  # made or not, it did not get through
         job.abandoned = True
         if not self.network.paths[flight.node].cut and node.alive:
             node.cancel(job)  # through a cut path the node does not learn of it, and works on
@@ -496,6 +499,8 @@ class Simulation:
         if ratio < limit.below:
             self.aborted = f"at {now:.1f} s: success ratio {ratio:.2f} over {limit.window_s:g} s, below {limit.below:g}"
             for flight in list(self.flights.values()):
+                if flight.job is None:
+                    self.policy.observe(now, RequestWithdrawn(flight.spec.request_id))
                 self._end_request(now, flight, "cancelled", "aborted", None)
             self._end_if_done()
 

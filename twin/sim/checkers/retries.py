@@ -20,13 +20,10 @@ class Retries(Checker):
         self.admitted = 0
         self.retries = 0
 
-    def on_admitted(self, now: float, flight: Flight) -> None:
-        """The budget grows with what is admitted."""
-        self.admitted += 1
-
     def on_dispatch(self, now: float, flight: Flight, simulation: Simulation) -> None:
         """Attempts that the policy broke off itself are moved, not retried."""
         if not flight.attempt:
+            self.admitted += 1  # what still waits is counted when it goes, which is stricter
             return
         retry = simulation.parameters.retry
         if flight.attempt > retry.attempts_max:

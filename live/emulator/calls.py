@@ -12,7 +12,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_GO_KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object"}
+_GO_KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: "array"}
 
 
 class Refused(Exception):
@@ -47,10 +47,14 @@ def parse_object(body: bytes, go_type: str) -> JsonObject:
         fields = json.loads(body)
     except (ValueError, RecursionError):
         first = body.decode(errors="replace").lstrip()[0]
-        reason = "unexpected end of JSON input" if first in '{["' else f"invalid character {first!r}"
-        raise Refused(400, reason if first in '{["' else f"{reason} looking for beginning of value") from None
+        if first in '{["':
+            raise Refused(400, "unexpected EOF") from None
+        raise Refused(400, f"invalid character {first!r} looking for beginning of value") from None
+    if fields is None:
+        return {}  # Go leaves all fields as they are
     if not isinstance(fields, dict):
-        raise Refused(400, f"json: cannot unmarshal {_GO_KINDS.get(type(fields), 'null')} into Go value of type {go_type}")
+        kind = _GO_KINDS.get(type(fields), "object")
+        raise Refused(400, f"json: cannot unmarshal {kind} into Go value of type {go_type}")
     return fields
 
 
@@ -60,7 +64,7 @@ def text_field(fields: JsonObject, name: str, go_type: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        kind = _GO_KINDS.get(type(value), "null")
+        kind = _GO_KINDS.get(type(value), "object")
         struct = go_type.rpartition(".")[2]
         raise Refused(400, f"json: cannot unmarshal {kind} into Go struct field {struct}.{name} of type string")
     return value

@@ -1,0 +1,261 @@
+"""The emulator's HTTP side: Ollama's API in front of the node model.
+
+No header is sent before the first token, tokens are sent when the node model says that they exist, and a client that
+goes away cancels its job, also during a load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from aiohttp import ClientConnectionResetError, web
+
+from live.emulator.calls import Call, JsonObject, Refused, parse_object, text_field
+from live.emulator.config import EmulatorConfig
+from live.emulator.dialects import BROKEN, Chat, ChatCompletions, Dialect, Generate, new_stream_id
+from live.emulator.faults import NotPossible, perform, status
+from live.emulator.generation import Generation, Timings
+from live.emulator.keep_alive import KeepAlive
+from live.emulator.text import TokenText
+from twin.sim.engine import Clock
+from twin.sim.node import ModelOnNode, OllamaNode
+
+VERSION = "0.24.0"
+"""The Ollama that is emulated."""
+DEFAULT_OUTPUT_TOKENS = 128
+"""Where the client sets no limit: a model of one's own would stop by itself somewhere."""
+BODY_LIMIT_BYTES = 64 << 20
+_GIB = 1 << 30
+_FOR_EVER = timedelta(days=106_751)  # as Ollama says it: the longest of Go's durations
+_NO_TIMINGS = Timings(0.0, 0.0, 0.0, 0.0)
+_JSON = "application/json; charset=utf-8"
+_NOT_LOADED = "llama runner process has terminated with exit code -1"
+_STOPPED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check ollama server logs for details"
+)
+_QUEUE_FULL = "server busy, please try again.  maximum pending requests exceeded"
+
+_access = logging.getLogger("live.emulator.access")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class EmulatorServer:
+    """Serves one node model. Must be made in the event loop that its clock runs on."""
+
+    def __init__(self, config: EmulatorConfig, clock: Clock) -> None:
+        keep_alive_s = math.inf if config.keep_alive_s is None else config.keep_alive_s
+        models = {
+            name: ModelOnNode(name, model.size_gib, model.memory_gib, model.context_tokens)
+            for name, model in config.models.items()
+        }
+        self.node = OllamaNode(clock, config.listen, config.hardware, models, config.slots, config.max_queue, None)
+        self._clock = clock
+        self._keep_alive = KeepAlive(self.node, clock, keep_alive_s)
+        self._started = datetime.now(UTC)
+        for name in config.preloaded:
+            self.node.add_runner(name)
+            self._keep_alive.used(name)
+
+    def app(self) -> web.Application:
+        """The routes."""
+        app = web.Application(client_max_size=BODY_LIMIT_BYTES)
+        app.router.add_get("/", self._root)  # aiohttp adds HEAD to each GET
+        app.router.add_get("/api/version", self._version)
+        app.router.add_get("/api/tags", self._tags)
+        app.router.add_get("/api/ps", self._ps, allow_head=False)
+        app.router.add_get("/v1/models", self._v1_models)
+        app.router.add_post("/api/show", self._show)
+        for dialect in (Generate(), Chat(), ChatCompletions()):
+            app.router.add_post(dialect.path, self._handler(dialect))
+        app.router.add_post("/emulator/operation", self._operation)
+        app.router.add_get("/emulator/status", self._status)
+        return app
+
+    # -- generations ----------------------------------------------------------------------------------------------
+
+    def _handler(self, dialect: Dialect) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            started_s = time.monotonic()
+            try:
+                call = dialect.parse(parse_object(await request.read(), dialect.go_type))
+                response = await self._answer(request, dialect, call)
+            except Refused as refused:
+                body = dialect.error(refused.status, str(refused))
+                return web.Response(status=refused.status, body=body, headers={"Content-Type": _JSON})
+            # The line of Ollama's access log: it has a broken stream as 200 too.
+            took_ms = (time.monotonic() - started_s) * 1e3
+            _access.info('[GIN] %s | 200 | %.3fms | %s | POST "%s"', _log_time(), took_ms, request.remote, request.path)
+            return response
+
+        return handle
+
+    async def _answer(self, request: web.Request, dialect: Dialect, call: Call) -> web.StreamResponse:
+        model = self._model(call.model)
+        if not call.prompt and call.keep_alive_s == 0.0:
+            self._keep_alive.used(model.name, 0.0)
+            return _whole(dialect.whole(call, "", "unload", 0, _NO_TIMINGS))
+        context_tokens = call.context_tokens or model.context_tokens
+        call = replace(call, prompt_tokens=min(call.prompt_tokens, context_tokens))  # cut, without a word
+        output_tokens = (call.output_tokens or DEFAULT_OUTPUT_TOKENS) if call.prompt else 0
+        generation = Generation(self.node, model.name, call.prompt_tokens, output_tokens, context_tokens)
+        try:
+            if not call.prompt:
+                await generation.more()
+                _refuse_if_failed(generation)
+                return _whole(dialect.whole(call, "", "load", 0, _NO_TIMINGS))
+            seed = call.seed if call.seed is not None else random.getrandbits(64)
+            text = TokenText(model.name, call.prompt, seed, call.said_tokens)
+            answer = self._stream if call.stream else self._collect
+            return await answer(request, dialect, call, generation, text)
+        finally:
+            generation.cancel()
+            self._keep_alive.used(model.name, call.keep_alive_s)
+
+    async def _collect(
+        self, _request: web.Request, dialect: Dialect, call: Call, generation: Generation, text: TokenText
+    ) -> web.StreamResponse:
+        tokens = 0
+        while not generation.ended:
+            tokens += len(await generation.more())
+        _refuse_if_failed(generation)
+        self.node.generations += 1
+        whole = "".join(map(text.token, range(generation.job.tokens)))
+        reason = "length" if call.output_tokens else "stop"
+        return _whole(dialect.whole(call, whole, reason, generation.job.tokens, generation.timings()))
+
+    async def _stream(
+        self, request: web.Request, dialect: Dialect, call: Call, generation: Generation, text: TokenText
+    ) -> web.StreamResponse:
+        stream_id = new_stream_id()
+        response = web.StreamResponse(headers={"Content-Type": dialect.stream_type})
+        while True:
+            new = await generation.more()
+            if not response.prepared:
+                if not new:
+                    _refuse_if_failed(generation)
+                await response.prepare(request)
+            data = dialect.parts(call, stream_id, [text.token(index) for index in new])
+            if generation.ended and generation.error:
+                data += dialect.broken(stream_id)
+            elif generation.ended:
+                self.node.generations += 1
+                reason = "length" if call.output_tokens else "stop"
+                data += dialect.last(call, stream_id, reason, generation.job.tokens, generation.timings())
+            try:
+                await response.write(data)
+                if generation.ended:
+                    await response.write_eof()
+                    return response
+            except ClientConnectionResetError:
+                return response  # the client is gone; the caller cancels the job
+
+    # -- what can be read -----------------------------------------------------------------------------------------
+
+    async def _root(self, _request: web.Request) -> web.Response:
+        return web.Response(text="Ollama is running")
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return _json({"version": VERSION})
+
+    async def _tags(self, _request: web.Request) -> web.Response:
+        models = [{**self._about(model), "modified_at": _date(self._started)} for model in self.node.models.values()]
+        return _json({"models": models})
+
+    async def _ps(self, _request: web.Request) -> web.Response:
+        models = []
+        for name, runner in self.node.runners.items():
+            size = round(runner.memory_gib * _GIB)
+            left_s = self._keep_alive.expires_in_s(name)
+            expires_at = datetime.now(UTC) + (timedelta(seconds=left_s) if math.isfinite(left_s) else _FOR_EVER)
+            about = {**self._about(self.node.models[name]), "size": size, "size_vram": size}
+            models.append({**about, "expires_at": _date(expires_at), "context_length": runner.context_tokens})
+        return _json({"models": models})
+
+    async def _v1_models(self, _request: web.Request) -> web.Response:
+        created = int(self._started.timestamp())
+        data = [{"id": name, "object": "model", "created": created, "owned_by": "library"} for name in self.node.models]
+        return _json({"object": "list", "data": data})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        try:
+            fields = parse_object(await request.read(), "api.ShowRequest")
+            model = self._model(text_field(fields, "model", "api.ShowRequest"))
+        except Refused as refused:
+            return _json({"error": str(refused)}, refused.status)
+        info = {"general.architecture": "llama", "llama.context_length": model.context_tokens}
+        details = self._about(model)["details"]
+        shown = {"details": details, "model_info": info, "capabilities": ["completion"], "template": ""}
+        return _json({**shown, "modified_at": _date(self._started)})
+
+    def _model(self, name: str) -> ModelOnNode:
+        """The model of that name, in any of its spellings. Raises Refused."""
+        short = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
+        for spelling in (short, f"{short}:latest", short.removesuffix(":latest")):
+            if spelling in self.node.models:
+                return self.node.models[spelling]
+        raise Refused(404, f"model '{name}' not found")
+
+    def _about(self, model: ModelOnNode) -> JsonObject:
+        return {
+            "name": model.name,
+            "model": model.name,
+            "size": round(model.size_gib * _GIB),
+            "digest": hashlib.sha256(model.name.encode()).hexdigest(),
+            "details": {
+                "parent_model": "",
+                "format": "gguf",
+                "family": "llama",
+                "families": ["llama"],
+                "parameter_size": "unknown",
+                "quantization_level": "unknown",
+            },
+        }
+
+    # -- the control endpoint -------------------------------------------------------------------------------------
+
+    async def _operation(self, request: web.Request) -> web.Response:
+        try:
+            fields = parse_object(await request.read(), "operation")
+            perform(self.node, fields.get("operation"), fields.get("argument"))
+        except (NotPossible, Refused) as refused:
+            return _json({"error": str(refused)}, refused.status)
+        return _json({})
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        return _json(status(self.node))
+
+
+def _refuse_if_failed(generation: Generation) -> None:
+    """An error before the first byte has a status. Raises Refused."""
+    if not generation.error:
+        return
+    if generation.error == "overloaded":
+        raise Refused(503, _QUEUE_FULL)
+    if math.isnan(generation.job.loaded_s):
+        raise Refused(500, _NOT_LOADED)
+    raise Refused(500, BROKEN if generation.job.tokens else _STOPPED)
+
+
+def _whole(body: bytes) -> web.Response:
+    return web.Response(body=body, headers={"Content-Type": _JSON})
+
+
+def _json(value: object, status_code: int = 200) -> web.Response:
+    return web.Response(status=status_code, body=json.dumps(value).encode(), headers={"Content-Type": _JSON})
+
+
+def _date(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _log_time() -> str:
+    return datetime.now(UTC).strftime("%Y/%m/%d - %H:%M:%S")
