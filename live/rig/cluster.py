@@ -11,12 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias
 
+from live.emulator.config import EmulatedModel
 from live.hands.ollama_api import OllamaApiHands
 from live.rig.components import find_or_build, version
 from live.rig.emulated_node import EmulatedNode
 from live.rig.errors import RigError
 from live.rig.ledger import Ledger, end_leftovers
-from live.rig.machine import usable_cores
+from live.rig.machine import pin, usable_cores
 from live.rig.model_files import DEFAULT, ensure_models
 from live.rig.node import RigNode
 from live.rig.ollama_node import OllamaNode
@@ -40,8 +41,9 @@ class RigCluster:
         self.edges: dict[str, str] = {}  # node to the address that the gateway uses
         self.components: dict[str, str] = {}  # for the manifest: what ran, in which version
         cores = usable_cores()
-        self.node_cores: Sequence[int] = cores[:-1] or cores
-        self.own_core = cores[-1]
+        # The last core is for Toxiproxy, the gateway and the clients, the others are the nodes'.
+        self.node_cores: Sequence[int] | None = (cores[:-1] or cores) if cores else None
+        self.own_cores: Sequence[int] | None = cores[-1:] or None
         self._stack = contextlib.AsyncExitStack()
         self._network: ToxiproxyNetwork | None = None
         self.folder = Path()
@@ -70,7 +72,7 @@ class RigCluster:
     async def _start(self) -> None:
         for line in await asyncio.to_thread(end_leftovers):
             self.progress(f"put back what an earlier run left: {line}")
-        toxiproxy = await asyncio.to_thread(find_or_build, "toxiproxy")
+        toxiproxy = await asyncio.to_thread(find_or_build, "toxiproxy-server")
         self.components["toxiproxy"] = await asyncio.to_thread(version, toxiproxy)
         self.folder = Path(tempfile.mkdtemp(prefix="ollamamax-rig-"))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
@@ -79,6 +81,8 @@ class RigCluster:
         network = ToxiproxyNetwork(server=toxiproxy, log=self.folder / "toxiproxy.log", ledger=ledger)
         self._stack.push_async_callback(network.stop)
         await network.start()
+        if self.own_cores:
+            pin(network.pid, self.own_cores)
         self._network = network
         make = await self._real(ledger) if self.kind == "real" else self._emulated(ledger)
         names = self.scenario.cluster.node_names()
@@ -105,7 +109,7 @@ class RigCluster:
                 models=models,
                 folder=self.folder / name,
                 ledger=ledger,
-                cores=[self.node_cores[index % len(self.node_cores)]],
+                cores=[self.node_cores[index % len(self.node_cores)]] if self.node_cores else None,
                 slots_per_model=cluster.slots_per_model,
                 max_loaded_models=max(3, len(cluster.models)),
             )
@@ -113,16 +117,28 @@ class RigCluster:
         return make
 
     def _emulated(self, ledger: Ledger) -> Callable[[int, str], RigNode]:
-        hardware = self.scenario.cluster.hardware_of_nodes()
+        cluster = self.scenario.cluster
+        hardware = cluster.hardware_of_nodes()
+        models = {
+            name: EmulatedModel(
+                size_gib=cluster.size_gib(name),
+                memory_gib=cluster.memory_gib(name),
+                context_tokens=cluster.context_tokens,
+            )
+            for name in cluster.models
+        }
 
         def make(index: int, name: str) -> RigNode:
-            return EmulatedNode.of_scenario(
+            return EmulatedNode(
                 name,
-                cluster=self.scenario.cluster,
                 hardware=hardware[index],
+                models=models,
                 folder=self.folder / name,
                 ledger=ledger,
                 cores=self.node_cores,
+                slots_per_model=cluster.slots_per_model,
+                max_queue=cluster.max_queue,
+                keep_alive_s=cluster.keep_alive_s,
             )
 
         return make

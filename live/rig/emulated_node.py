@@ -126,6 +126,10 @@ class EmulatedNode:
         """Always empty: the runners are modelled inside the server process, and no signal reaches one of them."""
         return ()
 
+    def pids(self) -> Sequence[int]:
+        """The one process that it is; none while it is down."""
+        return [self._process.pid] if self.server_alive() else []
+
     def served_generations(self) -> int:
         """How many generations its access log has with status 200, over all starts.
 

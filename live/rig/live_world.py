@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from live.rig.errors import RigError
 from live.rig.hands import RigHands
 from live.rig.injection import LiveInjection, check_possible
 from live.rig.load import ClientView, Load
-from live.rig.machine import usable_cores
+from live.rig.machine import pin_itself, usable_cores
 from live.rig.toxiproxy import ToxiproxyGone
 from twin.experiment.world import Progress, WorldName, manifest
 from twin.policy.cluster_policy import ClusterPolicy
@@ -58,7 +57,6 @@ class LiveWorld:
         scenario = scenario.for_live()
         check_possible(scenario, self.nodes)
         recorder = Recorder(folder)
-        affinity = os.sched_getaffinity(0)
         started_s = time.perf_counter()
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _quiet_log(folder):
@@ -71,7 +69,8 @@ class LiveWorld:
             recorder.abandon()
             raise
         finally:
-            os.sched_setaffinity(0, affinity)
+            if usable_cores():
+                pin_itself(usable_cores())
         whole = manifest(scenario, seed, self.name) | facts
         whole["wall_s"] = time.perf_counter() - started_s
         return recorder.close(whole)
@@ -126,7 +125,8 @@ class Drill:
         """Set up, drive, tear down; what the manifest says beyond every manifest."""
         problems: list[str] = []
         async with RigCluster(self.scenario, self.kind, self.progress) as cluster:
-            os.sched_setaffinity(0, {cluster.own_core} if len(usable_cores()) > 1 else set(usable_cores()))
+            if cluster.own_cores:
+                pin_itself(cluster.own_cores)
             async with self._controlled(cluster) as (driver, gateway, injection):
                 before = cluster.served_generations()
                 load = Load(self.scenario, self.seed, gateway, driver.now)
@@ -139,7 +139,7 @@ class Drill:
             facts = self._write(driver, injection, load)
             facts["components"] = cluster.components
             facts["hardware_not_controlled"] = next(iter(cluster.nodes.values())).refused_hardware
-            facts["cores"] = {"nodes": list(cluster.node_cores), "gateway": cluster.own_core}
+            facts["cores"] = {"nodes": cluster.node_cores, "gateway": cluster.own_cores}
             facts["served_generations"] = {
                 name: {
                     "in_the_run": served[name] - before[name],
@@ -327,7 +327,7 @@ def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -
     )
 
 
-def _processor_s(pids: list[int]) -> float:
+def _processor_s(pids: Sequence[int]) -> float:
     """Processor time that these processes have used."""
     used_s = 0.0
     for pid in pids:

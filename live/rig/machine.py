@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -28,8 +29,10 @@ class NotPermitted(RigError):
     """This machine does not permit what was asked of a node's hardware; the message says what, and what would."""
 
 
+@cache
 def usable_cores() -> list[int]:
-    """The cores that this process may use; empty where the system has no notion of pinning (macOS)."""
+    """The cores that this process could use when it first asked; it may pin itself to fewer later, and its nodes to
+    the others. Empty where the system has no notion of pinning (macOS)."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
@@ -45,12 +48,22 @@ def pin(pid: int, cores: Sequence[int]) -> None:
     except psutil.NoSuchProcess:
         return
     for member in family:
-        # The system call knows threads, not processes.
-        for thread in Path(f"/proc/{member.pid}/task").glob("*"):
-            try:
-                os.sched_setaffinity(int(thread.name), cores)
-            except ProcessLookupError:
-                continue
+        _pin_threads(member.pid, cores)
+
+
+def pin_itself(cores: Sequence[int]) -> None:
+    """Pins this process with all its threads, but none of its descendants. Raises NotPermitted."""
+    _require_pinning(cores)
+    _pin_threads(os.getpid(), cores)
+
+
+def _pin_threads(pid: int, cores: Sequence[int]) -> None:
+    # The system call knows threads, not processes.
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            os.sched_setaffinity(int(thread.name), cores)
+        except ProcessLookupError:
+            continue
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """A bench on which a policy can be put: time that is turned by hand, nodes that behave as they are told.
 
 It speaks the small language of `transcripts/*.txt`; `COMMANDS` lists it. What is printed is what an operator would see:
-routes, probes that failed or went to a node that is not well, changes of health, actions with their reasons, incidents.
+routes, probes that failed or went to a node that is not well (only where the answer is another than the last), changes of
+health, actions with their reasons, incidents.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Bench:
         self.loaded: dict[str, set[str]] = {}
         self.orders: dict[int, Action] = {}
         self.answers: list[Asked] = []
+        self.answered: dict[tuple[str, str], str] = {}  # what a probe said last: only what is new is printed
         self.health: dict[str, str] = {}
         self.states: dict[int, str] = {}
         self.wakeups = 0
@@ -277,9 +279,11 @@ class Bench:
             self.loaded[probe.node].add(probe.model)
         unwell = self.health[probe.node] != "serving"
         seen = tuple(sorted(self.loaded[probe.node])) if probe.kind == "residency" else ()
-        if error or unwell:
+        said = (error or "passed") if error or unwell else ""
+        if said and said != self.answered.get((probe.node, probe.kind)):
             what = f"{probe.kind} of {probe.model}" if probe.model else probe.kind
-            self.say(f"{probe.node} {what}: {error or 'passed'}")
+            self.say(f"{probe.node} {what}: {said}")
+        self.answered[probe.node, probe.kind] = said
         self.policy.observe(
             self.now,
             ProbeResult(probe.probe_id, probe.node, probe.kind, probe.model, not error, asked.took_s, error, seen),

@@ -30,6 +30,10 @@ SPEAKS_OF_THE_NODE: frozenset[str] = frozenset(
 )
 """Errors of requests that are evidence against the node (a 503 or a 4xx is an answer of a healthy one)."""
 
+NOBODY_LISTENS: frozenset[str] = frozenset({"refused", "reset"})
+"""Errors of a liveness probe that are an answer of the machine: the server is gone. (A proxy on the way hangs up where
+the server's port would refuse.)"""
+
 RUNNER_DIED: frozenset[str] = frozenset({"reset", "server_error", "error_record", "no_terminal_record"})
 """Errors after which the model must be loaded again, if the server still lives."""
 
@@ -93,7 +97,7 @@ class Confirmed:
 
 def _diagnose(watch: Watch, failed_generation: ProbeResult) -> Diagnosis:
     if watch.liveness_failures:
-        return "server_down" if watch.liveness_error == "refused" else "unreachable"
+        return "server_down" if watch.liveness_error in NOBODY_LISTENS else "unreachable"
     if failed_generation.error == "refused":
         return "server_down"
     return "runner_hung" if failed_generation.error in NO_ANSWER else "runner_failing"
@@ -231,17 +235,20 @@ class Detection:
                 # Nothing better to go by: the process is up, so the node gets traffic again.
                 self._back(now, node)
             return
+        gone = result.error in NOBODY_LISTENS
+        news = gone and watch.liveness_error not in NOBODY_LISTENS
         watch.liveness_failures += 1
         watch.liveness_error = result.error
         if node.health == "down":
+            if news:  # what looked unreachable answers, that nobody listens there
+                self._confirm(now, node, "server_down", f"GET /api/version failed ({result.error})")
             return
         times = watch.liveness_failures
         if times < self.probes.failures_to_suspect and node.health in ROUTABLE:
             watch.liveness_due_s = now + FAST_PROBE_S
             self.wake_s = min(self.wake_s, watch.liveness_due_s)
             return
-        silent = result.error != "refused"
-        if silent and self.verify and (node.health in ROUTABLE or watch.slow_error):
+        if not gone and self.verify and (node.health in ROUTABLE or watch.slow_error):
             # Far away, or gone? Silence is one sign, however often it comes; whether a token comes is another.
             watch.evidence = watch.evidence or f"GET /api/version gave nothing {times} times in a row ({result.error})"
             self.slowness.liveness(now, node, result.latency_s)
@@ -250,8 +257,8 @@ class Detection:
         evidence = f"GET /api/version failed {times} times in a row ({result.error})"
         if watch.evidence and node.health == "suspect":
             evidence = f"{watch.evidence}; then {evidence}"
-        diagnosis: Diagnosis = "server_down" if result.error == "refused" else "unreachable"
-        if diagnosis == "server_down":
+        diagnosis: Diagnosis = "server_down" if gone else "unreachable"
+        if gone:
             for replica in node.replicas.values():
                 replica.resident = replica.loading = False
         self._confirm(now, node, diagnosis, evidence)

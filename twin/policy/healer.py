@@ -83,7 +83,13 @@ class Healer:
 
     def _confirmed(self, now: float, confirmed: Confirmed, commands: list[Command]) -> None:
         node = confirmed.node
-        if node.name in self.open:
+        known = self.open.get(node.name)
+        if known is not None:
+            if known.incident.diagnosis == "unreachable" and confirmed.diagnosis == "server_down":
+                # No network that a restart would not mend: the grace is over.
+                known.incident.diagnosis = confirmed.diagnosis
+                known.incident.evidence += f"; then {confirmed.evidence}"
+                known.not_before_s = min(known.not_before_s, now + self._cooldown_s(known))
             self._failed_again(now, node)
         else:
             incident = Incident(len(self.incidents), node.name, confirmed.diagnosis, confirmed.evidence, now)

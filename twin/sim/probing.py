@@ -39,7 +39,7 @@ class Probing:
 
     def count(self) -> None:
         """Put the counts of probes that passed into the record."""
-        self.simulation.recorder.counters |= {f"probes_{kind}_passed": count for kind, count in self.passed.items()}
+        self.simulation.recorder.counters |= {f"probes_passed_{kind}": count for kind, count in self.passed.items()}
 
     def perform(self, probe: Probe) -> None:
         """Ask a node."""

@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -259,3 +260,32 @@ def _without_prompt_count(record: dict[str, Any]) -> dict[str, Any]:
     if "usage" in record:
         record["usage"] = record["usage"]["completion_tokens"]
     return record
+
+
+async def test_ollamas_own_client_takes_it_for_an_ollama(cluster: Cluster, ollama: Path, tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "OLLAMA_HOST": cluster.url, "OLLAMA_NOHISTORY": "1"}
+
+    async def run(*words: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            ollama,
+            *words,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(20):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode == 0
+        return output.decode()
+
+    assert MODEL in await run("list")
+    assert MODEL in await run("ps")
+    assert "llama" in await run("show", MODEL)
+    await run("stop", MODEL)  # an unload; a generation has no end here, since the models of the rig never stop
+    assert [log.outcome for log in cluster.logs] == ["succeeded"]
