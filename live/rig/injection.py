@@ -82,6 +82,8 @@ class LiveInjection:
             if not active.active:
                 return
             await self._perform(active, step)
+        if active.fault.about.instant:
+            active.end(self.now(), "schedule")
 
     async def _until(self, time_s: float) -> None:
         await asyncio.sleep(max(0.0, time_s - self.now()))

@@ -82,9 +82,12 @@ class Run:
         planned_end_s: float | None = None,
         ended_s: float | None = None,
         fault_id: int = 0,
+        held: bool = False,
     ) -> Run:
-        """A fault on a node."""
-        ended_by = None if ended_s is None else "schedule" if ended_s == planned_end_s else "action"
+        """A fault on a node: over at once unless it is said when, or that it held to the end of the run."""
+        if ended_s is None and not held:
+            ended_s = injected_s
+        ended_by = "teardown" if ended_s is None else "schedule" if ended_s == planned_end_s else "action"
         row = (fault_id, "server_crash", node, injected_s, planned_end_s, ended_s, ended_by, "killed")
         self.recorder.faults.add(row)
         return self

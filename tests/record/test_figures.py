@@ -136,7 +136,7 @@ def test_a_false_action_is_a_disruptive_one_where_no_fault_held(
 
 
 def test_a_fault_that_never_ended_holds_its_node_to_the_end() -> None:
-    assert figure(Run().fault(20.0).action(99.0), "false_actions") == 0
+    assert figure(Run().fault(20.0, held=True).action(99.0), "false_actions") == 0
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,19 @@ def test_a_generation_probe_begun_after_the_injection_shows_it_as_well() -> None
     assert only(run).ttr == Duration(14.0)
 
 
+def test_a_node_is_not_whole_before_its_fault_is_over_however_well_it_works() -> None:
+    run = healthy().fault(30.0, ended_s=52.0).every(1.0, 31.0, 100.0)
+    assert only(run).ttr == Duration(22.0)
+
+
+def test_a_success_before_the_end_of_the_fault_does_not_show_that_it_generates_again() -> None:
+    assert only(healthy().fault(30.0, ended_s=52.0).request(40.0, 41.0).request(60.0, 61.5)).ttr == Duration(31.5)
+
+
+def test_a_fault_that_held_to_the_end_of_the_run_is_censored() -> None:
+    assert only(healthy().fault(30.0, held=True).every(1.0, 31.0, 100.0)).ttr == Duration(None, True, 60.0)
+
+
 def test_a_success_that_is_followed_by_a_failure_within_the_hold_time_is_no_recovery() -> None:
     for fail in (Run.failed_attempt, lambda run, end_s: run.probe(end_s, False)):
         run = healthy().fault(30.0).request(34.0, 35.0).request(49.0, 50.0)

@@ -134,7 +134,10 @@ class Detection:
             replica.failures_in_row = 0
             if ended.started_s >= node.last_passed_s or node.health in ROUTABLE:
                 node.last_passed_s = now
+            penalty = node.penalty
             self.slowness.attempt(replica, ended)
+            if node.penalty != penalty:
+                self.view.replace(node, now)
             if node.health == "suspect" and not any(other.failures_in_row for other in node.replicas.values()):
                 self._back(now, node)  # it was busy, no more: the record is as good as a passed probe
             return
@@ -144,6 +147,7 @@ class Detection:
         replica.failures_in_row += 1
         if ended.error in RUNNER_DIED or ended.error == "refused":
             replica.resident = not self.verify and replica.resident
+            self.view.replace(node, now)
         if self.breaker.enabled and replica.failures_in_row >= self.breaker.failure_threshold and not self.verify:
             self._open_breaker(now, self.view.indexed(replica))
         if not self.verify:
@@ -265,6 +269,7 @@ class Detection:
 
     def _back(self, now: float, node: NodeView) -> None:
         if node.name in self.under_repair:
+            self.view.replace(node, now)
             return  # what works now is about to be taken away
         node.last_passed_s = now
         watch = self.watches[node.name]

@@ -168,6 +168,13 @@ class SlownessParameters:
 
     enabled: bool = _switch(True, "Send less to nodes that are slower than their peers.")
     ratio: float = _number(2.0, 1.1, 100, "", "How many times slower than the fleet's median counts as slow.")
+    failing_ratio: float = _number(
+        3.0,
+        1.1,
+        1000,
+        "",
+        "How many times slower than its own normal, beside its peers, is a failure that is repaired.",
+    )
     latency_floor_s: float = _number(
         0.25, 0.001, 60, "s", "An answer to a liveness probe faster than this is never slow."
     )

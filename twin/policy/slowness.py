@@ -25,9 +25,10 @@ FAR_LEVELS = 16
 class Pace:
     """What is normal for one node, and what it does now."""
 
-    __slots__ = ("latency_s", "normal_s", "ratio", "samples")
+    __slots__ = ("known", "latency_s", "normal_s", "ratio", "samples")
 
     def __init__(self) -> None:
+        self.known = [0] * (BATCH_SIZES + 1)  # samples behind each entry of `normal_s`
         self.normal_s = [0.0] * (BATCH_SIZES + 1)  # seconds per token, by concurrent requests; 0: not known
         self.ratio = 1.0  # recent seconds per token / normal
         self.samples = 0
@@ -53,10 +54,13 @@ class Slowness:
         batch = min(batch, BATCH_SIZES)
         per_token_s = ended.eval_duration_s / ended.tokens
         normal_s = pace.normal_s[batch]
-        pace.samples += 1
-        if normal_s == 0.0:
-            pace.normal_s[batch] = per_token_s
+        known = pace.known[batch]
+        if known < self.parameters.samples_min:
+            known += 1
+            pace.known[batch] = known
+            pace.normal_s[batch] = normal_s + (per_token_s - normal_s) / known
             return
+        pace.samples += 1
         ratio = per_token_s / normal_s
         pace.ratio += RECENT_WEIGHT * (ratio - pace.ratio)
         if ratio < self.parameters.ratio:
@@ -80,19 +84,27 @@ class Slowness:
                 self.view.replace(node, now)
 
     def _judge(self, node: NodeView, pace: Pace) -> None:
+        """How far a node is set back, and whether its slowness is a failure.
+
+        Where all nodes slow down together it is the load, or what they share, and no node's failure.
+        """
         penalty = 0
-        if pace.samples >= self.parameters.samples_min and pace.ratio >= self.parameters.ratio:
-            penalty = round(2.0 * math.log2(pace.ratio))
+        ratio = pace.ratio / max(1.0, _median([peer.ratio for peer in self._peers(pace) if peer.samples]))
+        if pace.samples >= self.parameters.samples_min and ratio >= self.parameters.ratio:
+            penalty = round(2.0 * math.log2(ratio))
+        if penalty and ratio >= self.parameters.failing_ratio:
             self.slow[node.name] = f"a token takes {pace.ratio:.1f} times its normal time on this node"
         else:
             self.slow.pop(node.name, None)
-        if pace.latency_s > self.parameters.latency_floor_s and pace.latency_s > self.parameters.ratio * self._median():
+        latencies = [peer.latency_s for peer in self.paces.values() if not math.isnan(peer.latency_s)]
+        if pace.latency_s > self.parameters.latency_floor_s and (
+            pace.latency_s > self.parameters.ratio * _median(latencies)
+        ):
             penalty += FAR_LEVELS
         node.penalty = penalty
 
-    def _median(self) -> float:
-        known = sorted(pace.latency_s for pace in self.paces.values() if not math.isnan(pace.latency_s))
-        return known[len(known) // 2] if known else math.nan
+    def _peers(self, pace: Pace) -> list[Pace]:
+        return [peer for peer in self.paces.values() if peer is not pace]
 
     def forget(self, node: str) -> None:
         """After a restart: what is recent starts anew; what is normal stays."""
@@ -102,3 +114,8 @@ class Slowness:
         pace.latency_s = math.nan
         self.slow.pop(node, None)
         self.view.nodes[node].penalty = 0
+
+
+def _median(values: list[float]) -> float:
+    """The middle value, the lower of two; 0 of none."""
+    return sorted(values)[(len(values) - 1) // 2] if values else 0.0

@@ -17,12 +17,14 @@ What did not come in that time is *censored*: the run only says that it would ha
   probe begun after the injection has passed; and since then, up to t + hold_s, no attempt and no probe of generation
   or of the load path has failed on it. A load path that was seen to fail counts as failing until a probe of it passes
   or the fault is over.
-  (c) t + hold_s lies within the time watched; else it is censored.
-  Where the fault never kept the node from generating, (b) comes down to the first success on it.
+  (c) the fault is over, by an action or by itself: a node that gets slower, or is cut off, is not whole while that
+  lasts, however well the others stand in for it. Successes before that do not count in (b).
+  (d) t + hold_s lies within the time watched; else it is censored.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -111,7 +113,7 @@ def recoveries(record: RunRecord) -> list[Recovery]:
                     _successes(requests, ok, started, probes, node, injected_s),
                     _failures(attempts, probes, node, injected_s),
                     _stuck_load_path(probes, node, injected_s, fault["ended_s"]),
-                    (injected_s, until_s, hold_s),
+                    (injected_s, _over_s(fault), until_s, hold_s),
                 ),
             )
         )
@@ -247,6 +249,11 @@ def _stuck_load_path(
     return [(first, min(last, ended_s) if first <= ended_s else last) for first, last in stuck]
 
 
+def _over_s(fault: dict[str, Any]) -> float:
+    """When the fault was really over; infinity where it held to the end of the run."""
+    return float(fault["ended_s"]) if fault["ended_by"] in ("schedule", "action") else math.inf
+
+
 def _detection(opened: Times, injected_s: float, until_s: float) -> Duration:
     seen = opened[(opened >= injected_s) & (opened < until_s)]
     if seen.size:
@@ -267,16 +274,17 @@ def _recovery(
     successes: Times,
     failures: Times,
     stuck: list[tuple[float, float]],
-    watched: tuple[float, float, float],
+    watched: tuple[float, float, float, float],
 ) -> Duration:
-    injected_s, until_s, hold_s = watched
+    injected_s, over_s, until_s, hold_s = watched
     latest_s = until_s - hold_s
+    successes = successes[successes >= over_s]
     censored = Duration(None, True, max(0.0, latest_s - injected_s))
-    # The earliest t is the injection itself or a time at which the conditions may turn for the better: a request ends,
+    # The earliest t is the fault's end or a time at which the conditions may turn for the better: a request ends,
     # one that did not succeed leaves the window, the node succeeds, its load path is freed.
     freed = np.array([end_s for _, end_s in stuck], dtype=np.float64)
-    candidates = np.concatenate(([injected_s], events.ended, events.unsuccessful + events.window_s, successes, freed))
-    candidates = np.unique(candidates[(candidates >= injected_s) & (candidates <= latest_s)])
+    candidates = np.concatenate(([over_s], events.ended, events.unsuccessful + events.window_s, successes, freed))
+    candidates = np.unique(candidates[(candidates >= over_s) & (candidates <= latest_s)])
     for start in range(0, len(candidates), CANDIDATES_AT_ONCE):
         at = candidates[start : start + CANDIDATES_AT_ONCE]
         well = _traffic_holds(events, at, hold_s) & _node_generates(successes, failures, at, hold_s)

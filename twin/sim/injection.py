@@ -49,6 +49,8 @@ class Injection:
                 engine.call_at(due_s, partial(self._step_later, active, step, steps))
                 return
             self._perform(active, step)
+        if active.fault.about.instant:
+            active.end(engine.now, "schedule")
 
     def _step_later(self, active: ActiveFault, step: Step, steps: Iterator[Step]) -> None:
         if active.active:

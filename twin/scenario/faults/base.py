@@ -42,6 +42,7 @@ class About:
     precursor: str
     source: str
     ended_by_restart: bool  # a new server process ends it
+    instant: bool = False  # it happens, and is over; what it broke is left
 
 
 Target: TypeAlias = str | dict[str, str]

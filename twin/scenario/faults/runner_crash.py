@@ -19,6 +19,7 @@ class RunnerCrash(Fault):
         precursor="rising gaps between tokens, a context near its limit, VRAM near full; none when sudden",
         source="ollama/ollama issues 8258, 8948, 9064",
         ended_by_restart=False,
+        instant=True,
     )
     kind: Literal["runner_crash"]
 
