@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup components run test test-long lint fmt lock bench drill clean
+.PHONY: help setup components run test test-long lint fmt lock bench drill docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: $(READY) ## speed of the simulator beside a plain event loop in the same 
 
 drill: $(READY) components ## the flagship failure on three real Ollama nodes behind real Toxiproxy
 	@$(BIN)/ollamamax run scenarios/node-crash.yaml --world live --nodes real --set cluster.nodes=3 --out runs
+
+docs: $(READY) ## the reference page, made from the tables in the code
+	@$(BIN)/python -m twin.scenario.reference > docs/reference.md
 
 lock: ## work out requirements.lock anew from requirements.in (needs uv)
 	@uv pip compile --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --upgrade requirements.in -o requirements.lock

@@ -253,9 +253,8 @@ def report(
     html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Where the page goes.")],
 ) -> None:
     """Draw run folders as one static HTML page that needs no network."""
-    from twin.experiment.run import summarise_runs
-
     from reports.page import write_page
+    from twin.experiment.run import summarise_runs
 
     records, summary = summarise_runs(runs)
     write_page(records, summary, html)

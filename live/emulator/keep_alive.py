@@ -49,6 +49,6 @@ class KeepAlive:
             return
         runner = session[0]
         if runner.paused and all(job.abandoned for job in runner.jobs()):
-            # Ollama counts the requests it holds, whatever the runner thinks of them: a hung one is killed all the same.
+            # Ollama counts the requests that it holds itself: once there are none, a hung runner is killed too.
             runner.resume()
         self._node.unload(model)  # nothing while it is busy: the end of its last request comes here again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -39,12 +40,16 @@ def _first(steps: Iterator[Step], count: int = 32) -> Iterator[Step]:
         yield step
 
 
+def _no_clock() -> float:
+    return math.nan
+
+
 class LiveInjection:
     """Performs the steps of the scenario's faults on a running rig."""
 
-    def __init__(self, cluster: RigCluster, scenario: Scenario, seed: int, now: Callable[[], float]) -> None:
+    def __init__(self, cluster: RigCluster, scenario: Scenario, seed: int) -> None:
         self.cluster = cluster
-        self.now = now
+        self.now: Callable[[], float] = _no_clock
         self.faults = [
             ActiveFault(place, fault, node)
             for place, fault in enumerate(scenario.faults)
@@ -55,8 +60,9 @@ class LiveInjection:
         self._paused: set[str] = set()
         self._cut: set[str] = set()
 
-    async def run(self) -> None:
-        """Do every fault at its time. Raises `RigError` where one could not be done."""
+    async def run(self, now: Callable[[], float]) -> None:
+        """Do every fault at its time by the run's clock. Raises `RigError` where one could not be done."""
+        self.now = now
         async with asyncio.TaskGroup() as group:
             for active in self.faults:
                 group.create_task(self._one(active))

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,11 +160,9 @@ class Drill:
         policy = JournalingPolicy(ClusterPolicy(self.scenario.cluster.spec(), parameters), self.recorder)
         names = ModelNames(self.scenario.cluster.models)
         prober = HttpProber(cluster.edges, names)
-        clock: list[Callable[[], float]] = []
-        injection = LiveInjection(cluster, self.scenario, self.seed, lambda: clock[0]())
+        injection = LiveInjection(cluster, self.scenario, self.seed)
         hands = RigHands(cluster, injection)
         driver = PolicyDriver(policy, prober, hands, recorder=self.recorder)
-        clock.append(driver.now)
         settings = GatewaySettings(connect_timeout_s=parameters.router.connect_timeout_s)
         gateway = Gateway(driver, cluster.edges, names, settings, self._logged)
         async with contextlib.AsyncExitStack() as stack:
@@ -180,7 +178,7 @@ class Drill:
         """Load, faults and sampling side by side, until the load has ended or the run is broken off."""
         work = [
             asyncio.create_task(load.run(self._ended), name="load"),
-            asyncio.create_task(injection.run(), name="faults"),
+            asyncio.create_task(injection.run(driver.now), name="faults"),
             asyncio.create_task(self._sample(cluster, driver), name="telemetry"),
             asyncio.create_task(self._watch(cluster, driver, load), name="watch"),
         ]

@@ -130,7 +130,9 @@ class Bench:
             elif "=" in word:
                 key, _, value = word.partition("=")
                 number = re.fullmatch(r"[\d.]+", value)
-                overrides[key] = SWITCHES.get(value, (float(value) if "." in value else int(value)) if number else value)
+                overrides[key] = SWITCHES.get(
+                    value, (float(value) if "." in value else int(value)) if number else value
+                )
         spec = cluster(numbers["nodes"], numbers["slots"], numbers["replicas"])
         self.policy = ClusterPolicy(spec, preset(name, overrides))
         self.behaviour = {node.name: "works" for node in spec.nodes}
@@ -147,7 +149,9 @@ class Bench:
         if route.kind == "dispatch":
             self.attempts[number] = (self.count[number], route.node, self.now)
             first_s = route.first_token_deadline_s
-            limits = "" if first_s < 10.0 else ", no limits" if first_s == NEVER_S else f", first token within {first_s:g} s"
+            limits = (
+                "" if first_s < 10.0 else ", no limits" if first_s == NEVER_S else f", first token within {first_s:g} s"
+            )
             self.say(f"request {number} -> {route.node}{how}{limits}")
         elif route.kind == "wait":
             self.say(f"request {number} waits")
@@ -242,7 +246,9 @@ class Bench:
         for incident in self.policy.incidents:
             before = self.states.get(incident.incident_id)
             if before is None:
-                self.say(f"incident {incident.incident_id}: {incident.node} is {incident.diagnosis}: {incident.evidence}")
+                self.say(
+                    f"incident {incident.incident_id}: {incident.node} is {incident.diagnosis}: {incident.evidence}"
+                )
             if incident.state != (before or "open"):
                 self.say(f"incident {incident.incident_id}: {before or 'open'} -> {incident.state}")
             self.states[incident.incident_id] = incident.state
@@ -313,5 +319,3 @@ def run(lines: Iterable[str]) -> list[str]:
         if line and not line.startswith("#"):
             written += [f"    {said}" for said in bench.do(line)]
     return written
-
-

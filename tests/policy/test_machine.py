@@ -143,11 +143,25 @@ class World(RuleBasedStateMachine):
         outcome = "succeeded" if not error else "cancelled" if error == "deadline" else "failed"
         first_s = self.now if tokens or not error else math.nan
         ended = AttemptEnded(
-            request_id, attempt, node, "m", outcome, error, started_s, first_s, tokens or (not error), 0.0, 0.1, 1.0, 1.1  # type: ignore[arg-type]
+            request_id,
+            attempt,
+            node,
+            "m",
+            outcome,
+            error,
+            started_s,
+            first_s,
+            tokens or (not error),
+            0.0,
+            0.1,
+            1.0,
+            1.1,  # type: ignore[arg-type]
         )
         self.policy.observe(self.now, ended)
         if outcome == "failed":
-            self.take(request_id, attempt + 1, self.policy.route(self.now, self.requests[request_id], attempt + 1), error)
+            self.take(
+                request_id, attempt + 1, self.policy.route(self.now, self.requests[request_id], attempt + 1), error
+            )
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -157,7 +171,9 @@ class World(RuleBasedStateMachine):
         self.policy.observe(self.now, RequestWithdrawn(request_id))
 
     @precondition(lambda self: self.probes)
-    @rule(data=st.data(), error=st.sampled_from(["", "", *PROBE_ERRORS]), loaded=st.sampled_from([(), ("m",), ("m", "s")]))
+    @rule(
+        data=st.data(), error=st.sampled_from(["", "", *PROBE_ERRORS]), loaded=st.sampled_from([(), ("m",), ("m", "s")])
+    )
     def probe_answers(self, data: st.DataObject, error: str, loaded: tuple[str, ...]) -> None:
         probe = self.probes.pop(data.draw(st.sampled_from(sorted(self.probes))))
         models = loaded if probe.kind == "residency" else ()
@@ -204,6 +220,32 @@ class World(RuleBasedStateMachine):
         self.release()
         assert self.policy.next_wakeup() > self.now, "with nothing new observed, it wants to be woken again at once"
 
+    def teardown(self) -> None:
+        """Liveness: when everything works again, everything is served, every incident ends, every node serves."""
+        end_s = self.now + 90.0
+        while self.now < end_s:
+            for request_id in sorted(self.running):
+                self.end(request_id, "", 10)
+            self.release()
+            for probe_id in sorted(self.probes):
+                probe = self.probes.pop(probe_id)
+                models = ("m",) if probe.kind == "residency" else ()
+                result = ProbeResult(probe_id, probe.node, probe.kind, probe.model, True, 0.01, "", models)
+                self.policy.observe(self.now, result)
+            for action_id in sorted(self.actions):
+                action = self.actions.pop(action_id)
+                self.policy.observe(self.now, ActionResult(action_id, action.node, action.kind, "done"))
+            self.release()
+            wake_s = self.policy.next_wakeup()
+            if wake_s == math.inf:
+                break
+            self.now = max(self.now, wake_s)
+            self.wake()
+        assert not self.waiting
+        assert not self.running
+        assert {node.health for node in self.policy.view.nodes.values()} == {"serving"}
+        assert {it.state for it in self.policy.incidents} <= {"closed"}
+
     # -- what must hold ---------------------------------------------------------------------------------------------
 
     @invariant()
@@ -239,7 +281,7 @@ class World(RuleBasedStateMachine):
     def a_node_under_repair_gets_nothing(self) -> None:
         for action in self.actions.values():
             if action.kind == "restart":
-                assert self.policy.view.nodes[action.node].health in ("down", "drained", "suspect"), (action, self.policy.incidents)
+                assert self.policy.view.nodes[action.node].health in ("down", "drained", "suspect")
 
     @invariant()
     def an_incident_is_open_once_per_node(self) -> None:
@@ -250,5 +292,10 @@ class World(RuleBasedStateMachine):
 
 TestWorld = pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")(World.TestCase)
 TestWorld.settings = settings(
-    phases=[Phase.generate], max_examples=120, stateful_step_count=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    phases=[Phase.generate],
+    max_examples=120,
+    stateful_step_count=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
 )

@@ -103,6 +103,8 @@ class Healer:
                 work.not_before_s = max(work.not_before_s, now + self.parameters.unreachable_grace_s)
             self.open[node.name] = work
             self.detection.in_incident.add(node.name)
+            if node.health != "down" and confirmed.diagnosis not in (*STILL_SERVING, "crash_loop"):
+                self._holds(now, work)  # a generation has passed since it was confirmed
         if node.health == "down" and node.in_flight:
             reason = f"{confirmed.diagnosis}: {confirmed.evidence}; its {node.in_flight} requests go on elsewhere"
             commands.append(self.action(now, "abort", node, "", reason, ABORT_TIMEOUT_S, float(node.in_flight)))
@@ -162,6 +164,7 @@ class Healer:
             return
         if work.incident.diagnosis in STILL_SERVING and not self._drained(now, node, work, commands):
             return
+        self.view.happened(node, "confirmed", now)  # whatever it does now, it gets nothing while it is restarted
         benefit = RESTART_SUCCESS_PRIOR * node.served / max(now, 1.0) * BENEFIT_HORIZON_S - node.in_flight
         reason = f"{work.incident.diagnosis}: {work.incident.evidence}"
         order = self.action(now, "restart", node, "", reason, self.parameters.action_timeout_s, benefit)

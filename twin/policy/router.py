@@ -163,7 +163,7 @@ class Router:
             if replica.resident or replica.loading:
                 return None
             fits = replica.node.free_gib() >= replica.model.memory_gib
-            if not fits or replica.node.bit & avoid:
+            if not fits or replica.in_flight >= replica.capacity or replica.node.bit & avoid:
                 continue
             if best is None or replica.node.in_flight < best.node.in_flight:
                 best = replica

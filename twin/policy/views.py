@@ -149,12 +149,10 @@ class Pool:
 
     def pick(self, avoid: int) -> Replica | None:
         """The least busy replica with room, not on a node of the bit set `avoid`; ties go round."""
-        for candidates in self.levels:
+        allowed = ~avoid
+        for level in self.levels:
+            candidates = level & allowed
             if candidates:
-                if avoid:
-                    candidates &= ~avoid
-                    if not candidates:
-                        continue
                 later = candidates >> self.cursor
                 if later:
                     index = self.cursor + (later & -later).bit_length() - 1

@@ -1,0 +1,56 @@
+"""The reference page of the documentation, made from the tables that the code itself uses (`make docs`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twin.policy import health, incidents
+from twin.scenario.catalogue import rows
+
+HEADINGS = {
+    "faults": ("Faults", "What a scenario can do to a node or its network. `id` is the row of the failure catalogue."),
+    "workloads": ("Workloads", "How requests arrive, and how long they are."),
+    "policies": ("Policies", "The presets, from doing nothing to everything on."),
+    "parameters": (
+        "Parameters",
+        "Keys below `policy.overrides` of a scenario, `--set policy.KEY=...`, and `policy:` of a configuration.",
+    ),
+    "metrics": ("Figures", "What `run --json` prints, and what `expect` may limit."),
+}
+
+
+def reference() -> str:
+    """The page as Markdown."""
+    parts = ["# Reference", "", "Made by `make docs` from the tables in the code. Do not edit.", ""]
+    for what, (title, sentence) in HEADINGS.items():
+        parts += [f"## {title}", "", sentence, "", *_table(rows(what)), ""]
+    parts += ["## State machines", "", "### Health of a node", "", *_diagram(health.TRANSITIONS), ""]
+    parts += ["### An incident", "", *_diagram(incidents.TRANSITIONS), ""]
+    return "\n".join(parts)
+
+
+def _table(entries: list[dict[str, Any]]) -> Iterable[str]:
+    names = list(entries[0])
+    yield "| " + " | ".join(names) + " |"
+    yield "|" + "---|" * len(names)
+    for entry in entries:
+        yield "| " + " | ".join(_cell(value) for value in entry.values()) + " |"
+
+
+def _cell(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text.replace("|", "\\|")
+
+
+def _diagram(transitions: Mapping[tuple[Any, Any], Any]) -> Iterable[str]:
+    yield "```mermaid"
+    yield "stateDiagram-v2"
+    for (before, event), after in transitions.items():
+        yield f"    {before} --> {after}: {event}"
+    yield "```"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
