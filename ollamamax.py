@@ -6,6 +6,7 @@ Exit status: 0 pass, 1 fail, 2 bad input (one line on stderr), 3 unknown.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -124,6 +125,7 @@ def run(
         result = run_scenario(
             place, loaded, out, progress, lambda done, wanted: progress(f"{done} of {wanted} replications")
         )
+    result.summary["command"] = shlex.join(["ollamamax", *sys.argv[1:]])
     if result.replications:
         from reports.page import write_page
 

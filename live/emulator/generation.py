@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from twin.policy.vocabulary import AttemptError
 from twin.sim.node import OllamaNode
 from twin.sim.runner import Job
 
-POLL_S = 0.01
-"""How often a generation that runs is asked for new tokens."""
+SHORTEST_SLEEP_S = 0.005
+"""Tokens that come faster than this are sent several at a time."""
+LONGEST_SLEEP_S = 0.05
+"""A token may come sooner than was foreseen, because others left the batch; it is at most this late."""
+
+
+class _WatchedJob(Job):
+    """A job that says when its first token is known: that is when it gets its slot, or goes on after a pause."""
+
+    __slots__ = ("_first_token_s", "_on_slot")
+
+    def __init__(self, *arguments: Any, on_slot: Callable[[], None], **named: Any) -> None:
+        self._on_slot = on_slot
+        super().__init__(*arguments, **named)
+
+    @property
+    def first_token_s(self) -> float:
+        """When the first token is there; nan as long as that is not known."""
+        return self._first_token_s
+
+    @first_token_s.setter
+    def first_token_s(self, time_s: float) -> None:
+        self._first_token_s = time_s
+        self._on_slot()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +61,14 @@ class Generation:
         self._ended_s = math.nan
         self.ended = False
         self.error: AttemptError = ""
-        self.job = Job(model, prompt_tokens, output_tokens, self._end, context_tokens=context_tokens)
+        self.job = _WatchedJob(
+            model,
+            prompt_tokens,
+            output_tokens,
+            self._end,
+            context_tokens=context_tokens,
+            on_slot=self._wake_up,
+        )
         node.submit(self.job)
 
     async def more(self) -> range:
@@ -78,24 +109,38 @@ class Generation:
         return runner.tokens_of(self.job, self._node.clock.now)
 
     async def _sleep(self) -> None:
-        """Wait for the end, the first token or the next poll, whichever is first."""
-        first_token_s = self.job.first_token_s - self._loop.time()
+        """Wait for a slot, the end or the time of the next token, whichever is first."""
         self._wake = self._loop.create_future()
-        timer = self._loop.call_later(first_token_s if 0.0 < first_token_s < POLL_S else POLL_S, _set, self._wake)
+        delay_s = self._next_token_in_s()
+        timer = self._loop.call_later(delay_s, self._wake_up) if math.isfinite(delay_s) else None
         try:
             await self._wake
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             self._wake = None
+
+    def _next_token_in_s(self) -> float:
+        """When to look again; infinite as long as it has no slot, for then it is told."""
+        runner, job = self.job.runner, self.job
+        if runner is None or math.isnan(job.joined_s):
+            return math.inf
+        if runner.paused:
+            return LONGEST_SLEEP_S
+        now = self._node.clock.now
+        if now < job.first_token_s:
+            return job.first_token_s - now
+        made = runner.clock_tokens - job.start_clock
+        step_s = runner.step_s[runner.count - 1] * runner.slowdown
+        next_s = max(0.0, runner.frozen_until_s - now) + (math.floor(made) + 1 - made) * step_s
+        return min(max(next_s, SHORTEST_SLEEP_S), LONGEST_SLEEP_S)
 
     def _end(self, _job: Job, error: AttemptError) -> None:
         self.ended = True
         self.error = error
         self._ended_s = self._loop.time()
-        if self._wake is not None:
-            _set(self._wake)
+        self._wake_up()
 
-
-def _set(wake: asyncio.Future[None]) -> None:
-    if not wake.done():
-        wake.set_result(None)
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)

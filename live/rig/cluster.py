@@ -38,6 +38,7 @@ class RigCluster:
         self.kind = kind
         self.progress = progress
         self.nodes: dict[str, RigNode] = {}
+        self.locks: dict[str, asyncio.Lock] = {}  # what is done to a node is done one after the other
         self.edges: dict[str, str] = {}  # node to the address that the gateway uses
         self.components: dict[str, str] = {}  # for the manifest: what ran, in which version
         cores = usable_cores()
@@ -90,6 +91,7 @@ class RigCluster:
         for index, name in enumerate(names):
             node = make(index, name)
             self.nodes[name] = node
+            self.locks[name] = asyncio.Lock()
             self._stack.push_async_callback(node.stop)
         await asyncio.gather(*(node.start() for node in self.nodes.values()))
         for name, node in self.nodes.items():
@@ -146,16 +148,19 @@ class RigCluster:
     async def _preload(self) -> None:
         """Load the models where the scenario has them at the start."""
         hands = OllamaApiHands({name: node.address for name, node in self.nodes.items()})
-        placement = self.scenario.cluster.spec().placement
         try:
-            for name, models in placement.items():
-                for model in models:
-                    order = Action(0, "load", name, model, "the scenario has it loaded", LOAD_LIMIT_S, 0.0)
-                    result = await asyncio.wait_for(hands.perform(order), LOAD_LIMIT_S)
-                    if result.status != "done":
-                        raise RigError(f"{model} could not be loaded on {name}: {result.detail}")
+            async with asyncio.TaskGroup() as group:
+                for name, models in self.scenario.cluster.spec().placement.items():
+                    group.create_task(self._load(hands, name, models))
         finally:
             await hands.close()
+
+    async def _load(self, hands: OllamaApiHands, node: str, models: Sequence[str]) -> None:
+        for model in models:
+            order = Action(0, "load", node, model, "the scenario has it loaded", LOAD_LIMIT_S, 0.0)
+            result = await asyncio.wait_for(hands.perform(order), LOAD_LIMIT_S)
+            if result.status != "done":
+                raise RigError(f"{model} could not be loaded on {node}: {result.detail}")
 
     def served_generations(self) -> dict[str, int]:
         """What each node counts itself."""

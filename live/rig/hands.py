@@ -31,9 +31,10 @@ class RigHands:
             # On one machine the process could be restarted all the same; on the cluster that it stands for, not.
             await asyncio.sleep(UNREACHABLE_S)
             raise HandError("the node's agent cannot be reached")
-        await self._cluster.nodes[action.node].restart()
-        await self._cluster.network.restore(action.node, NetworkFault.REFUSE)
-        await self._injection.restarted(action.node)
+        async with self._cluster.locks[action.node]:
+            await self._cluster.nodes[action.node].restart()
+            await self._cluster.network.restore(action.node, NetworkFault.REFUSE)
+            await self._injection.restarted(action.node)
         return HandResult("done", "the server answers")
 
     async def close(self) -> None:

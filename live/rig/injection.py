@@ -95,7 +95,12 @@ class LiveInjection:
         await asyncio.sleep(max(0.0, time_s - self.now()))
 
     async def _perform(self, active: ActiveFault, step: Step) -> None:
-        name = active.node
+        async with self.cluster.locks[active.node]:
+            remark = await self._do(active.node, step)
+        active.note(step, remark)
+
+    async def _do(self, name: str, step: Step) -> str:
+        """One primitive operation; what there is to remark on it."""
         node = self.cluster.nodes[name]
         network = self.cluster.network
         remark = ""
@@ -132,7 +137,7 @@ class LiveInjection:
                 self._slowed.add(name)
         elif step.operation == "stick_loader":
             await node.stick_loader()
-        active.note(step, remark)
+        return remark
 
     @staticmethod
     async def _if_loaded(operation: Callable[[], object]) -> str:

@@ -37,6 +37,7 @@ ended N succeeded | ERROR [after T tokens]    its attempt ended; T: received in 
 withdrawn N                                   it waited, and its client went away
 NODE works                                    it answers every probe at once
 NODE refuses | is cut off | hangs | crashes | cannot load | answers in S s
+NODE forgets                                  it lets its models go
 restart NODE done | failed | timed_out        the result of that action; so with load. The others get theirs at once
 advance S                                     time passes; the policy is woken whenever it wants to be
 show                                          where everything stands
@@ -112,6 +113,8 @@ class Bench:
             self._advance(float(words[1]))
         elif words[0] == "show":
             self._show()
+        elif words[-1] == "forgets":
+            self.loaded[words[0]].clear()
         elif words[0] in self.behaviour:
             self.behaviour[words[0]] = " ".join(words[1:])
         else:

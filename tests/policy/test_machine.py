@@ -270,6 +270,13 @@ class World(RuleBasedStateMachine):
             else:  # a breaker whose time is over is put back by the next `decide`
                 assert all(not known & ~right for known, right in zip(pool.levels, levels, strict=True))
             assert pool.last_resort == last_resort
+            assert pool.routable == sum(
+                replica.node.bit
+                for replica in pool.members
+                if replica is not None
+                and replica.node.health in ROUTABLE
+                and (replica.resident or not pool.needs_residency)
+            )
 
     @invariant()
     def disruption_is_capped(self) -> None:

@@ -84,7 +84,7 @@ def expectation(name: str, limit: Limit, replications: Sequence[Replication]) ->
     worst = None
     if observed:
         worst = max(observed) if limit.max is not None else min(observed)
-    verdict: Verdict = "pass"
+    verdict: Verdict = "pass" if verdicts else "unknown"
     if "fail" in verdicts:
         verdict = "fail"
     elif "unknown" in verdicts:

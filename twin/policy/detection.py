@@ -60,6 +60,7 @@ class Watch:
         "evidence",
         "failures_s",
         "generation_due_s",
+        "gone_in_a_row",
         "liveness_due_s",
         "liveness_error",
         "liveness_failures",
@@ -78,6 +79,7 @@ class Watch:
         self.load_path_due_s = 0.0
         self.liveness_failures = 0
         self.liveness_error = ""
+        self.gone_in_a_row = 0  # liveness probes that were answered by nobody listening
         self.slow_error = False  # the evidence is silence, not an answer
         self.evidence = ""
         self.failures_s: deque[float] = deque()  # runner failures, for the crash loop
@@ -232,7 +234,7 @@ class Detection:
     def _liveness(self, now: float, watch: Watch, result: ProbeResult) -> None:
         node = watch.node
         if result.ok:
-            watch.liveness_failures = 0
+            watch.liveness_failures = watch.gone_in_a_row = 0
             watch.liveness_error = ""
             self.slowness.liveness(now, node, result.latency_s)
             if not self.verify and node.health in ("down", "suspect"):
@@ -240,7 +242,9 @@ class Detection:
                 self._back(now, node)
             return
         gone = result.error in NOBODY_LISTENS
-        news = gone and watch.liveness_error not in NOBODY_LISTENS
+        # Twice in a row: a network that is mended hangs up on what was waiting in it, once.
+        news = gone and watch.gone_in_a_row == 1
+        watch.gone_in_a_row = watch.gone_in_a_row + 1 if gone else 0
         watch.liveness_failures += 1
         watch.liveness_error = result.error
         if node.health == "down":
@@ -301,6 +305,8 @@ class Detection:
                 replica.failures_in_row = 0
             watch.liveness_failures = 0
             watch.liveness_error = ""
+            if not node.in_flight:
+                self.slowness.idle(now, node)
             self._back(now, node)
             return
         if node.health in ("down", "drained"):

@@ -153,14 +153,14 @@ class Router:
 
     def _pick_to_load(self, pool: Pool, model: str, avoid: int) -> Replica | None:
         """A node to load the model on, where no node that gets traffic has it loaded or is loading it."""
-        if not pool.needs_residency:
+        if not pool.needs_residency or pool.routable:
             return None
         best: Replica | None = None
         for replica in pool.members:
             assert replica is not None
             if replica.node.health not in ROUTABLE:
                 continue
-            if replica.resident or replica.loading:
+            if replica.loading:
                 return None
             fits = replica.node.free_gib() >= replica.model.memory_gib
             if not fits or replica.in_flight >= replica.capacity or replica.node.bit & avoid:

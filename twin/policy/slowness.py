@@ -68,6 +68,15 @@ class Slowness:
         if pace.ratio >= self.parameters.ratio or replica.node.penalty:
             self._judge(replica.node, pace)
 
+    def idle(self, now: float, node: NodeView) -> None:
+        """A generation passed on a node without requests: what was slow is forgotten by and by, or it never got another."""
+        if not self.enabled or not node.penalty:
+            return
+        pace = self.paces[node.name]
+        pace.ratio += RECENT_WEIGHT * (1.0 - pace.ratio)
+        self._judge(node, pace)
+        self.view.replace(node, now)
+
     def liveness(self, now: float, node: NodeView, latency_s: float) -> None:
         """An answer to a liveness probe says how far a node is."""
         if not self.enabled:

@@ -62,6 +62,7 @@ class Replica:
         "capacity",
         "cold_route",
         "failures_in_row",
+        "gets_traffic",
         "hot_route",
         "in_flight",
         "level",
@@ -79,6 +80,7 @@ class Replica:
         self.capacity = capacity  # requests at once; more wait at the gateway
         self.in_flight = 0
         self.level = -1  # its place in the pool's index; -1: no candidate
+        self.gets_traffic = False  # as the pool has it: loaded where that matters, on a node that gets traffic
         self.resident = False
         self.loading = False
         self.failures_in_row = 0
@@ -112,7 +114,7 @@ class Waiting:
 class Pool:
     """The replicas among which a request may choose, indexed by busyness; and the requests that wait for one of them."""
 
-    __slots__ = ("cursor", "in_turn", "last_resort", "levels", "members", "needs_residency", "queue", "waiting")
+    __slots__ = ("cursor", "in_turn", "last_resort", "levels", "members", "needs_residency", "queue", "routable", "waiting")
 
     def __init__(self, *, in_turn: bool, needs_residency: bool) -> None:
         self.in_turn = in_turn  # choose in turn, not by busyness
@@ -120,6 +122,7 @@ class Pool:
         self.members: list[Replica | None] = []  # by node index
         self.levels = [0] * LEVELS  # bit sets of candidates
         self.last_resort = 0  # bit set of suspect nodes with room
+        self.routable = 0  # bit set of nodes that get traffic and have it, busy or not
         self.cursor = 0
         self.queue: deque[RequestId] = deque()  # order of waiting; may hold ids that wait no longer
         self.waiting: dict[RequestId, Waiting] = {}
@@ -129,8 +132,13 @@ class Pool:
         node = replica.node
         bit = node.bit
         old = replica.level
-        has_room = replica.in_flight < replica.capacity and (replica.resident or not self.needs_residency)
-        if has_room and node.health in ROUTABLE and now >= replica.breaker_open_until_s:
+        present = replica.resident or not self.needs_residency
+        gets_traffic = present and node.health in ROUTABLE
+        if gets_traffic is not replica.gets_traffic:
+            replica.gets_traffic = gets_traffic
+            self.routable ^= bit
+        has_room = present and replica.in_flight < replica.capacity
+        if has_room and gets_traffic and now >= replica.breaker_open_until_s:
             level = 0 if self.in_turn else replica.in_flight + node.penalty
             if level >= LEVELS:
                 level = LEVELS - 1
@@ -162,17 +170,10 @@ class Pool:
                 return self.members[index]
         return None
 
-    def has_routable(self) -> bool:
-        """Whether any member is on a node that gets traffic, busy or not."""
-        return any(
-            replica is not None and replica.node.health in ROUTABLE and (replica.resident or not self.needs_residency)
-            for replica in self.members
-        )
-
     def pick_last_resort(self, avoid: int) -> Replica | None:
         """A replica on a suspect node, where no node that gets traffic has one."""
         candidates = self.last_resort & ~avoid
-        if not candidates or self.has_routable():
+        if not candidates or self.routable:
             return None
         return self.members[(candidates & -candidates).bit_length() - 1]
 

@@ -1,0 +1,251 @@
+"""Each checker fires when what it watches for happens, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.scenario.documents import scenario
+from tests.sim.worlds import simulate
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.vocabulary import (
+    Action,
+    AttemptEnded,
+    ClusterSpec,
+    Command,
+    Observation,
+    RequestId,
+    RequestSpec,
+    Route,
+)
+from twin.record.writer import Recorder
+from twin.scenario.schema import Scenario
+from twin.sim.checkers import all_checkers
+from twin.sim.checkers.base import HOOKS, Checker
+from twin.sim.runner import Job
+from twin.sim.simulation import Flight, Simulation
+
+QUIET = scenario()
+SPEC = QUIET.cluster.spec()
+
+
+def simulation(it: Scenario = QUIET) -> Simulation:
+    parameters = it.policy.parameters()
+    return Simulation(it, 1, ClusterPolicy(SPEC, parameters), Recorder(None), parameters=parameters)
+
+
+def checker(name: str) -> Checker:
+    return next(it for it in all_checkers() if it.name == name)
+
+
+def flight(number: int = 1, node: str = "node-0", attempt: int = 0) -> Flight:
+    it = Flight(RequestSpec(number, "llama3.1:8b", 10, True, 1.0, 60.0), 10)
+    it.node, it.attempt, it.started_s = node, attempt, 1.0
+    return it
+
+
+def action(kind: Any, node: str = "node-0") -> Action:
+    return Action(1, kind, node, "", "because", 60.0, 1.0)
+
+
+def twice_admitted(it: Checker, world: Simulation) -> None:
+    it.on_admitted(1.0, flight())
+    assert not it.violations
+    it.on_admitted(2.0, flight())
+
+
+def ended_twice(it: Checker, world: Simulation) -> None:
+    it.on_admitted(1.0, flight())
+    it.on_request_end(2.0, flight(), "succeeded")
+    assert not it.violations
+    it.on_request_end(3.0, flight(), "succeeded")
+
+
+def never_ended(it: Checker, world: Simulation) -> None:
+    it.on_admitted(1.0, flight())
+    it.at_end(9.0, world)
+
+
+def too_much_memory(it: Checker, world: Simulation) -> None:
+    it.on_sample(1.0, world)
+    assert not it.violations
+    world.nodes["node-0"].runners["llama3.1:8b"].memory_gib = 25.0
+    it.on_sample(2.0, world)
+
+
+def too_many_sequences(it: Checker, world: Simulation) -> None:
+    world.nodes["node-0"].runners["llama3.1:8b"].count = 3
+    it.on_sample(2.0, world)
+
+
+def ended_in_the_past(it: Checker, world: Simulation) -> None:
+    it.on_request_end(5.0, flight(), "succeeded")
+    assert not it.violations
+    it.on_request_end(4.0, flight(), "succeeded")
+
+
+def ended_before_it_came(it: Checker, world: Simulation) -> None:
+    it.on_request_end(0.5, flight(), "succeeded")
+
+
+def served_by_a_dead_node(it: Checker, world: Simulation) -> None:
+    it.on_served(2.0, flight(), world)
+    assert not it.violations
+    world.nodes["node-0"].kill_server()
+    it.on_served(3.0, flight(), world)
+
+
+def served_by_a_younger_server(it: Checker, world: Simulation) -> None:
+    world.nodes["node-0"].started_s = 1.5
+    it.on_served(3.0, flight(), world)
+
+
+def sent_to_a_drained_node(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("drain"), world)
+    it.on_dispatch(2.0, flight(node="node-1"), world)
+    it.on_action(3.0, action("drain", "node-1"), world)
+    it.on_action(4.0, action("return", "node-1"), world)
+    it.on_dispatch(5.0, flight(node="node-1"), world)
+    assert not it.violations
+    it.on_dispatch(6.0, flight(node="node-0"), world)
+
+
+def still_waiting(it: Checker, world: Simulation) -> None:
+    it.at_end(9.0, world)
+    assert not it.violations
+    for number in range(5):
+        world.policy.route(9.0, RequestSpec(number, "llama3.1:8b", 10, True, 9.0, 60.0), 0)
+    it.at_end(9.0, world)
+
+
+def last_replica_restarted(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart"), world)
+    world.nodes["node-1"].kill_server()
+    it.on_action(2.0, action("restart", "node-1"), world)  # it is dead: nothing is taken away
+    it.on_action(2.0, action("drain"), world)
+    assert not it.violations
+    it.on_action(3.0, action("restart"), world)
+
+
+def too_many_attempts(it: Checker, world: Simulation) -> None:
+    it.on_dispatch(1.0, flight(attempt=3), world)
+    assert not it.violations
+    it.on_dispatch(2.0, flight(attempt=4), world)
+
+
+def too_many_retries_in_all(it: Checker, world: Simulation) -> None:
+    moved = flight(attempt=1)
+    moved.error = "aborted"
+    for number in range(10):
+        it.on_dispatch(1.0, flight(number), world)
+    for _ in range(500):
+        it.on_dispatch(1.0, moved, world)  # the policy broke these off itself
+    for _ in range(102):
+        it.on_dispatch(1.0, flight(attempt=1), world)
+    assert not it.violations
+    it.on_dispatch(1.0, flight(attempt=1), world)
+
+
+VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
+    ("admitted_request_ends_once", twice_admitted, "at 2.000 s: request 1 was admitted twice"),
+    ("admitted_request_ends_once", ended_twice, "at 3.000 s: request 1 ended (succeeded) without being there"),
+    ("admitted_request_ends_once", never_ended, "at 9.000 s: request 1 never ended"),
+    ("capacity_and_vram_never_exceeded", too_much_memory, "at 2.000 s: node-0 uses 25.00 GiB of 24"),
+    ("capacity_and_vram_never_exceeded", too_many_sequences, "at 2.000 s: node-0 decodes 3 sequences in 2 slots"),
+    ("clock_is_monotonic", ended_in_the_past, "at 4.000 s: request 1 ended in the past"),
+    ("clock_is_monotonic", ended_before_it_came, "at 0.500 s: request 1 ended in the past"),
+    ("no_work_on_a_dead_node", served_by_a_dead_node, "at 3.000 s: request 1 was served by node-0, which had died"),
+    ("no_work_on_a_dead_node", served_by_a_younger_server, "at 3.000 s: request 1 was served by node-0, which had died"),
+    ("no_dispatch_to_a_drained_node", sent_to_a_drained_node, "at 6.000 s: request 1 was sent to node-0, which is drained"),
+    ("queue_empties_at_the_end", still_waiting, "at 9.000 s: 1 requests still wait in the policy"),
+    ("replica_floor", last_replica_restarted, "at 3.000 s: restarting node-0 leaves 0 replicas of llama3.1:8b"),
+    ("retries_within_budget", too_many_attempts, "at 2.000 s: attempt 4 of request 1: 3 allowed"),
+    ("retries_within_budget", too_many_retries_in_all, "at 1.000 s: 103 retries for 10 requests"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "violate", "words"), VIOLATIONS, ids=lambda value: getattr(value, "__name__", None))
+def test_it_fires(name: str, violate: Callable[[Checker, Simulation], None], words: str) -> None:
+    it = checker(name)
+    violate(it, simulation())
+    assert it.violations == 1
+    assert it.first == words
+
+
+def test_every_checker_has_a_test_in_which_it_fires() -> None:
+    assert {name for name, _, _ in VIOLATIONS} == {it.name for it in all_checkers()}
+
+
+def test_every_hook_of_the_base_is_called_by_the_simulation() -> None:
+    called: set[str] = set()
+
+    class Watcher(Checker):
+        name = "watcher"
+
+    for hook in HOOKS:
+        setattr(Watcher, hook, lambda self, *_arguments, hook=hook: called.add(hook))
+    it = scenario(faults=[{"kind": "server_crash", "at_s": 5, "target": "node-0"}])
+    before = all_checkers
+    import twin.sim.simulation as module
+
+    module.all_checkers = lambda: [Watcher()]
+    try:
+        simulate(it)
+    finally:
+        module.all_checkers = before
+    assert called == set(HOOKS)
+
+
+class Reckless(ClusterPolicy):
+    """Routes to a node that it has drained itself, and restarts both nodes at once."""
+
+    def __init__(self, cluster: ClusterSpec, it: Scenario) -> None:
+        super().__init__(cluster, it.policy.parameters())
+        self.turns = 0
+
+    def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
+        return Route("dispatch", "node-0") if not attempt else Route("shed", reason="no more")
+
+    def released(self, now: float) -> Sequence[tuple[RequestId, Route]]:
+        return ()
+
+    def observe(self, now: float, observation: Observation) -> None:
+        assert observation is not None
+
+    def decide(self, now: float) -> Sequence[Command]:
+        self.turns += 1
+        self._due_s = now + 1.0
+        if self.turns == 3:
+            return [action("drain")]
+        if self.turns == 20:
+            return [action("restart"), action("restart", "node-1")]
+        return ()
+
+
+def test_a_reckless_policy_is_caught_in_a_whole_simulation() -> None:
+    world, _ = simulate(QUIET, policy=Reckless(SPEC, QUIET))
+    violated = {it.name for it in world.checkers if it.violations}
+    assert violated == {"no_dispatch_to_a_drained_node", "replica_floor"}
+
+
+def test_a_node_that_serves_a_request_twice_is_caught() -> None:
+    world = simulation()
+    seen: list[int] = []
+
+    def serve_again() -> None:
+        it = next(iter(world.flights.values()))
+        assert isinstance(it.job, Job)
+        seen.append(it.spec.request_id)
+        world._end_request(world.engine.now, it, "succeeded", "", None)
+        world._end_request(world.engine.now, it, "succeeded", "", None)
+        it.job.abandoned = True
+        ended = AttemptEnded(it.spec.request_id, 0, it.node, it.spec.model, "cancelled", "deadline", 0.0, 0.0, 0)
+        world.policy.observe(world.engine.now, ended)
+
+    world.engine.call_at(20.0, serve_again)
+    world.run()
+    found = next(it for it in world.checkers if it.violations)
+    assert (found.name, found.violations) == ("admitted_request_ends_once", 1)
+    assert found.first == f"at 20.000 s: request {seen[0]} ended (succeeded) without being there"
