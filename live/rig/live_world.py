@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,12 +35,13 @@ from twin.experiment.world import Progress, WorldName, manifest
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
+from twin.record.rows import incident_row
 from twin.record.writer import Recorder
+from twin.scenario.abort import AbortWatch
 from twin.scenario.schema import Scenario
 
 WATCH_PERIOD_S = 0.5
 PROGRESS_PERIOD_S = 5.0
-JUDGED_AFTER_REQUESTS = 5
 
 
 class LiveWorld:
@@ -118,7 +118,7 @@ class Drill:
         self.recorder = recorder
         self.progress = progress
         self.logs: dict[str, RequestLog] = {}
-        self.recent: deque[tuple[float, bool]] = deque()
+        self.abort = AbortWatch(scenario)
         self.aborted = ""
 
     async def run(self) -> dict[str, Any]:
@@ -197,7 +197,8 @@ class Drill:
                 raise result
 
     def _ended(self, view: ClientView) -> None:
-        self.recent.append((view.end_s, view.outcome == "succeeded"))
+        if view.outcome != "rejected":
+            self.abort.ended(view.end_s, view.outcome == "succeeded")
 
     def _logged(self, log: RequestLog) -> None:
         self.logs[log.header_id] = log
@@ -219,19 +220,7 @@ class Drill:
                 told_s = now
                 lost = sum(view.outcome in ("failed", "deadline") and view.end_s > 0 for view in load.views.values())
                 self.progress(f"{now:5.0f} of {end_s:.0f} s: {load.ended} of {load.sent} requests ended, {lost} lost")
-            self._abort_if_needed(now)
-
-    def _abort_if_needed(self, now: float) -> None:
-        if self.scenario.abort_when is None:
-            return
-        limit = self.scenario.abort_when.success_ratio
-        while self.recent and self.recent[0][0] < now - limit.window_s:
-            self.recent.popleft()
-        if len(self.recent) < JUDGED_AFTER_REQUESTS or now < self.scenario.workload.warmup_s:
-            return
-        ratio = sum(succeeded for _, succeeded in self.recent) / len(self.recent)
-        if ratio < limit.below:
-            self.aborted = f"at {now:.1f} s: success ratio {ratio:.2f} over {limit.window_s:g} s, below {limit.below:g}"
+            self.aborted = self.abort.reason(now)
 
     async def _sample(self, cluster: RigCluster, driver: PolicyDriver) -> None:
         """One row for each node and period: what an agent beside it could read."""
@@ -277,19 +266,7 @@ class Drill:
             if active.begun:
                 self.recorder.faults.add(active.row())
         for incident in driver.policy.incidents:
-            self.recorder.incidents.add(
-                (
-                    incident.incident_id,
-                    incident.node,
-                    incident.diagnosis,
-                    incident.evidence,
-                    incident.opened_s,
-                    incident.state,
-                    incident.verified_s,
-                    incident.closed_s,
-                    incident.actions,
-                )
-            )
+            self.recorder.incidents.add(incident_row(incident))
         return {
             "invariants": {"admitted_request_ends_once": twice, "gateway_knows_every_request": unknown},
             "clients_late_by_at_most_s": round(load.lateness_s, 4),

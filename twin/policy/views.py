@@ -114,7 +114,17 @@ class Waiting:
 class Pool:
     """The replicas among which a request may choose, indexed by busyness; and the requests that wait for one of them."""
 
-    __slots__ = ("cursor", "in_turn", "last_resort", "levels", "members", "needs_residency", "queue", "routable", "waiting")
+    __slots__ = (
+        "cursor",
+        "in_turn",
+        "last_resort",
+        "levels",
+        "members",
+        "needs_residency",
+        "queue",
+        "routable",
+        "waiting",
+    )
 
     def __init__(self, *, in_turn: bool, needs_residency: bool) -> None:
         self.in_turn = in_turn  # choose in turn, not by busyness

@@ -25,7 +25,9 @@ from twin.policy.vocabulary import (
     RequestWithdrawn,
     Route,
 )
+from twin.record.rows import incident_row
 from twin.record.writer import Recorder
+from twin.scenario.abort import AbortWatch
 from twin.scenario.draws import Arrival, arrivals, stream
 from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
@@ -113,7 +115,7 @@ class Simulation:
         self._deciding = False
         self._busy_s = dict.fromkeys(self.nodes, 0.0)
         self._sampled_s = 0.0
-        self._recent: deque[tuple[float, bool]] | None = deque() if scenario.abort_when else None
+        self._abort = AbortWatch(scenario)
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -134,7 +136,8 @@ class Simulation:
         self.injection.teardown(now)
         for hook in self._hooks["at_end"]:
             hook(now, self)
-        self._record_incidents()
+        for incident in self.policy.incidents:
+            self.recorder.incidents.add(incident_row(incident))
         self.probing.count()
 
     def _end_if_done(self) -> None:
@@ -295,8 +298,7 @@ class Simulation:
         self.flights.pop(flight.spec.request_id, None)
         for hook in self._on_request_end:
             hook(now, flight, outcome)
-        if self._recent is not None:
-            self._recent.append((now, outcome == "succeeded"))
+        self._abort.ended(now, outcome == "succeeded")
         self._record_request(now, flight, outcome, error, admitted=True, ended=ended)
         if self._next is None:
             self._end_if_done()
@@ -488,37 +490,11 @@ class Simulation:
             self.engine.call_at(now + self.scenario.record.telemetry_period_s, self._sample)
 
     def _abort_if_needed(self, now: float) -> None:
-        if self._recent is None or self.scenario.abort_when is None:
-            return
-        limit = self.scenario.abort_when.success_ratio
-        while self._recent and self._recent[0][0] < now - limit.window_s:
-            self._recent.popleft()
-        if len(self._recent) < 5 or now < self.scenario.workload.warmup_s:
-            return
-        ratio = sum(succeeded for _, succeeded in self._recent) / len(self._recent)
-        if ratio < limit.below:
-            self.aborted = f"at {now:.1f} s: success ratio {ratio:.2f} over {limit.window_s:g} s, below {limit.below:g}"
+        self.aborted = self._abort.reason(now)
+        if self.aborted:
             for flight in list(self.flights.values()):
-                if flight.job is None:
-                    self.policy.observe(now, RequestWithdrawn(flight.spec.request_id))
                 self._end_request(now, flight, "cancelled", "aborted", None)
             self._end_if_done()
-
-    def _record_incidents(self) -> None:
-        for incident in self.policy.incidents:
-            self.recorder.incidents.add(
-                (
-                    incident.incident_id,
-                    incident.node,
-                    incident.diagnosis,
-                    incident.evidence,
-                    incident.opened_s,
-                    incident.state,
-                    incident.verified_s,
-                    incident.closed_s,
-                    incident.actions,
-                )
-            )
 
 
 def _hooks(checkers: Sequence[Checker]) -> dict[str, list[Callable[..., None]]]:
