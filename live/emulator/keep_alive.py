@@ -47,8 +47,4 @@ class KeepAlive:
         session = self._sessions.get(model)
         if session is None or session[0] is not self._node.runners.get(model) or self.expires_in_s(model) > 0.0:
             return
-        runner = session[0]
-        if runner.paused and all(job.abandoned for job in runner.jobs()):
-            # Ollama counts the requests that it holds itself: once there are none, a hung runner is killed too.
-            runner.resume()
-        self._node.unload(model)  # nothing while it is busy: the end of its last request comes here again
+        self._node.unload(model)  # once nobody uses it

@@ -85,19 +85,27 @@ class OllamaNode:
     def cancel(self, job: Job) -> None:
         """The client closed its connection."""
         job.abandoned = True
-        if job.runner is not None:
-            job.runner.cancel(job)
+        runner = job.runner
+        if runner is not None:
+            runner.cancel(job)
+            self._let_go(runner)
         elif job is self.loading:
             self.loading = None  # an impatient client aborts the load
             self._load_version += 1
             self._load_next()
         elif job in self.pending:
             self.pending.remove(job)
+            self._load_next()
 
     def unload(self, model: str) -> None:
-        """Let a model go once it is idle (`keep_alive: 0`)."""
+        """Let a model go once no client uses it (`keep_alive: 0`); then a hung runner is killed, too."""
         runner = self.runners.get(model)
-        if runner is not None and not runner.count and not runner.queue:
+        if runner is not None:
+            runner.leaving = True
+            self._let_go(runner)
+
+    def _let_go(self, runner: Runner) -> None:
+        if runner.leaving and runner.alive and runner.is_unused():
             self._drop(runner)
             self._load_next()
 
@@ -110,13 +118,15 @@ class OllamaNode:
         yield from list(self.pending)
 
     def _needs_reload(self, runner: Runner, job: Job) -> bool:
-        return bool(job.context_tokens) and job.context_tokens != runner.context_tokens
+        """A request that names no context wants the model's own, and so reloads what another one asked for."""
+        return (job.context_tokens or self.models[job.model].context_tokens) != runner.context_tokens
 
     def _expired(self, runner: Runner, now: float) -> bool:
         idle = not runner.count and not runner.queue
         return self.keep_alive_s is not None and idle and now - runner.idle_since_s > self.keep_alive_s
 
     def _hand_over(self, runner: Runner, job: Job) -> None:
+        runner.leaving = False  # somebody wants it again
         if job.output_tokens == 0:
             job.loaded_s = self.clock.now
             self._end_later(job, "")
@@ -200,7 +210,8 @@ class OllamaNode:
         self.runners[model] = runner
         return runner
 
-    def _runner_idle(self, _runner: Runner) -> None:
+    def _runner_idle(self, runner: Runner) -> None:
+        self._let_go(runner)
         if self.pending:
             self._load_next()
 
@@ -289,10 +300,7 @@ class OllamaNode:
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""
-        now = self.clock.now
         for job in jobs:
-            runner, job.runner = job.runner, None
-            if job.abandoned:
-                continue
-            seen = runner is not None and job.first_token_s <= now
-            job.on_end(job, "server_error" if error == "error_record" and not seen else error)
+            job.runner = None
+            if not job.abandoned:
+                job.on_end(job, "server_error" if error == "error_record" and not job.tokens else error)

@@ -35,7 +35,6 @@ class Job:
         "on_end",
         "output_tokens",
         "owner",
-        "prefill_s",
         "prompt_tokens",
         "runner",
         "start_clock",
@@ -64,7 +63,6 @@ class Job:
         self.loaded_s = math.nan  # when a runner had it
         self.joined_s = math.nan  # when it got a slot
         self.first_token_s = math.nan  # known from then on
-        self.prefill_s = 0.0
         self.start_clock = 0.0
         self.finish_clock = 0.0
         self.tokens = 0  # made by its end
@@ -88,6 +86,7 @@ class Runner:
         "count",
         "frozen_until_s",
         "idle_since_s",
+        "leaving",
         "memory_gib",
         "model",
         "paused",
@@ -119,6 +118,7 @@ class Runner:
         self.prefill_s_per_token = prefill_s_per_token
         self.slowdown = 1.0
         self.alive = True
+        self.leaving = False  # to be let go once nobody uses it
         self.paused = False
         self._paused_at_s = 0.0
         self.active: list[tuple[float, int, Job]] = []  # heap by finish_clock
@@ -202,7 +202,6 @@ class Runner:
         begin_s = self._paused_at_s if self.paused else now  # `resume` moves what begins in a pause to its end
         start_s = self.frozen_until_s if self.frozen_until_s > begin_s else begin_s
         self.frozen_until_s = start_s + prefill_s
-        job.prefill_s = prefill_s
         self.count += 1
         if prefill_s > 0.0:
             job.first_token_s = self.frozen_until_s  # the prompt's last step gives the first token
@@ -246,9 +245,13 @@ class Runner:
         if math.isnan(job.joined_s):
             return 0
         self.advance(now)
-        if not now >= job.first_token_s:
+        if not (self._paused_at_s if self.paused else now) >= job.first_token_s:
             return 0
         return max(1, min(job.output_tokens, math.floor(self.clock_tokens - job.start_clock + TOLERANCE_TOKENS)))
+
+    def is_unused(self) -> bool:
+        """Whether no client holds it: a paused runner may still have the work of those that went away."""
+        return not self.queue and all(entry[2].abandoned for entry in self.active)
 
     def jobs(self) -> Iterator[Job]:
         """All jobs, running and queued."""

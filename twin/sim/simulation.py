@@ -265,7 +265,7 @@ class Simulation:
             first_token_s,
             job.tokens,
             load_s if load_s >= 0.0 else 0.0,
-            job.prefill_s,
+            job.first_token_s - job.joined_s if not error else 0.0,  # others' prefills included, as Ollama counts
             now - job.first_token_s if not error else 0.0,
             now - job.submitted_s if not error else 0.0,
         )
@@ -493,6 +493,8 @@ class Simulation:
         self.aborted = self._abort.reason(now)
         if self.aborted:
             for flight in list(self.flights.values()):
+                if flight.job is None:
+                    self.policy.observe(now, RequestWithdrawn(flight.spec.request_id))
                 self._end_request(now, flight, "cancelled", "aborted", None)
             self._end_if_done()
 
