@@ -1,6 +1,7 @@
 """What a node does, real or emulated. Each test runs on both: that they agree is what makes the emulator worth it."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -346,9 +347,13 @@ async def test_a_client_that_goes_away_frees_its_slot(make: Make) -> None:
     client = await make(slots_per_model=1)
     async with client.stream("/api/generate", LONG) as stream:
         await stream.read(3)
-    started_s = time.monotonic()
-    await client.generate(1)
-    assert time.monotonic() - started_s < 1.5
+    # On real Ollama 0.24 about one request in 150 that follows such an end hangs until its own client gives up; the next
+    # one then works. A slot that stayed taken would make all of them hang.
+    for _ in range(3):
+        with contextlib.suppress(TimeoutError):
+            await client.generate(1, limit_s=1.5)
+            return
+    pytest.fail("the slot of a client that went away stayed taken")
 
 
 async def test_a_client_that_gives_up_during_a_load_aborts_it(make: Make) -> None:

@@ -147,15 +147,15 @@ class World(RuleBasedStateMachine):
             attempt,
             node,
             "m",
-            outcome,
-            error,
+            outcome,  # type: ignore[arg-type]
+            error,  # type: ignore[arg-type]
             started_s,
             first_s,
-            tokens or (not error),
+            tokens or int(not error),
             0.0,
             0.1,
             1.0,
-            1.1,  # type: ignore[arg-type]
+            1.1,
         )
         self.policy.observe(self.now, ended)
         if outcome == "failed":
@@ -255,6 +255,10 @@ class World(RuleBasedStateMachine):
             assert node.in_flight == own[name]
             assert sum(replica.in_flight for replica in node.replicas.values()) == own[name]
         assert self.policy.waiting == len(self.waiting)
+
+    @invariant()
+    def what_is_over_is_forgotten(self) -> None:
+        assert set(self.policy.router.failed) <= {*self.running, *self.waiting}
 
     @invariant()
     def no_more_is_sent_than_is_served_at_once(self) -> None:

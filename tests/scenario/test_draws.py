@@ -104,6 +104,20 @@ def test_targets_are_drawn_per_fault_and_all_nodes_are_hit_equally() -> None:
         assert hit.count(name) == pytest.approx(500, abs=4 * math.sqrt(2000 * 0.25 * 0.75))
 
 
+def test_gaps_lengths_and_streaming_of_a_workload_have_nothing_to_do_with_each_other() -> None:
+    exponential = {"kind": "exponential", "mean": 500}
+    found = drawn(
+        workload__duration_s=20000,
+        workload__prompt_tokens=exponential,
+        workload__output_tokens=exponential,
+        workload__streaming=0.5,
+    )
+    gaps = np.diff([a.arrival_s for a in found], prepend=0.0)
+    columns = [gaps, *([float(a[place]) for a in found] for place in (2, 3, 4))]
+    correlation = np.corrcoef(np.array(columns)) - np.eye(4)
+    assert abs(correlation).max() < 4 / math.sqrt(len(found))
+
+
 def test_streams_of_different_names_are_independent() -> None:
     one, other = stream(1, "workload:gaps").random(20000), stream(1, "workload:prompt").random(20000)
     assert abs(np.corrcoef(one, other)[0, 1]) < 4 / math.sqrt(20000)

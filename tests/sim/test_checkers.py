@@ -178,7 +178,7 @@ def test_every_checker_has_a_test_in_which_it_fires() -> None:
     assert {name for name, _, _ in VIOLATIONS} == {it.name for it in all_checkers()}
 
 
-def test_every_hook_of_the_base_is_called_by_the_simulation() -> None:
+def test_every_hook_of_the_base_is_called_by_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
     called: set[str] = set()
 
     class Watcher(Checker):
@@ -187,14 +187,8 @@ def test_every_hook_of_the_base_is_called_by_the_simulation() -> None:
     for hook in HOOKS:
         setattr(Watcher, hook, lambda self, *_arguments, hook=hook: called.add(hook))
     it = scenario(faults=[{"kind": "server_crash", "at_s": 5, "target": "node-0"}])
-    before = all_checkers
-    import twin.sim.simulation as module
-
-    module.all_checkers = lambda: [Watcher()]
-    try:
-        simulate(it)
-    finally:
-        module.all_checkers = before
+    monkeypatch.setattr("twin.sim.simulation.all_checkers", lambda: [Watcher()])
+    simulate(it)
     assert called == set(HOOKS)
 
 

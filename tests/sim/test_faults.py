@@ -116,6 +116,17 @@ def test_partition_is_silence_and_what_was_made_meanwhile_comes_out_at_the_end()
     assert took_s(record)[40] == pytest.approx(2.001)
 
 
+def test_partition_lets_no_token_through_that_was_made_behind_it() -> None:
+    record = client_sees(
+        {"kind": "partition", "at_s": 20.005, "duration_s": 30}, policy={"preset": "default"}, cluster__nodes=2
+    )
+    cut_off = [row for row in record.table("attempts").to_pylist() if row["error"]]
+    assert cut_off
+    for row in cut_off:
+        began_before = row["first_token_s"] is not None and row["first_token_s"] <= 20.005
+        assert (row["tokens"] > 0) == began_before, row
+
+
 def test_slow_network_adds_its_round_trip_and_nothing_else() -> None:
     record = client_sees({"kind": "slow_network", "latency_ms": 400.0, "duration_s": 20})
     assert failed_of(record) == set()

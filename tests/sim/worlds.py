@@ -29,7 +29,7 @@ class NodeBench:
         self.engine = Engine()
         models = {name: ModelOnNode(name, 4.0, 5.0, 4096) for name in "abc"}
         self.node = OllamaNode(self.engine, "node-0", hardware, models, slots, max_queue, keep_alive_s)
-        self.ended: dict[str, tuple[float, str]] = {}
+        self.ended: dict[str, Any] = {}  # name to (time, error)
         self.jobs: dict[str, Job] = {}
 
     def at(self, time_s: float, what: Any, *arguments: Any) -> None:
@@ -52,7 +52,7 @@ class NodeBench:
         assert name not in self.ended
         self.ended[name] = (round(self.engine.now, 6), error)
 
-    def run(self, until_s: float = 10_000.0) -> dict[str, tuple[float, str]]:
+    def run(self, until_s: float = 10_000.0) -> dict[str, Any]:
         self.at(until_s, self.engine.finish)
         self.engine.run_calls()
         return self.ended

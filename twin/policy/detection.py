@@ -364,10 +364,14 @@ class Detection:
         if self.verify and now >= watch.generation_due_s and node.health != "drained":
             if node.health == "down" and watch.liveness_error:
                 return  # it does not even answer; no generation before it does
+            model = self.model_to_verify(node)
+            replica = node.replicas[model]
             timeout_s = self.probes.generation_timeout_s
             if not (watch.slow_error and node.health == "suspect"):
                 timeout_s = self.healer.verify_timeout_s  # the model may have to be loaded first
-            self._ask(now, watch, "generation", self.model_to_verify(node), timeout_s, self.probes.period_s, probes)
+            elif self.view.indexed(replica).in_flight >= replica.model.slots:
+                timeout_s *= 2.0  # it has to wait for a slot first: busy is not dead
+            self._ask(now, watch, "generation", model, timeout_s, self.probes.period_s, probes)
 
     def _ask_generation_if_idle(self, now: float, watch: Watch, probes: list[Probe]) -> None:
         node = watch.node
@@ -379,7 +383,7 @@ class Detection:
         for name, replica in node.replicas.items():
             if replica.resident:
                 if self.view.indexed(replica).in_flight < replica.model.slots:
-                    timeout_s = self.probes.generation_timeout_s
+                    timeout_s = self.probes.generation_suspect_s
                     self._ask(now, watch, "generation", name, timeout_s, self.probes.generation_period_s, probes)
                 return
 

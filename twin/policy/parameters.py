@@ -152,9 +152,14 @@ class ProbeParameters:
     residency_period_s: float = _number(5.0, 0.5, 600, "s", "Between two residency probes of a node.")
     generation: bool = _switch(True, "Generate one token on nodes that have not finished a request of late.")
     generation_period_s: float = _number(
-        3.0, 0.5, 600, "s", "A node that finished nothing for this long is asked for one token."
+        2.0, 0.5, 600, "s", "A node that finished nothing for this long is asked for one token."
     )
-    generation_timeout_s: float = _number(2.5, 0.1, 600, "s", "Longest wait for that token where the model is loaded.")
+    generation_suspect_s: float = _number(
+        1.0, 0.05, 600, "s", "Without that token by then the node is suspect, and is asked once more."
+    )
+    generation_timeout_s: float = _number(
+        2.0, 0.1, 600, "s", "Longest wait for a suspect node's token where the model is loaded; then it has failed."
+    )
     load_path_model: str = _text(
         "", "A small model that is loaded and let go to probe the scheduler; empty: no such probe."
     )

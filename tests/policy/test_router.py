@@ -1,0 +1,101 @@
+"""Small rules of the router that the transcripts do not count out."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.policy.bench import Bench
+from twin.policy.vocabulary import ProbeResult
+
+
+def bench(cluster: str) -> Bench:
+    it = Bench()
+    it.do(f"cluster {cluster}")
+    return it
+
+
+def said(it: Bench, command: str) -> list[str]:
+    return [line.partition(" ")[2] for line in it.do(command)]
+
+
+def test_a_full_budget_pays_for_as_many_retries_as_it_holds_and_each_arrival_adds_its_share() -> None:
+    it = bench("nodes 40 slots 1 replicas 40 retry.budget_reserve=20.0 retry.budget_ratio=0.25")
+    it.do("requests 1-30")
+    retried = sum("shed" not in it.do(f"ended {number} server_error")[0] for number in range(1, 26))
+    assert retried == 20
+    it.do("requests 31-34")  # four arrivals, one retry
+    assert "shed" not in it.do("ended 26 server_error")[0]
+    assert it.do("ended 27 server_error")[0].endswith("shed: server_error: the retry budget is spent")
+
+
+def test_the_budget_does_not_grow_beyond_its_size() -> None:
+    it = bench("nodes 40 slots 8 replicas 40 retry.budget_reserve=2.0 retry.budget_ratio=10.0")
+    it.do("requests 1-100")
+    assert it.policy.router.budget == 2.0
+    assert [("->" in it.do(f"ended {number} reset")[0]) for number in (1, 2, 3)] == [True, True, False]
+
+
+def test_what_we_broke_off_ourselves_is_moved_without_touching_the_budget() -> None:
+    it = bench("nodes 3 slots 2 replicas 3 retry.budget_reserve=0.0 retry.budget_ratio=0.0")
+    it.do("request 1")
+    assert said(it, "ended 1 aborted") == ["request 1 -> node-1"]
+    assert said(it, "ended 1 reset")[0] == "request 1 shed: reset: the retry budget is spent"
+
+
+@pytest.mark.parametrize("error", ["client_error", "diverged"])
+def test_an_error_that_every_node_would_give_is_not_retried(error: str) -> None:
+    it = bench("nodes 3 slots 2 replicas 3")
+    it.do("request 1")
+    assert said(it, f"ended 1 {error}") == [f"request 1 shed: {error}: another node would do no better"]
+
+
+def test_after_its_deadline_a_request_is_not_tried_again() -> None:
+    it = bench("nodes 3 slots 2 replicas 3")
+    it.do("request 1 deadline 2")
+    it.do("advance 2")
+    assert said(it, "ended 1 reset")[0] == "request 1 shed: deadline"
+
+
+def test_a_full_node_that_lost_its_model_is_not_chosen_to_load_it() -> None:
+    it = bench("nodes 1 slots 2 replicas 1")
+    it.do("requests 1-2")
+    it.do("node-0 forgets")
+    pending = it.policy.detection.watches["node-0"].pending
+    it.policy.observe(0.0, ProbeResult(pending["residency"], "node-0", "residency", "", True, 0.001, "", ()))
+    assert said(it, "request 3") == ["request 3 waits"]
+
+
+def test_a_request_is_forgotten_when_it_is_over() -> None:
+    it = bench("nodes 2 slots 1 replicas 2")
+    it.do("requests 1-2")
+    it.do("ended 1 reset")  # it waits now
+    it.do("withdrawn 1")
+    it.do("ended 2 reset")
+    it.do("advance 1")
+    it.do("ended 2 succeeded")
+    assert (it.policy.router.failed, it.policy.waiting) == ({}, 0)
+
+
+def test_a_model_that_nobody_has_is_refused_at_once() -> None:
+    it = bench("nodes 2 slots 1 replicas 2")
+    it.do("request 1")
+    it.requests[1].model = "x"
+    assert it.policy.route(0.0, it.requests[1], 0).reason == "no node serves model x"
+
+
+def test_ties_go_round_so_that_no_node_is_always_first() -> None:
+    it = bench("nodes 3 slots 4 replicas 3")
+    assert said(it, "requests 1-4") == [f"request {number} -> node-{(number - 1) % 3}" for number in range(1, 5)]
+
+
+def test_a_node_that_was_slow_once_gets_another_chance_when_it_has_been_idle() -> None:
+    it = bench("nodes 3 slots 2 replicas 2 slowness.failing_ratio=1000.0")
+    nodes: list[str] = []
+    for number in range(1, 70):
+        it.do(f"request {number}")
+        nodes.append(it.attempts[number][1])
+        it.do(f"advance {30 if number > 20 and nodes[-1] == 'node-0' else 1}")
+        it.do(f"ended {number} succeeded")
+    slow = nodes.index("node-0", 20)
+    assert nodes[slow + 1 : slow + 9] == ["node-1"] * 8, "it is set back"
+    assert "node-0" in nodes[slow + 9 :], "and not for ever"
