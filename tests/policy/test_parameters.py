@@ -52,6 +52,7 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
     ),
     "probes.generation": (False, "", "node-0 hangs\nadvance 20\nshow"),
     "probes.generation_period_s": (30.0, "", "node-0 hangs\nadvance 20\nshow"),
+    "probes.generation_suspect_s": (0.2, "", "node-0 hangs\nadvance 20\nshow"),
     "probes.generation_timeout_s": (9.0, "", HANG),
     "probes.load_path_model": ("s", "", STUCK),
     "probes.load_path_period_s": (35.0, LOADER, "advance 1\n" + STUCK),
@@ -80,20 +81,26 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
 
 
 def one_gets_slow(cluster: str) -> list[str]:
-    """Requests one after the other; from the 21st on node-0 takes thirty times as long for them."""
+    """Four requests at a time, so that both nodes get some; from the sixth time on node-0 takes thirty times as long."""
     bench = Bench()
     bench.do(cluster)
     seen: list[str] = []
-    for number in range(1, 41):
-        seen += bench.do(f"request {number}")
-        slow = number > 20 and bench.attempts[number][1] == "node-0"
-        seen += bench.do(f"advance {30 if slow else 1}")
-        seen += bench.do(f"ended {number} succeeded")
+    for first in range(1, 80, 4):
+        batch = range(first, first + 4)
+        seen += bench.do(f"requests {first}-{first + 3}")
+        for node, after_s in (("node-1", 1), ("node-0", 29 if first > 20 else 0)):
+            seen += bench.do(f"advance {after_s}")
+            for number in batch:
+                if bench.attempts.get(number, (0, ""))[1] == node:
+                    seen += bench.do(f"ended {number} succeeded")
+        for number in list(bench.attempts):  # those that had to wait
+            seen += bench.do(f"ended {number} succeeded")
     return seen + bench.do("advance 20")
 
 
 ELSEWHERE = {
     "router.stall_timeout_s": "a route carries it; see below",
+    "router.patience": "see test_router.py",
     "healer.action_timeout_s": "an action's deadline; see below",
     "redundancy.load_timeout_s": "an action's deadline; see below",
     "router.connect_timeout_s": "the live gateway's: live/serve.py hands it to the upstream",

@@ -113,6 +113,7 @@ class Detection:
         self.probes = view.parameters.probes
         self.breaker = view.parameters.circuit_breaker
         self.healer = view.parameters.healer
+        self.patience = view.parameters.router.patience
         self.verify = self.probes.enabled and self.probes.generation
         self.slowness = Slowness(view)
         self.watches = {name: Watch(node) for name, node in view.nodes.items()}
@@ -313,7 +314,10 @@ class Detection:
             if node.name in self.in_incident:
                 self.failed_again.append(node)
             return
-        evidence = f"one token of {result.model} was not generated within {result.latency_s:.1f} s ({result.error})"
+        if result.error in NO_ANSWER:
+            evidence = f"one token of {result.model} was not generated within {result.latency_s:.1f} s"
+        else:
+            evidence = f"a generation of {result.model} failed ({result.error})"
         if watch.evidence:
             evidence = f"{watch.evidence}; then {evidence}"
         if node.health == "suspect":
@@ -371,6 +375,9 @@ class Detection:
                 timeout_s = self.healer.verify_timeout_s  # the model may have to be loaded first
             elif self.view.indexed(replica).in_flight >= replica.model.slots:
                 timeout_s *= 2.0  # it has to wait for a slot first: busy is not dead
+            elif node.in_flight and replica.hot_route.first_token_deadline_s != NEVER_S:
+                # It may have to wait for the prompts of others, which have the time that their routes give them.
+                timeout_s = max(timeout_s, replica.hot_route.first_token_deadline_s)
             self._ask(now, watch, "generation", model, timeout_s, self.probes.period_s, probes)
 
     def _ask_generation_if_idle(self, now: float, watch: Watch, probes: list[Probe]) -> None:
@@ -412,6 +419,8 @@ class Detection:
             return
         self.probe_id += 1
         watch.pending[kind] = self.probe_id
+        if kind == "generation":  # slow machines take their time
+            timeout_s = max(timeout_s, self.patience * watch.node.start_s)
         if kind == "liveness":
             watch.liveness_due_s = now + period_s
         elif kind == "generation":

@@ -84,6 +84,13 @@ class RouterParameters:
         120.0, 1, 3600, "s", "The same where the model must be loaded first: longer than a load, or loads never end."
     )
     stall_timeout_s: float = _number(2.5, 0.1, 3600, "s", "Longest silence between two tokens; 3600 is off.")
+    patience: float = _number(
+        3.0,
+        0,
+        100,
+        "",
+        "No limit on silence is shorter than this many times the longest recent wait for a first token on the node.",
+    )
     connect_timeout_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for a connection to a node.")
 
 
@@ -119,7 +126,11 @@ class RetryParameters:
 class CircuitBreakerParameters:
     """Passive detection: failures of real requests."""
 
-    enabled: bool = _switch(True, "Send nothing to a node whose requests fail.", "circuit_breaker.enabled")
+    enabled: bool = _switch(
+        True,
+        "Where no generation probes decide: send nothing to a node whose requests fail.",
+        "circuit_breaker.enabled",
+    )
     failure_threshold: int = _number(
         3,
         1,
@@ -172,7 +183,13 @@ class SlownessParameters:
     """Grey failure: a node that works, but slower than its peers."""
 
     enabled: bool = _switch(True, "Send less to nodes that are slower than their peers.")
-    ratio: float = _number(2.0, 1.1, 100, "", "How many times slower than the fleet's median counts as slow.")
+    ratio: float = _number(
+        2.0,
+        1.1,
+        100,
+        "",
+        "How many times slower than its own normal (far away: than the fleet's median) a node is set back.",
+    )
     failing_ratio: float = _number(
         3.0,
         1.1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 from twin.policy.health import ROUTABLE
-from twin.policy.views import ClusterView, Pool, Replica, Waiting, limit
+from twin.policy.views import ClusterView, NodeView, Pool, Replica, Waiting
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
 
 RETRIABLE: frozenset[str] = frozenset(
@@ -25,6 +25,9 @@ RETRIABLE: frozenset[str] = frozenset(
 """Errors after which another node may do better."""
 
 SHED_RETRY_AFTER_S = 2.0
+
+START_DECAY = 0.01
+"""A node's longest time to a first token fades over about a hundred requests."""
 
 
 class Failed:
@@ -47,8 +50,13 @@ class Router:
         self.retry = parameters.retry
         self.queue_max = parameters.admission.queue_max
         self.allowance_s_per_token = parameters.router.prompt_allowance_s_per_1k_tokens / 1000.0
-        self.first_token_deadline_s = limit(parameters.router.first_token_deadline_s)
-        self.stall_timeout_s = limit(parameters.router.stall_timeout_s)
+        self.patience = parameters.router.patience
+        # A node whose first tokens come faster than this never needs other limits than the parameters.
+        self.fast_start_s = (
+            min(parameters.router.stall_timeout_s, parameters.router.first_token_deadline_s) / self.patience
+            if self.patience
+            else NEVER_S
+        )
         self.by_model = parameters.router.kind == "loaded_first"
         self.waiting = 0
         self.failed: dict[RequestId, Failed] = {}
@@ -89,9 +97,10 @@ class Router:
         if not replica.resident:
             replica.loading = True
             return replica.cold_route
-        if allowance_s < 0.5 or self.first_token_deadline_s == NEVER_S:
-            return replica.hot_route
-        return Route("dispatch", replica.node.name, self.first_token_deadline_s + allowance_s, self.stall_timeout_s)
+        route = replica.hot_route
+        if allowance_s < 0.5 or route.first_token_deadline_s == NEVER_S:
+            return route
+        return Route("dispatch", route.node, route.first_token_deadline_s + allowance_s, route.stall_timeout_s)
 
     def ended(self, now: float, ended: AttemptEnded) -> Replica:
         """Account for the end of an attempt; the replica that it was at."""
@@ -100,6 +109,7 @@ class Router:
         member.in_flight -= 1
         member.node.in_flight -= 1
         if ended.outcome == "succeeded":
+            self._note_start(own.node, ended)
             own.loading = False
             own.resident = True
             if self.failed:
@@ -115,6 +125,22 @@ class Router:
             self.failed.pop(ended.request_id, None)
         member.pool.place(member, now)
         return own
+
+    def _note_start(self, node: NodeView, ended: AttemptEnded) -> None:
+        """Follow the node's pace: on a slow machine the limits on silence must be longer than on a fast one."""
+        start_s = ended.first_token_s - ended.started_s - ended.load_duration_s
+        longest_s = node.start_s
+        if start_s > longest_s:
+            longest_s = start_s
+        elif start_s > 0.0:
+            longest_s -= START_DECAY * (longest_s - start_s)
+        node.start_s = longest_s
+        if longest_s < self.fast_start_s and not node.start_s_of_routes:
+            return
+        if not 0.7 * node.start_s_of_routes <= longest_s <= node.start_s_of_routes:
+            node.start_s_of_routes = longest_s
+            for replica in node.replicas.values():
+                replica.set_limits(self.view.parameters)
 
     # -- further attempts -----------------------------------------------------------------------------------------
 

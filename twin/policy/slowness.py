@@ -61,7 +61,7 @@ class Slowness:
             pace.normal_s[batch] = normal_s + (per_token_s - normal_s) / known
             return
         pace.samples += 1
-        ratio = per_token_s / normal_s
+        ratio = min(per_token_s / normal_s, 2.0 * self.parameters.failing_ratio)  # one outlier alone is no failure
         pace.ratio += RECENT_WEIGHT * (ratio - pace.ratio)
         if ratio < self.parameters.ratio:
             pace.normal_s[batch] = normal_s + NORMAL_WEIGHT * (per_token_s - normal_s)

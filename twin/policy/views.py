@@ -35,6 +35,8 @@ class NodeView:
         "replicas",
         "served",
         "spec",
+        "start_s",
+        "start_s_of_routes",
     )
 
     def __init__(self, index: int, spec: NodeSpec) -> None:
@@ -45,6 +47,8 @@ class NodeView:
         self.health: Health = "serving"
         self.in_flight = 0
         self.penalty = 0  # levels that a slow node is set back
+        self.start_s = 0.0  # longest time to a first token of late, loads not counted
+        self.start_s_of_routes = 0.0  # the same, when the limits of its routes were set
         self.served = 0  # requests that ended well here
         self.last_passed_s = 0.0  # last terminal record or passed generation probe
         self.replicas: dict[str, Replica] = {}
@@ -85,13 +89,17 @@ class Replica:
         self.loading = False
         self.failures_in_row = 0
         self.breaker_open_until_s = -NEVER_S
+        self.set_limits(parameters)
+
+    def set_limits(self, parameters: Parameters) -> None:
+        """Make the routes anew: no limit on silence is shorter than what is usual on this node, with patience."""
         router = parameters.router
-        self.hot_route = Route(
-            "dispatch", node.name, limit(router.first_token_deadline_s), limit(router.stall_timeout_s)
-        )
-        self.cold_route = Route(
-            "dispatch", node.name, limit(router.cold_first_token_deadline_s), limit(router.stall_timeout_s)
-        )
+        usual_s = router.patience * self.node.start_s
+        stall_s = limit(max(router.stall_timeout_s, usual_s))  # the prefill of another request stops the batch
+        hot_s = limit(max(router.first_token_deadline_s, usual_s))
+        cold_s = limit(max(router.cold_first_token_deadline_s, usual_s))
+        self.hot_route = Route("dispatch", self.node.name, hot_s, stall_s)
+        self.cold_route = Route("dispatch", self.node.name, cold_s, stall_s)
 
 
 def limit(seconds: float) -> float:
