@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup components run test test-long lint fmt lock bench drill docs clean
+.PHONY: help setup components run test test-long lint fmt lock bench drill docs pictures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,16 @@ drill: $(READY) components ## the flagship failure on three real Ollama nodes be
 
 docs: $(READY) ## the reference page, made from the tables in the code
 	@$(BIN)/python -m twin.scenario.reference > docs/reference.md
+
+pictures: $(READY) ## the README's picture: the flagship's page in headless Chromium
+	@command -v chromium >/dev/null || { echo "make: chromium is not on the PATH; apt-get install chromium" >&2; exit 2; }
+	@rm -rf build/pictures
+	@$(BIN)/ollamamax run scenarios/node-crash.yaml --set faults.0.target=node-0 --out build/pictures >/dev/null
+	@chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync \
+		--disable-component-update --hide-scrollbars --virtual-time-budget=8000 --user-data-dir=build/pictures/profile \
+		--window-size=1100,1330 --screenshot=docs/images/node-crash.png \
+		"file://$$(ls -d $$PWD/build/pictures/node-crash-twin-*)/page.html" 2>/dev/null
+	@ls -l docs/images/node-crash.png
 
 lock: ## work out requirements.lock anew from requirements.in (needs uv)
 	@uv pip compile --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --upgrade requirements.in -o requirements.lock

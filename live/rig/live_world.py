@@ -225,17 +225,16 @@ class Drill:
     async def _sample(self, cluster: RigCluster, driver: PolicyDriver) -> None:
         """One row for each node and period: what an agent beside it could read."""
         period_s = self.scenario.record.telemetry_period_s
-        used_s = {name: _processor_s(node.pids()) for name, node in cluster.nodes.items()}
+        used_s = await asyncio.to_thread(_processor_times, cluster)
         at_s = driver.now()
         while True:
             await asyncio.sleep(period_s)
             now = driver.now()
             known = driver.policy.snapshot().parts.get("nodes", {})
-            for name, node in cluster.nodes.items():
+            before_s, used_s = used_s, await asyncio.to_thread(_processor_times, cluster)
+            for name in cluster.nodes:
                 view = known.get(name, {})
-                processor_s = _processor_s(node.pids())
-                share = max(0.0, processor_s - used_s[name]) / (now - at_s)  # a new process starts from 0
-                used_s[name] = processor_s
+                share = max(0.0, used_s[name] - before_s[name]) / (now - at_s)  # a new process starts from 0
                 resident = view.get("resident", [])
                 memory_gib = sum(self.scenario.cluster.memory_gib(model) for model in resident)
                 self.recorder.telemetry.add(
@@ -300,6 +299,11 @@ def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -
         timings.eval_duration_s if timings is not None else math.nan,
         timings.total_duration_s if timings is not None else math.nan,
     )
+
+
+def _processor_times(cluster: RigCluster) -> dict[str, float]:
+    """Processor time that each node's processes have used. Reads /proc: not for the event loop."""
+    return {name: _processor_s(node.pids()) for name, node in cluster.nodes.items()}
 
 
 def _processor_s(pids: Sequence[int]) -> float:
