@@ -344,16 +344,16 @@ async def _as_they_end(running: list[Coroutine[Any, Any, Any]]) -> AsyncIterator
 
 
 async def test_a_client_that_goes_away_frees_its_slot(make: Make) -> None:
-    client = await make(slots_per_model=1)
-    async with client.stream("/api/generate", LONG) as stream:
-        await stream.read(3)
-    # On real Ollama 0.24 about one request in 150 that follows such an end hangs until its own client gives up; the next
-    # one then works. A slot that stayed taken would make all of them hang.
-    for _ in range(3):
+    # Now and then a real runner hangs for good when a client goes away (test_after_a_cancel.py counts it); then a new node
+    # is asked. If a slot stayed taken by rule, all of them would fail.
+    for _ in range(4):
+        client = await make(slots_per_model=1)
+        async with client.stream("/api/generate", LONG) as stream:
+            await stream.read(3)
         with contextlib.suppress(TimeoutError):
             await client.generate(1, limit_s=1.5)
             return
-    pytest.fail("the slot of a client that went away stayed taken")
+    pytest.fail("the slot of a client that went away stays taken")
 
 
 async def test_a_client_that_gives_up_during_a_load_aborts_it(make: Make) -> None:
