@@ -6,7 +6,9 @@ Exit status: 0 pass, 1 fail, 2 bad input (one line on stderr), 3 unknown.
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -125,13 +127,13 @@ def run(
         result = run_scenario(
             place, loaded, out, progress, lambda done, wanted: progress(f"{done} of {wanted} replications")
         )
-    result.summary["command"] = shlex.join(["ollamamax", *sys.argv[1:]])
+    result.summary["command"] = shlex.join([_program(), *sys.argv[1:]])
     if result.replications:
         from reports.page import write_page
 
         assert result.folder is not None
         page = result.folder / "page.html"
-        write_page([it.record for it in result.replications], result.summary, page)
+        _write_page(page, lambda: write_page([it.record for it in result.replications], result.summary, page))
         result.summary["page"] = str(page)
     if as_json:
         _print_json(result.summary)
@@ -143,13 +145,28 @@ def run(
     raise typer.Exit(EXIT_STATUS[result.summary["verdict"]])
 
 
+def _write_page(path: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise OperatorError(f"{path}: {error.strerror or error}; name a file that can be written") from error
+
+
+def _program() -> str:
+    """How the reader of a hint can call this program."""
+    called = Path(sys.argv[0])
+    if shutil.which("ollamamax") or called.name != "ollamamax":
+        return "ollamamax"
+    return os.path.relpath(called)
+
+
 def _say_what_is_next(console: Any, scenario: Path, summary: dict[str, Any], folder: Path | None) -> None:
     console.print(f"\n[dim]record[/dim]  {folder}")
     if "page" in summary:
         console.print(f"[dim]page[/dim]    {summary['page']}")
     if summary["world"] == "twin":
         if summary["policy"] == "default":
-            console.print(f"[dim]compare[/dim] ollamamax run {scenario} --set policy.preset=none")
+            console.print(f"[dim]compare[/dim] {_program()} run {scenario} --set policy.preset=none")
         console.print(
             f"[dim]live[/dim]    ollamamax run {scenario} --world live --nodes emulated --set cluster.nodes=3"
         )
@@ -259,7 +276,7 @@ def report(
     from twin.experiment.run import summarise_runs
 
     records, summary = summarise_runs(runs)
-    write_page(records, summary, html)
+    _write_page(html, lambda: write_page(records, summary, html))
     typer.echo(str(html))
 
 

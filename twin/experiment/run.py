@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -52,11 +53,14 @@ def run_scenario(
         seed = scenario.seed + count
         try:
             record = world.run(scenario, seed, folder / f"seed-{seed}" if folder else None, progress)
+            replications.append(_looked_at(record, scenario))
+            on_replication(count + 1, scenario.replications)
         except KeyboardInterrupt:
             interrupted = True
             break
-        replications.append(Replication(record, compute_figures(record), record_digest(record)))
-        on_replication(count + 1, scenario.replications)
+        except OSError as error:
+            kept = f"; the {count} runs that are finished lie in {folder}" if count else ""
+            raise OperatorError(f"{folder}: {_reason(error)}; make room, or name another --out{kept}") from error
     summary = summarise(world.name, scenario, replications, interrupted)
     summary["run_dirs"] = [str(it.record.folder) for it in replications if it.record.folder is not None]
     summary["total_wall_s"] = round(time.perf_counter() - started_s, 3)
@@ -64,6 +68,21 @@ def run_scenario(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return Result(summary, replications, folder)
+
+
+def _looked_at(record: RunRecord, scenario: Scenario) -> Replication:
+    """A finished run with its figures, its digest, and whether it equals its replay."""
+    replayed = None
+    if record.manifest["rows"]["observations"]:
+        live = record.manifest["world"] == "live"
+        scenario = scenario.for_live() if live else scenario
+        replayed = replay(record, ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
+    return Replication(record, compute_figures(record), record_digest(record), replayed)
+
+
+def _reason(error: OSError) -> str:
+    """The system's reason, without the library that met it."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _new_folder(out: Path, name: str) -> Path:
@@ -88,7 +107,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The object that `run --json` prints."""
     expectations = [expectation(name, limit, replications) for name, limit in scenario.expect.items()]
-    invariants, first_violations = _invariants(scenario, replications)
+    invariants, first_violations = _invariants(replications)
     overall = verdict(scenario, expectations, replications)
     if any(invariants.values()):
         overall = "fail"
@@ -127,8 +146,8 @@ def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, 
                     f"{folder}: {key} is {record.manifest[key]}, that of {folders[0]} is {first[key]}; "
                     "give runs of one scenario in one world"
                 )
-    replications = [Replication(it, compute_figures(it), record_digest(it)) for it in records]
     scenario = Scenario.model_validate(first["scenario"])
+    replications = [_looked_at(it, scenario) for it in records]
     summary = summarise(first["world"], scenario, replications)
     summary["run_dirs"] = [str(folder) for folder in folders]
     return records, summary
@@ -154,7 +173,7 @@ def _open(folder: Path) -> RunRecord:
         raise OperatorError(f"{error}{hint}") from error
 
 
-def _invariants(scenario: Scenario, replications: list[Replication]) -> tuple[dict[str, int], dict[str, str]]:
+def _invariants(replications: list[Replication]) -> tuple[dict[str, int], dict[str, str]]:
     """Violations of each invariant over all replications, and the first of each in words."""
     violations: dict[str, int] = {}
     first: dict[str, str] = {}
@@ -163,12 +182,10 @@ def _invariants(scenario: Scenario, replications: list[Replication]) -> tuple[di
             violations[name] = violations.get(name, 0) + count
         for name, text in it.record.manifest.get("first_violations", {}).items():
             first.setdefault(name, f"seed {it.record.manifest['seed']}, {text}")
-        if scenario.record.journal:
-            spec, parameters = scenario.cluster.spec(), scenario.policy.parameters()
-            outcome = replay(it.record, ClusterPolicy(spec, parameters))
-            violations[REPLAY_INVARIANT] = violations.get(REPLAY_INVARIANT, 0) + outcome.differing
-            if outcome.differences:
-                first.setdefault(REPLAY_INVARIANT, f"seed {it.record.manifest['seed']}, {outcome.differences[0]}")
+        if it.replayed is not None:
+            violations[REPLAY_INVARIANT] = violations.get(REPLAY_INVARIANT, 0) + it.replayed.differing
+            for difference in it.replayed.differences[:1]:
+                first.setdefault(REPLAY_INVARIANT, f"seed {it.record.manifest['seed']}, {difference}")
     return violations, first
 
 

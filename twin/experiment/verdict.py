@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from twin.experiment.replay import Replay
 from twin.record.reader import RunRecord
 from twin.record.recovery import Duration, recoveries
 from twin.scenario.schema import Limit, Scenario
@@ -21,6 +22,7 @@ class Replication:
     record: RunRecord
     figures: dict[str, Any]
     digest: str
+    replayed: Replay | None = None  # None: the run has no journal
 
     @property
     def aborted(self) -> str:

@@ -162,6 +162,8 @@ class Healer:
             return
         if len(self.actions) >= self.parameters.concurrent_max:
             return
+        if work.incident.diagnosis == "unreachable" and self._blind():
+            return
         if work.incident.diagnosis in STILL_SERVING and not self._drained(now, node, work, commands):
             return
         self.view.happened(node, "confirmed", now)  # whatever it does now, it gets nothing while it is restarted
@@ -175,6 +177,11 @@ class Healer:
         work.happened("acted")
         self.detection.under_repair.add(node.name)
         self.last_action[node.name] = (now, work.earlier_actions + work.incident.actions)
+
+    def _blind(self) -> bool:
+        """Most of a fleet is out of reach at once: then it is we who see nothing, and no restart mends that."""
+        unreachable = sum(work.incident.diagnosis == "unreachable" for work in self.open.values())
+        return len(self.view.nodes) > 2 and unreachable > len(self.view.nodes) / 2
 
     def _drained(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> bool:
         """Set a node that still serves aside first, where its models keep enough replicas without it."""

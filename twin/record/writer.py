@@ -6,6 +6,7 @@ that adding a row costs one bound `list.append` and memory stays flat however lo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -218,7 +219,8 @@ class Recorder:
     def abandon(self) -> None:
         """Leave the files under their temporary names: the run was broken off, and nobody takes it for a whole one."""
         for writer in self.writers:
-            writer.abandon()
+            with contextlib.suppress(OSError):  # a full disk may be why the run is broken off
+                writer.abandon()
 
 
 def _partial(path: Path) -> Path:
