@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,17 @@ class ScriptedWorld:
 
     name: WorldName = "twin"
 
-    def __init__(self, interrupted_at: int = 10**9, **manifest: Any) -> None:
+    def __init__(self, interrupted_at: int = 10**9, full_at: int = 10**9, **manifest: Any) -> None:
         self.interrupted_at = interrupted_at
+        self.full_at = full_at
         self.manifest = manifest
         self.seeds: list[int] = []
 
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
         if seed >= self.interrupted_at:
             raise KeyboardInterrupt
+        if seed >= self.full_at:
+            raise OSError(errno.ENOSPC, "Error writing bytes to file")
         self.seeds.append(seed)
         run = Run(folder).every(1.0, 1.0, 5.0)
         for number in range(seed % 10 if self.manifest.get("lossy") else 0):
@@ -189,3 +193,11 @@ def test_the_policy_leaves_a_node_alone_that_is_cut_off_or_far_away() -> None:
     for name in ("partition", "slow-network"):
         few = changed(load(folder / f"{name}.yaml"), ["replications=3", "record.journal=false"])
         assert "restart" not in run_scenario(TwinWorld(), few, None, silent).summary["figures"]["actions"], name
+
+
+def test_a_full_disk_is_said_in_one_line_and_what_is_finished_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError) as raised:
+        run_scenario(ScriptedWorld(full_at=42), small(), tmp_path, silent)
+    line = str(raised.value)
+    assert "No space left on device; make room, or name another --out; the 2 runs that are finished lie in" in line
+    assert len(list(tmp_path.glob("*/seed-*/manifest.json"))) == 2
