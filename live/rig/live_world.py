@@ -136,7 +136,7 @@ class Drill:
                     problems += await injection.put_back()
                 ended_s = driver.now()
                 served = cluster.served_generations()
-            facts = self._write(driver, injection, load)
+            facts = self._write(driver, injection, load, ended_s)
             facts["components"] = cluster.components
             facts["hardware_not_controlled"] = next(iter(cluster.nodes.values())).refused_hardware
             facts["cores"] = {"nodes": cluster.node_cores, "gateway": cluster.own_cores}
@@ -251,13 +251,13 @@ class Drill:
                 )
             at_s = now
 
-    def _write(self, driver: PolicyDriver, injection: LiveInjection, load: Load) -> dict[str, Any]:
+    def _write(self, driver: PolicyDriver, injection: LiveInjection, load: Load, ended_s: float) -> dict[str, Any]:
         """The tables that are known at the end, and what was found on the way."""
         twice = unknown = 0
         for view in load.views.values():
             twice += view.terminal_records > 1
             if math.isnan(view.end_s):
-                continue  # the run was broken off while it was under way
+                view.outcome, view.error, view.end_s = "failed", "the run was broken off", ended_s
             log = self.logs.get(view.header_id)
             unknown += log is None
             self.recorder.requests.add(_request_row(self.scenario, view, log))

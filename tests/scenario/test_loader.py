@@ -7,8 +7,9 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from tests.scenario.documents import document
+from tests.scenario.documents import document, scenario
 from twin.errors import OperatorError
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.loader import ScenarioError, changed, json_schema, load
@@ -250,3 +251,18 @@ def test_the_published_json_schema_refuses_what_the_loader_refuses() -> None:
 def test_every_fault_kind_is_in_a_shipped_scenario() -> None:
     shipped = {fault.about.kind for path in SHIPPED for fault in load(path).faults}
     assert shipped >= set(FAULT_KINDS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"live": {"slots_per_model": 64}}, "live: model llama3.1:8b needs"),
+        ({"expect": {"requests_lost": {"min": 5, "max": 1}}}, "min 5 is above max 1: nothing can keep to both"),
+        ({"record": {"telemetry_period_s": 1e-9}}, "greater than or equal to 0.05"),
+        ({"workload__deadline_s": 1e308}, "less than or equal to 1000000"),
+    ],
+)
+def test_what_could_never_hold_or_never_end_is_refused(changes: dict[str, object], line: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        scenario(**changes)
+    assert line in str(error.value)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from tests.scenario.documents import scenario
@@ -92,5 +93,17 @@ def test_an_aborted_run_leaves_nothing_behind() -> None:
     assert world.aborted.startswith("at ")
     assert world.aborted.endswith("over 10 s, below 0.9")
     assert {check.name: check.first for check in world.checkers if check.violations} == {}
+    outcomes = record.table("requests", ["outcome"])["outcome"].to_pylist()
+    assert "cancelled" not in outcomes  # no client went away: what was under way is lost
+    assert outcomes.count("failed") > 10
     assert world.policy.waiting == 0
     assert max(row["arrival_s"] for row in record.table("requests").to_pylist()) < 30
+
+
+@pytest.mark.parametrize("keep_alive_s", [1.0, 1.5])
+def test_a_model_that_was_let_go_is_no_hung_runner(keep_alive_s: float) -> None:
+    # The token of a generation probe then takes a load: nobody may be restarted for that.
+    it = scenario(cluster__keep_alive_s=keep_alive_s, workload__arrivals={"kind": "poisson", "rate_rps": 0.3})
+    for seed in (1, 2, 3):
+        _, record = simulate(it, seed)
+        assert record.table("actions").filter(pc.equal(record.table("actions")["kind"], "restart")).num_rows == 0

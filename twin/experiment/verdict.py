@@ -70,6 +70,8 @@ def judge_one(name: str, limit: Limit, replication: Replication) -> Verdict:
                 verdict = "unknown"  # nothing failed, so there was nothing to mitigate: that breaks no limit
         return verdict
     value = look_up(replication.figures, name)
+    if name.startswith("requests_") and not replication.figures["requests_offered"]:
+        value = None  # nothing of nothing shows nothing
     if value is None:
         return "unknown"
     return "pass" if _keeps(limit, value) else "fail"

@@ -49,6 +49,9 @@ Diagnosis: TypeAlias = Literal[
 STILL_SERVING: frozenset[Diagnosis] = frozenset({"load_path_stuck", "slow"})
 """Failures of nodes that still serve: they are drained before a repair, and stay in use where no repair is possible."""
 
+RESIDENCY_ANSWER_S = 0.05
+"""Time in which a server says what it has loaded, if it says it at all soon (1 ms on real nodes)."""
+
 FAST_PROBE_S = 0.25
 """Between two probes of a node that is suspect or down."""
 
@@ -193,6 +196,10 @@ class Detection:
         if self.view.happened(node, "failed", now):
             watch.liveness_due_s = watch.generation_due_s = now
             self.wake_s = now
+            if silent and self.probes.residency:
+                # Perhaps the model was let go and has to be loaded: ask that first, it decides how long a token may take.
+                watch.residency_due_s = now
+                watch.generation_due_s = now + RESIDENCY_ANSWER_S
 
     def _confirm(self, now: float, node: NodeView, diagnosis: Diagnosis, evidence: str) -> None:
         if diagnosis not in STILL_SERVING:
@@ -365,13 +372,18 @@ class Detection:
         if now >= watch.liveness_due_s:
             period_s = FAST_PROBE_S if node.health == "suspect" else self.probes.period_s
             self._ask(now, watch, "liveness", "", self.probes.timeout_s, period_s, probes)
+        if node.health == "suspect" and now < watch.generation_due_s:
+            if self.probes.residency and now >= watch.residency_due_s:
+                watch.residency_due_s = now + self.probes.residency_period_s
+                self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
+            self.wake_s = min(self.wake_s, watch.generation_due_s)
         if self.verify and now >= watch.generation_due_s and node.health != "drained":
             if node.health == "down" and watch.liveness_error:
                 return  # it does not even answer; no generation before it does
             model = self.model_to_verify(node)
             replica = node.replicas[model]
             timeout_s = self.probes.generation_timeout_s
-            if not (watch.slow_error and node.health == "suspect"):
+            if not (watch.slow_error and node.health == "suspect" and replica.resident):
                 timeout_s = self.healer.verify_timeout_s  # the model may have to be loaded first
             elif self.view.indexed(replica).in_flight >= replica.model.slots:
                 timeout_s *= 2.0  # it has to wait for a slot first: busy is not dead

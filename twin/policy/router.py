@@ -109,7 +109,8 @@ class Router:
         member.in_flight -= 1
         member.node.in_flight -= 1
         if ended.outcome == "succeeded":
-            self._note_start(own.node, ended)
+            if own.resident:  # else a load is in it, which not every dialect tells
+                self._note_start(own.node, ended)
             own.loading = False
             own.resident = True
             if self.failed:

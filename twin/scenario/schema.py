@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from twin.policy.parameters import PRESETS, ParameterError, Parameters, find, preset
 from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec
@@ -193,7 +193,7 @@ class AbortSuccessRatio(_Closed):
 
 
 class AbortWhen(_Closed):
-    """When a run is broken off, everything is put back, and the verdict is unknown."""
+    """When a run is broken off and everything put back. What was under way is lost; what is not known then is unknown."""
 
     success_ratio: AbortSuccessRatio
 
@@ -208,6 +208,8 @@ class Limit(_Closed):
     def _some_limit(self) -> Limit:
         if self.max is None and self.min is None:
             raise ValueError("give max or min")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing can keep to both")
         return self
 
 
@@ -224,7 +226,7 @@ class RecordChoice(_Closed):
     """How much is recorded."""
 
     journal: Annotated[bool, Field(description="Every call of the policy, so that the run can be replayed.")] = True
-    telemetry_period_s: Annotated[float, Field(gt=0, description="Sampling period of the nodes.")] = 5.0
+    telemetry_period_s: Annotated[float, Field(ge=0.05, description="Sampling period of the nodes.")] = 5.0
 
 
 class Scenario(_Closed):
@@ -277,6 +279,14 @@ class Scenario(_Closed):
                 raise ValueError(f"workload.models names {model}, which the cluster does not serve")
         return self
 
+    @model_validator(mode="after")
+    def _live_is_possible(self) -> Scenario:
+        try:
+            self.for_live()
+        except ValidationError as error:
+            raise ValueError(f"live: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        return self
+
     @property
     def end_of_load_s(self) -> float:
         """When the last request may arrive."""
@@ -286,7 +296,7 @@ class Scenario(_Closed):
         """The scenario as the live world runs it: with what `live` says put in its place."""
         cluster, workload = self.cluster, self.workload
         if self.live.slots_per_model is not None:
-            cluster = cluster.model_copy(update={"slots_per_model": self.live.slots_per_model})
+            cluster = Cluster.model_validate(cluster.model_dump() | {"slots_per_model": self.live.slots_per_model})
         changes: dict[str, Any] = {}
         if self.live.rate_rps is not None:
             changes["arrivals"] = workload.arrivals.model_copy(update={"rate_rps": self.live.rate_rps})

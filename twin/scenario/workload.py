@@ -127,6 +127,8 @@ class Workload(_Closed):
         dict[str, Annotated[float, Field(gt=0)]] | None,
         Field(description="Share of each model; absent: equal shares of the models that have replicas."),
     ] = None
-    deadline_s: Annotated[float, Field(gt=0, description="A request not ended by then has failed.")] = 60.0
-    warmup_s: Annotated[float, Field(ge=0, description="Load before the measured time.")] = 30.0
-    duration_s: Annotated[float, Field(gt=0, description="The measured time, after the warm-up.")]
+    deadline_s: Annotated[float, Field(gt=0, le=1_000_000, description="A request not ended by then has failed.")] = (
+        60.0
+    )
+    warmup_s: Annotated[float, Field(ge=0, le=31_536_000, description="Load before the measured time.")] = 30.0
+    duration_s: Annotated[float, Field(gt=0, le=31_536_000, description="The measured time, after the warm-up.")]

@@ -495,7 +495,7 @@ class Simulation:
             for flight in list(self.flights.values()):
                 if flight.job is None:
                     self.policy.observe(now, RequestWithdrawn(flight.spec.request_id))
-                self._end_request(now, flight, "cancelled", "aborted", None)
+                self._end_request(now, flight, "failed", "the run was broken off", None)
             self._end_if_done()
 
 
