@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -317,6 +318,8 @@ def _bad_input(line: str) -> NoReturn:
 def main() -> None:
     """Run the command line; what the operator must mend is one line and exit status 2."""
     command: Callable[[], Any] = app
+    # A polite end (`timeout`, a service manager, CI) puts everything back as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     try:
         command()
     except OperatorError as error:

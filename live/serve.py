@@ -120,6 +120,7 @@ def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterS
         tuple(NodeSpec(name, node.vram_gib or NEVER_S) for name, node in config.nodes.items()),
         tuple(models),
         {report.node: tuple(sorted(report.loaded)) for report in reports},
+        {report.node: tuple(sorted(report.stored)) for report in reports if not report.problem},
     )
 
 

@@ -55,6 +55,7 @@ class LiveWorld:
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
         """Run it once. Raises `RigError`; whatever happens, everything is put back."""
         scenario = scenario.for_live()
+        whole = manifest(scenario, seed, self.name)
         check_possible(scenario, self.nodes)
         recorder = Recorder(folder)
         started_s = time.perf_counter()
@@ -71,7 +72,7 @@ class LiveWorld:
         finally:
             if usable_cores():
                 pin_itself(usable_cores())
-        whole = manifest(scenario, seed, self.name) | facts
+        whole |= facts
         whole["wall_s"] = time.perf_counter() - started_s
         return recorder.close(whole)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.policy.bench import Bench
-from twin.policy.vocabulary import ProbeResult
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.parameters import preset
+from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec, ProbeResult, RequestSpec
 
 
 def bench(cluster: str) -> Bench:
@@ -99,3 +101,13 @@ def test_a_node_that_was_slow_once_gets_another_chance_when_it_has_been_idle() -
     slow = nodes.index("node-0", 20)
     assert nodes[slow + 1 : slow + 9] == ["node-1"] * 8, "it is set back"
     assert "node-0" in nodes[slow + 9 :], "and not for ever"
+
+
+def test_a_model_is_loaded_only_where_it_is_on_the_disk() -> None:
+    nodes = tuple(NodeSpec(f"node-{index}") for index in range(3))
+    stored = {"node-0": ("a",), "node-1": ("b",)}
+    models = (ModelSpec("a", 1.0, 1, 1), ModelSpec("b", 1.0, 0, 1))
+    policy = ClusterPolicy(ClusterSpec(nodes[:2], models, {"node-0": ("a",)}, stored), preset("default"))
+    assert policy.route(0.0, RequestSpec(1, "b", 10, True, 0.0, 60.0), 0).node == "node-1"
+    unknown = ClusterPolicy(ClusterSpec(nodes[::2], models, {"node-0": ("a",)}, stored), preset("default"))
+    assert unknown.route(0.0, RequestSpec(1, "b", 10, True, 0.0, 60.0), 0).node == "node-2"  # it may have it

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from twin.errors import OperatorError
 from twin.experiment.replay import Replay, replay
 from twin.experiment.verdict import Replication, expectation, interval, verdict
@@ -139,6 +141,7 @@ def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, 
     """Finished runs of one scenario in one world, and their summary. Raises `OperatorError`."""
     records = [_open(folder) for folder in folders]
     first = records[0].manifest
+    scenario = _scenario_of(folders[0], records[0])
     for folder, record in zip(folders, records, strict=True):
         for key in ("digest", "world"):
             if record.manifest[key] != first[key]:
@@ -146,7 +149,6 @@ def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, 
                     f"{folder}: {key} is {record.manifest[key]}, that of {folders[0]} is {first[key]}; "
                     "give runs of one scenario in one world"
                 )
-    scenario = Scenario.model_validate(first["scenario"])
     replications = [_looked_at(it, scenario) for it in records]
     summary = summarise(first["world"], scenario, replications)
     summary["run_dirs"] = [str(folder) for folder in folders]
@@ -156,11 +158,24 @@ def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, 
 def replay_run(folder: Path) -> Replay:
     """Replay a recorded run through the policy that its scenario names. Raises `OperatorError`."""
     record = _open(folder)
-    scenario = Scenario.model_validate(record.manifest["scenario"])
+    scenario = _scenario_of(folder, record)
     try:
         return replay(record, ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
     except RunUnreadable as error:
         raise OperatorError(str(error)) from error
+
+
+def _scenario_of(folder: Path, record: RunRecord) -> Scenario:
+    """The scenario that a run was made from. Raises `OperatorError` where this version does not know it any more."""
+    try:
+        for key in ("digest", "world", "seed"):
+            record.manifest[key]
+        return Scenario.model_validate(record.manifest["scenario"])
+    except KeyError as error:
+        raise OperatorError(f"{folder}: its manifest has no {error.args[0]}; run the scenario again") from error
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise OperatorError(f"{folder}: its scenario is of another version ({reason}); run it again") from error
 
 
 def _open(folder: Path) -> RunRecord:

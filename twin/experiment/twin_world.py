@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from twin.experiment.world import Progress, WorldName, manifest
@@ -14,6 +18,28 @@ from twin.record.reader import RunRecord
 from twin.record.writer import Recorder
 from twin.scenario.schema import Scenario
 from twin.sim.simulation import Simulation
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the run even where it meets a destructor, in which Python swallows every exception."""
+    asked = False
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 class TwinWorld:
@@ -35,7 +61,8 @@ class TwinWorld:
         thresholds = gc.get_threshold()
         gc.set_threshold(100_000, 50, 100)
         try:
-            simulation.run()
+            with _interruptible():
+                simulation.run()
         except BaseException:
             recorder.abandon()
             raise

@@ -15,7 +15,7 @@ from twin.policy.slowness import Slowness
 from twin.policy.views import ClusterView, NodeView, Replica
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, Probe, ProbeKind, ProbeResult
 
-NO_ANSWER: frozenset[str] = frozenset({"unreachable", "first_token_timeout", "stall_timeout", "reset"})
+NO_ANSWER: frozenset[str] = frozenset({"unreachable", "first_token_timeout", "stall_timeout"})
 SPEAKS_OF_THE_NODE: frozenset[str] = frozenset(
     {
         "refused",

@@ -181,7 +181,7 @@ class Healer:
     def _blind(self) -> bool:
         """Most of a fleet is out of reach at once: then it is we who see nothing, and no restart mends that."""
         unreachable = sum(work.incident.diagnosis == "unreachable" for work in self.open.values())
-        return len(self.view.nodes) > 2 and unreachable > len(self.view.nodes) / 2
+        return unreachable > len(self.view.nodes) / 2
 
     def _drained(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> bool:
         """Set a node that still serves aside first, where its models keep enough replicas without it."""

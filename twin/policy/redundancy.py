@@ -60,7 +60,7 @@ class Redundancy:
         best: NodeView | None = None
         for node in self.view.nodes.values():
             replica = node.replicas[model]
-            if replica.resident or replica.loading or node.health not in ROUTABLE:
+            if replica.resident or replica.loading or not replica.stored or node.health not in ROUTABLE:
                 continue
             if node.name in self.healer.open and node.health != "proving":
                 continue

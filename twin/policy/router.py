@@ -189,7 +189,7 @@ class Router:
                 continue
             if replica.loading:
                 return None
-            fits = replica.node.free_gib() >= replica.model.memory_gib
+            fits = replica.stored and replica.node.free_gib() >= replica.model.memory_gib
             if not fits or replica.in_flight >= replica.capacity or replica.node.bit & avoid:
                 continue
             if best is None or replica.node.in_flight < best.node.in_flight:

@@ -75,6 +75,7 @@ class Replica:
         "node",
         "pool",
         "resident",
+        "stored",
     )
 
     def __init__(self, node: NodeView, model: ModelSpec, pool: Pool, capacity: int, parameters: Parameters) -> None:
@@ -86,6 +87,7 @@ class Replica:
         self.level = -1  # its place in the pool's index; -1: no candidate
         self.gets_traffic = False  # as the pool has it: loaded where that matters, on a node that gets traffic
         self.resident = False
+        self.stored = True  # the node has it on its disk, and so can load it
         self.loading = False
         self.failures_in_row = 0
         self.breaker_open_until_s = -NEVER_S
@@ -219,6 +221,7 @@ class ClusterView:
                 capacity = model.slots if parameters.admission.enabled else 1 << 30
                 replica = Replica(node, model, pool, capacity, parameters)
                 replica.resident = name in cluster.placement.get(node.name, ())
+                replica.stored = replica.resident or name in cluster.stored.get(node.name, (name,))
                 node.replicas[name] = replica
                 if pool.members[node.index] is None:
                     pool.members[node.index] = replica

@@ -87,6 +87,8 @@ class ClusterSpec:
     nodes: tuple[NodeSpec, ...]
     models: tuple[ModelSpec, ...]
     placement: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    stored: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The models on a node's disk; a node that is not named has them all."""
 
 
 @dataclass(slots=True)
