@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import aiohttp
 
 import live
 from live.emulator.config import EmulatedModel, EmulatorConfig
+from live.rig.access_log import AccessLog
 from live.rig.errors import RigError
 from live.rig.ledger import Ledger
 from live.rig.processes import ManagedProcess, free_port, plain_environment
@@ -22,7 +22,6 @@ START_LIMIT_S = 30.0
 STOP_GRACE_S = 3.0
 ANSWER_LIMIT_S = 5.0
 NO_MEMORY_LIMIT = "not emulated: memory limits (an emulated node does not use the memory that it stands for)"
-_GENERATION = re.compile(rb"^\[GIN\].*\| 200 \|.*POST ", re.MULTILINE)
 
 
 class EmulatedNode:
@@ -50,8 +49,6 @@ class EmulatedNode:
         self._name = name
         self._folder = folder
         self._port = free_port()
-        self._served = 0
-        self._log_read_bytes = 0
         self._slowdown = 1.0
         self._frozen = False
         self._paused_by_freeze = False
@@ -65,6 +62,7 @@ class EmulatedNode:
             max_queue=max_queue,
             preloaded=list(preloaded),
         )
+        self._access_log = AccessLog(folder / "emulator.log")
         self._process = ManagedProcess(
             name,
             [sys.executable, "-m", "live.emulator", self._config_file],
@@ -135,14 +133,7 @@ class EmulatedNode:
 
         As with Ollama, a stream that broke in the middle and a mere load or unload count too.
         """
-        if self.log.exists():
-            with self.log.open("rb") as log:
-                log.seek(self._log_read_bytes)
-                whole_lines = log.read().rpartition(b"\n")
-            text = whole_lines[0] + whole_lines[1]
-            self._log_read_bytes += len(text)
-            self._served += len(_GENERATION.findall(text))
-        return self._served
+        return self._access_log.generations()
 
     async def kill_server(self) -> None:
         """SIGKILL to the emulator: server and runners are gone at once."""

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from live.rig.access_log import AccessLog
 from live.rig.errors import RigError
 from live.rig.ledger import DEATH_LIMIT_S, Ledger
 from live.rig.machine import Cgroup, cgroup_support
@@ -18,12 +18,6 @@ from live.rig.processes import ManagedProcess, free_port, plain_environment
 
 START_LIMIT_S = 30.0
 STOP_GRACE_S = 3.0
-# A line of Ollama's access log for a finished generation, native or OpenAI-compatible or Anthropic.
-_GENERATION = re.compile(
-    rb"^\[GIN\].*\| 200 \|.*POST +"
-    rb'"/(?:api/generate|api/chat|v1/chat/completions|v1/completions|v1/responses|v1/messages)"',
-    re.MULTILINE,
-)
 
 
 class OllamaNode:
@@ -51,8 +45,6 @@ class OllamaNode:
         self._ledger = ledger
         self._port = free_port()
         self._cgroup = Cgroup.plan(f"{ledger.token}-{name}")
-        self._served = 0
-        self._log_read_bytes = 0
         environment = {
             **plain_environment(),
             "HOME": str(folder),
@@ -72,6 +64,7 @@ class OllamaNode:
             "HIP_VISIBLE_DEVICES": "-1",
             "ROCR_VISIBLE_DEVICES": "-1",
         }
+        self._access_log = AccessLog(folder / "ollama.log")
         self._process = ManagedProcess(
             name,
             [ollama, "serve"],
@@ -146,14 +139,7 @@ class OllamaNode:
 
         Ollama writes 200 for a stream that broke in the middle too, and for a mere load or unload.
         """
-        if self.log.exists():
-            with self.log.open("rb") as log:
-                log.seek(self._log_read_bytes)
-                whole_lines = log.read().rpartition(b"\n")
-            text = whole_lines[0] + whole_lines[1]
-            self._log_read_bytes += len(text)
-            self._served += len(_GENERATION.findall(text))
-        return self._served
+        return self._access_log.generations()
 
     async def kill_server(self) -> None:
         """SIGKILL to the server and then to its runners, which Ollama would leave behind as orphans."""

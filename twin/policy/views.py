@@ -247,10 +247,6 @@ class ClusterView:
         self.replace(node, now)
         return True
 
-    def routable_nodes(self) -> int:
-        """How many nodes get traffic."""
-        return sum(node.health in ROUTABLE for node in self.nodes.values())
-
     def serving_replicas(self, model: str) -> Iterator[Replica]:
         """The loaded replicas of a model on nodes that get traffic."""
         for node in self.nodes.values():
