@@ -123,7 +123,8 @@ class Injection:
 
     def _fell_silent(self, node: str) -> None:
         self._silent_since_s.setdefault(node, self.simulation.engine.now)
-        self.simulation.fell_silent(node)
+        for gateway in self.simulation.gateways:
+            gateway.fell_silent(node)
 
     def _spoke(self, node: str) -> None:
         path_is_whole = not self.simulation.network.paths[node].cut
