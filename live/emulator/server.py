@@ -225,7 +225,7 @@ class EmulatorServer:
     async def _operation(self, request: web.Request) -> web.Response:
         try:
             fields = parse_object(await request.read(), "operation")
-            perform(self.node, fields.get("operation"), fields.get("argument"))
+            perform(self.node, fields.get("operation"), fields.get("argument"), fields.get("condition"))
         except (NotPossible, Refused) as refused:
             return _json({"error": str(refused)}, refused.status)
         return _json({})

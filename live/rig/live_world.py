@@ -265,6 +265,8 @@ class Drill:
         for active in injection.faults:
             if active.begun:
                 self.recorder.faults.add(active.row())
+            if active.signs_outcome:
+                self.recorder.signs.add(active.signs_row())
         for incident in driver.policy.incidents:
             self.recorder.incidents.add(incident_row(incident))
         return {

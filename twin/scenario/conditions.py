@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Combination: TypeAlias = Literal["sum", "product", "maximum", "minimum"]
+Part: TypeAlias = Literal["node", "gateway", "clients"]
+"""What a condition, and so a fault, belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Condition:
     combine: Combination
     what: str  # with the unit
     read_by: str  # the module whose mechanism it drives
+    part: Part = "node"
 
 
 CONDITIONS: dict[str, Condition] = {

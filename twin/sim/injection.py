@@ -82,6 +82,9 @@ class Injection:
 
     def _withdraw(self, active: ActiveFault) -> None:
         """What the fault set is as it was."""
+        if active.fault.about.part != "node":
+            self.simulation.conditions.withdraw(active)
+            return
         node = self.simulation.nodes[active.node]
         if node.conditions.withdraw(active):
             node.conditions_changed()
@@ -116,6 +119,11 @@ class Injection:
     def _perform(self, active: ActiveFault, step: Step) -> None:
         name = active.node
         simulation = self.simulation
+        if active.fault.about.part != "node":
+            assert step.operation == "set_condition", "nothing else can be done to what is no node"
+            active.note(step)
+            simulation.conditions.set(active, step.condition, step.argument)
+            return
         node = simulation.nodes[name]
         network = simulation.network
         operation = step.operation

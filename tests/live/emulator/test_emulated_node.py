@@ -105,6 +105,31 @@ async def test_a_frozen_node_answers_nothing_and_goes_on_where_it_was(node: Emul
     await node.freeze()  # and the stop at the end of the test must get through it
 
 
+async def test_a_condition_holds_over_a_restart_until_it_is_withdrawn(node: EmulatedNode) -> None:
+    await node.set_condition("load_failure_share", 1.0)
+    assert (await generate(node))[0] == 200, "what is loaded goes on"
+    assert (await generate(node, model="two"))[0] == 500
+    await node.kill_server()
+    await node.set_condition("load_failure_share", 0.5)  # of a node that is down: from its start
+    await node.start()
+    assert (await ask(node, "/emulator/status"))[1]["conditions"] == {"load_failure_share": 0.5}
+    await node.set_condition("load_failure_share", 0.0)
+    assert (await ask(node, "/emulator/status"))[1]["conditions"] == {}
+    assert (await generate(node, model="two"))[0] == 200
+
+
+async def test_an_unknown_condition_or_a_value_that_is_no_number_is_refused_in_one_line(node: EmulatedNode) -> None:
+    with pytest.raises(RigError, match="condition 'gravity' is unknown; a node has: .*load_failure_share"):
+        await node._operate("set_condition", 1.0, "gravity")
+    status, answer = await ask(
+        node, "/emulator/operation", operation="set_condition", condition="load_failure_share", argument="much"
+    )
+    assert (status, answer["error"]) == (
+        400,
+        "condition load_failure_share takes a number (share of loads that die half way through); got 'much'",
+    )
+
+
 async def test_what_is_not_emulated_is_said(node: EmulatedNode) -> None:
     same: RigNode = node
     assert same.runner_pids() == ()

@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from twin.scenario.conditions import Part
+
 Operation: TypeAlias = Literal[
     "kill_server",  # the Ollama server and its runners die at once
     "start_server",  # the server starts, with nothing loaded
@@ -45,7 +47,9 @@ class About:
     source: str
     ended_by_restart: bool  # a new server process ends it
     instant: bool = False  # it happens, and is over; what it broke is left
-    live: str = ""  # how it is done to a real node; empty: in the twin only
+    live: str = ""  # how it is done to a real node; empty: only nodes that are simulated or emulated can have it
+    ended_by_reload: bool = False  # it is over once the models that were loaded have been let go
+    part: Part = "node"  # what it is done to; `target` names nodes, and has no meaning for the others
 
 
 Target: TypeAlias = str | dict[str, str]
@@ -77,6 +81,8 @@ class Fault(BaseModel):
             raise ValueError(f"{self.about.kind} has no signs beforehand; leave lead_s away")
         if self.comes_to_nothing and not self.lead_s:
             raise ValueError("comes_to_nothing needs a lead_s: there is nothing else to see of it")
+        if self.about.part != "node" and self.target != "random":
+            raise ValueError(f"{self.about.kind} is a fault of the {self.about.part}; leave target away")
         return self
 
     @classmethod
