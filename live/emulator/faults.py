@@ -9,7 +9,15 @@ from twin.scenario.conditions import CONDITIONS
 from twin.scenario.faults.base import Operation
 from twin.sim.node import OllamaNode
 
-OPERATIONS = ("kill_runner", "pause_runner", "resume_runner", "stick_loader", "slow_gpu", "set_condition")
+OPERATIONS = (
+    "kill_runner",
+    "pause_runner",
+    "resume_runner",
+    "stick_loader",
+    "garble_runner",
+    "slow_gpu",
+    "set_condition",
+)
 """What can be done through the control endpoint. `kill_server` is a SIGKILL of the process, and needs nothing here."""
 
 
@@ -40,6 +48,10 @@ def perform(node: OllamaNode, operation: object, argument: object, condition: ob
         node.resume_runner()
     elif operation == "stick_loader":
         node.stick_loader()
+    elif operation == "garble_runner":
+        if isinstance(argument, bool) or not isinstance(argument, int | float) or not 0.0 < argument <= 1.0:
+            raise NotPossible(f"garble_runner takes a share of the answers, above 0 up to 1; got {argument!r}")
+        node.garble_runner(float(argument))
     elif operation == "set_condition":
         _set_condition(node, condition, argument)
     elif isinstance(argument, bool) or not isinstance(argument, int | float) or not 0.0 < argument < 1e6:
@@ -52,7 +64,7 @@ def _set_condition(node: OllamaNode, name: object, value: object) -> None:
     known = [each for each, row in CONDITIONS.items() if row.part == "node"]
     if not isinstance(name, str) or name not in known:
         raise NotPossible(f"condition {name!r} is unknown; a node has: {', '.join(known)}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise NotPossible(f"condition {name} takes a number ({CONDITIONS[name].what}); got {value!r}")
     if value == CONDITIONS[name].neutral:
         node.conditions.withdraw(name)
@@ -77,6 +89,7 @@ def status(node: OllamaNode) -> dict[str, object]:
                 "active": runner.count,
                 "queued": len(runner.queue),
                 "paused": runner.paused,
+                "garbled_share": runner.garbled_share,
             }
             for runner in node.runners.values()
         ],

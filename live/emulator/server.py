@@ -25,13 +25,17 @@ from live.emulator.faults import NotPossible, perform, status
 from live.emulator.generation import Generation, Timings
 from live.emulator.keep_alive import KeepAlive
 from live.emulator.text import TokenText
+from twin.sim.answers import GIBBERISH
 from twin.sim.engine import Clock
 from twin.sim.node import ModelOnNode, OllamaNode
 
 VERSION = "0.24.0"
 """The Ollama that is emulated."""
+VERSION_THAT_COUNTS_CACHED_TOKENS = "0.30.2"
 DEFAULT_OUTPUT_TOKENS = 128
 """Where the client sets no limit: a model of one's own would stop by itself somewhere."""
+GARBLED_TOKEN = "G"
+"""What a runner with corrupted memory says, again and again (ollama/ollama issues 5641, 12142)."""
 BODY_LIMIT_BYTES = 64 << 20
 _GIB = 1 << 30
 _FOR_EVER = timedelta(days=106_751)  # as Ollama says it: the longest of Go's durations
@@ -104,7 +108,6 @@ class EmulatorServer:
             self._keep_alive.used(model.name, 0.0)
             return _whole(dialect.whole(call, "", "unload", 0, _NO_TIMINGS))
         context_tokens = call.context_tokens or model.context_tokens
-        call = replace(call, prompt_tokens=min(call.prompt_tokens, context_tokens))  # cut, without a word
         output_tokens = (call.output_tokens or DEFAULT_OUTPUT_TOKENS) if call.prompt else 0
         generation = Generation(self.node, model.name, call.prompt_tokens, output_tokens, context_tokens)
         try:
@@ -128,7 +131,8 @@ class EmulatorServer:
             tokens += len(await generation.more())
         _refuse_if_failed(generation)
         self.node.generations += 1
-        whole = "".join(map(text.token, range(generation.job.tokens)))
+        whole = "".join(_texts(generation, text, range(generation.job.tokens)))
+        call = self._counted(call, generation)
         reason = "length" if call.output_tokens else "stop"
         return _whole(dialect.whole(call, whole, reason, generation.job.tokens, generation.timings()))
 
@@ -143,12 +147,13 @@ class EmulatorServer:
                 if not new:
                     _refuse_if_failed(generation)
                 await response.prepare(request)
-            data = dialect.parts(call, stream_id, [text.token(index) for index in new])
+            data = dialect.parts(call, stream_id, _texts(generation, text, new))
             if generation.ended and generation.error:
                 data += dialect.broken(stream_id)
             elif generation.ended:
                 self.node.generations += 1
                 reason = "length" if call.output_tokens else "stop"
+                call = self._counted(call, generation)
                 data += dialect.last(call, stream_id, reason, generation.job.tokens, generation.timings())
             try:
                 await response.write(data)
@@ -158,13 +163,18 @@ class EmulatorServer:
             except ClientConnectionResetError:
                 return response  # the client is gone; the caller cancels the job
 
+    def _counted(self, call: Call, generation: Generation) -> Call:
+        """The call with the prompt tokens that the node says it evaluated."""
+        return replace(call, prompt_tokens=self.node.answers.prompt_eval_count(generation.job))
+
     # -- what can be read -----------------------------------------------------------------------------------------
 
     async def _root(self, _request: web.Request) -> web.Response:
         return web.Response(text="Ollama is running")
 
     async def _version(self, _request: web.Request) -> web.Response:
-        return _json({"version": VERSION})
+        counts_cached = self.node.conditions.values["prompt_count_factor"] != 1.0
+        return _json({"version": VERSION_THAT_COUNTS_CACHED_TOKENS if counts_cached else VERSION})
 
     async def _tags(self, _request: web.Request) -> web.Response:
         models = [{**self._about(model), "modified_at": _date(self._started)} for model in self.node.models.values()]
@@ -232,6 +242,12 @@ class EmulatorServer:
 
     async def _status(self, _request: web.Request) -> web.Response:
         return _json(status(self.node))
+
+
+def _texts(generation: Generation, text: TokenText, indices: range) -> list[str]:
+    if generation.job.answer == GIBBERISH:
+        return [GARBLED_TOKEN] * len(indices)
+    return [text.token(index) for index in indices]
 
 
 def _refuse_if_failed(generation: Generation) -> None:

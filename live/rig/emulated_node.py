@@ -161,6 +161,10 @@ class EmulatedNode:
         """Its loading routine stops until the server is restarted; no real node can be told to."""
         await self._operate("stick_loader")
 
+    async def garble_runner(self, share: float) -> None:
+        """That share of the loaded models' answers is gibberish, until they are loaded anew."""
+        await self._operate("garble_runner", share)
+
     async def set_condition(self, name: str, value: float) -> None:
         """This condition holds from now on, also after a restart; for a node that is down, from its start."""
         if value == CONDITIONS[name].neutral:

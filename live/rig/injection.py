@@ -21,7 +21,7 @@ from twin.sim.conditions import Conditions
 
 _log = structlog.get_logger()
 
-NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "set_condition"})
+NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "set_condition"})
 """Operations that no signal, cgroup or network can do to a real node."""
 
 
@@ -168,6 +168,8 @@ class LiveInjection:
                 self._slowed.add(name)
         elif step.operation == "stick_loader":
             await node.stick_loader()
+        elif step.operation == "garble_runner":
+            await node.garble_runner(step.argument)
         elif step.operation == "set_condition":
             conditions = self._conditions[name]
             conditions.set(active, step.condition, step.argument)

@@ -301,6 +301,8 @@ def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -
         timings.prompt_eval_duration_s if timings is not None else math.nan,
         timings.eval_duration_s if timings is not None else math.nan,
         timings.total_duration_s if timings is not None else math.nan,
+        timings.prompt_eval_count if timings is not None else 0,
+        None,
     )
 
 

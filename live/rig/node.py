@@ -50,6 +50,13 @@ class RigNode(Protocol):
         """Its loading routine stops for good, until it is restarted. Raises RigError where that cannot be done."""
         ...
 
+    async def garble_runner(self, share: float) -> None:
+        """That share of the loaded models' answers is gibberish from now on, until they are loaded anew.
+
+        Raises RigError where that cannot be done.
+        """
+        ...
+
     async def set_condition(self, name: str, value: float) -> None:
         """From now on this condition of `twin.scenario.conditions` holds, also in a new server process.
 

@@ -138,6 +138,8 @@ class AttemptEnded:
     prompt_eval_duration_s: float = 0.0
     eval_duration_s: float = 0.0
     total_duration_s: float = 0.0
+    prompt_eval_count: int = 0  # prompt tokens that the node says it evaluated
+    repeat_ratio: float = 0.0  # share of the answer's tokens that equal the one before, where somebody counted
 
 
 @dataclass(slots=True)

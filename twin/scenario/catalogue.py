@@ -12,7 +12,6 @@ from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
 from twin.scenario.workload import Arrivals, Length
 
-
 FAILURE_ROWS: tuple[str, ...] = (*(f"F{number:02}" for number in range(1, 32)), "G01", "G02")
 """The rows of the failure catalogue: 31 failures of an Ollama node, two of a gateway."""
 

@@ -30,6 +30,11 @@ class Condition:
 
 CONDITIONS: dict[str, Condition] = {
     "load_failure_share": Condition(0.0, "maximum", "share of loads that die half way through", "twin/sim/node.py"),
+    "context_limit_tokens": Condition(1e9, "minimum", "longest context that runners keep", "twin/sim/answers.py"),
+    "runaway_share": Condition(0.0, "maximum", "share of generations that never end", "twin/sim/answers.py"),
+    "prompt_count_factor": Condition(
+        1.0, "product", "prompt tokens that are reported for each one that was evaluated", "twin/sim/answers.py"
+    ),
 }
 """Name to row."""
 

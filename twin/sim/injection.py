@@ -10,6 +10,7 @@ from twin.policy.vocabulary import NEVER_S
 from twin.scenario.active_fault import ActiveFault
 from twin.scenario.draws import targets
 from twin.scenario.faults.base import Step
+from twin.sim.runner import Runner
 
 if TYPE_CHECKING:
     from twin.sim.simulation import Simulation
@@ -22,11 +23,14 @@ class Injection:
         self.simulation = simulation
         self.faults: list[ActiveFault] = []
         self._silent_since_s: dict[str, float] = {}
+        self._afflicted: dict[ActiveFault, list[Runner]] = {}  # that a reload ends: the runners that have it
         self._held_back: dict[str, list[Callable[[], None]]] = {}
 
     def schedule(self) -> None:
         """Have every fault begin at its time."""
         simulation = self.simulation
+        for name, node_model in simulation.nodes.items():
+            node_model.on_reload = partial(self._reloaded, name)
         for place, fault in enumerate(simulation.scenario.faults):
             for node in targets(simulation.scenario, place, fault, simulation.seed):
                 active = ActiveFault(place, fault, node)
@@ -53,6 +57,10 @@ class Injection:
         active.injected_s = engine.now
         if active.fault.duration_s is not None:
             engine.call_at(engine.now + active.fault.duration_s, partial(self._end, active))
+        if active.fault.about.ended_by_reload:
+            runners = list(self.simulation.nodes[active.node].runners.values())
+            if runners:  # else nothing is loaded that could be reloaded
+                self._afflicted[active] = runners
         self._step(active, active.fault.onset())
 
     def _step(self, active: ActiveFault, steps: Iterator[Step]) -> None:
@@ -101,6 +109,15 @@ class Injection:
         if self.simulation.nodes[node].slowdown != 1.0:
             self.simulation.nodes[node].slow_gpu(1.0)
         self._spoke(node)
+
+    def _reloaded(self, node: str) -> None:
+        """A runner of the node is gone: what lived in the memory of the loaded models is over with the last of them."""
+        for active in self.faults:
+            if active.node == node and active.active and active in self._afflicted:
+                self._afflicted[active] = [runner for runner in self._afflicted[active] if runner.alive]
+                if not self._afflicted[active]:
+                    active.end(self.simulation.engine.now, "action")
+                    self._withdraw(active)
 
     def teardown(self, now: float) -> None:
         """The run is over: write down what was done."""
@@ -154,6 +171,8 @@ class Injection:
             self._spoke(name)
             for deliver in self._held_back.pop(name, []):
                 deliver()
+        elif operation == "garble_runner":
+            node.garble_runner(step.argument)
         elif operation == "slow_gpu":
             node.slow_gpu(step.argument)
         elif operation == "set_condition":

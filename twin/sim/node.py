@@ -9,12 +9,13 @@ away during a load aborts it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from twin.policy.vocabulary import AttemptError
 from twin.scenario.hardware import Hardware
+from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
 from twin.sim.runner import Job, Runner
@@ -31,6 +32,10 @@ class ModelOnNode:
     size_gib: float
     memory_gib: float
     context_tokens: int
+
+
+def _nothing() -> None:
+    """Nobody wants to be told."""
 
 
 class OllamaNode:
@@ -63,6 +68,9 @@ class OllamaNode:
         self.loader_stuck = False
         self.slowdown = 1.0
         self.conditions = Conditions()
+        self.answers = Answers(self)
+        self.shaping = False  # something is wrong with answers, so that each job must be looked at
+        self.on_reload: Callable[[], None] = _nothing  # told when a runner is gone
         self._load_failures_owed = 0.0
         self._dead_busy_s = 0.0  # of runners that are gone
 
@@ -134,6 +142,8 @@ class OllamaNode:
             job.loaded_s = self.clock.now
             self._end_later(job, "")
         else:
+            if self.shaping or job.prompt_tokens > runner.context_tokens:
+                self.answers.shape(runner, job)
             runner.submit(job)
 
     def _end_later(self, job: Job, error: AttemptError) -> None:
@@ -241,6 +251,7 @@ class OllamaNode:
         self.runners.pop(runner.model, None)
         jobs = runner.kill()
         self._dead_busy_s += runner.busy_s
+        self.on_reload()
         return jobs
 
     # -- what can be read -----------------------------------------------------------------------------------------
@@ -314,6 +325,11 @@ class OllamaNode:
             self.loading = None
             self._load_version += 1
 
+    def garble_runner(self, share: float) -> None:
+        """The loaded models' memory is corrupted: that share of their answers is gibberish until they are loaded anew."""
+        self.answers.garble(share)
+        self.shaping = self.answers.wanted()
+
     def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long."""
         self.slowdown = factor
@@ -322,6 +338,7 @@ class OllamaNode:
 
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
+        self.shaping = self.answers.wanted()
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""

@@ -26,6 +26,7 @@ class Job:
 
     __slots__ = (
         "abandoned",
+        "answer",
         "context_tokens",
         "finish_clock",
         "first_token_s",
@@ -66,6 +67,7 @@ class Job:
         self.start_clock = 0.0
         self.finish_clock = 0.0
         self.tokens = 0  # made by its end
+        self.answer = "right"  # in truth; see `answers.py`
 
 
 class Runner:
@@ -85,6 +87,7 @@ class Runner:
         "context_tokens",
         "count",
         "frozen_until_s",
+        "garbled_share",
         "idle_since_s",
         "leaving",
         "memory_gib",
@@ -120,6 +123,7 @@ class Runner:
         self.alive = True
         self.leaving = False  # to be let go once nobody uses it
         self.paused = False
+        self.garbled_share = 0.0  # of its answers are gibberish
         self._paused_at_s = 0.0
         self.active: list[tuple[float, int, Job]] = []  # heap by finish_clock
         self.count = 0

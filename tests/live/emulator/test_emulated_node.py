@@ -119,7 +119,7 @@ async def test_a_condition_holds_over_a_restart_until_it_is_withdrawn(node: Emul
 
 
 async def test_an_unknown_condition_or_a_value_that_is_no_number_is_refused_in_one_line(node: EmulatedNode) -> None:
-    with pytest.raises(RigError, match="condition 'gravity' is unknown; a node has: .*load_failure_share"):
+    with pytest.raises(RigError, match=r"condition 'gravity' is unknown; a node has: .*load_failure_share"):
         await node._operate("set_condition", 1.0, "gravity")
     status, answer = await ask(
         node, "/emulator/operation", operation="set_condition", condition="load_failure_share", argument="much"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,9 @@ def test_a_fault_that_no_signal_can_do_to_a_real_node_is_refused_before_the_run(
 def test_the_catalogue_says_truly_what_can_be_done_to_real_nodes() -> None:
     for kind, fault in FAULT_KINDS.items():
         it = fault.model_construct(kind=kind, at_s=10.0)
-        operations = {step.operation for _, step in zip(range(32), chain(islice(it.onset(), 31), it.ending()), strict=False)}
+        operations = {
+            step.operation for _, step in zip(range(32), chain(islice(it.onset(), 31), it.ending()), strict=False)
+        }
         possible = it.about.part == "node" and not operations & NOT_REAL
         assert bool(it.about.live) == possible, kind
 

@@ -20,6 +20,7 @@ Operation: TypeAlias = Literal[
     "cut_network",  # no byte passes between gateway and node, in either direction; nothing is closed
     "slow_network",  # argument: milliseconds added to each direction
     "restore_network",
+    "garble_runner",  # argument: share of the loaded models' answers that is gibberish until they are loaded anew
     "slow_gpu",  # argument: every step and prefill takes this many times as long
     "set_condition",  # the node's `condition` takes the value `argument` until the fault is over
 ]
