@@ -7,21 +7,21 @@ before).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.sim.runner import Job, Runner
 
 if TYPE_CHECKING:
     from twin.sim.node import OllamaNode
 
-GIBBERISH = "gibberish"
-TRUNCATED_PROMPT = "truncated_prompt"
-RUNAWAY = "runaway"
+GIBBERISH: Final = "gibberish"
+TRUNCATED_PROMPT: Final = "truncated_prompt"
+RUNAWAY: Final = "runaway"
 
-NO_LIMIT_TOKENS = 1e9
+NO_LIMIT_TOKENS: Final = 1e9
 """The neutral value of the condition `context_limit_tokens`."""
 
-RUNAWAY_TOKENS = 1_000_000_000
+RUNAWAY_TOKENS: Final = 1_000_000_000
 """Length of an answer that never ends: at 1 ms a token, eleven days."""
 
 REPEAT_RATIOS: tuple[float, ...] = (
