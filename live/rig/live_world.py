@@ -19,7 +19,6 @@ import structlog
 import uvloop
 
 from live.controller.driver import PolicyDriver
-from live.controller.model_names import ModelNames
 from live.controller.probes import HttpProber
 from live.gateway.request_log import RequestLog
 from live.gateway.server import Gateway
@@ -33,6 +32,7 @@ from live.rig.machine import pin_itself, usable_cores
 from live.rig.toxiproxy import ToxiproxyGone
 from twin.experiment.world import Progress, WorldName, manifest
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.model_names import ModelNames
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
 from twin.record.rows import incident_row

@@ -30,6 +30,39 @@ class Condition:
 
 CONDITIONS: dict[str, Condition] = {
     "load_failure_share": Condition(0.0, "maximum", "share of loads that die half way through", "twin/sim/node.py"),
+    "ends_forgotten_share": Condition(
+        0.0,
+        "maximum",
+        "share of clients' disconnects that the gateway does not notice",
+        "twin/sim/gateway.py",
+        "gateway",
+    ),
+    "alias_share": Condition(
+        0.0,
+        "maximum",
+        "share of requests that call their model by another of its names",
+        "twin/sim/clients.py",
+        "clients",
+    ),
+    "disk_filled_gib": Condition(0.0, "sum", "disk space that others take, GiB", "twin/sim/machine.py"),
+    "clock_offset_s": Condition(0.0, "sum", "the machine's clock is this much ahead", "twin/sim/machine.py"),
+    "loads_stalled": Condition(0.0, "maximum", "1: loads make no progress", "twin/sim/node.py"),
+    "model_files_truncated": Condition(
+        0.0, "maximum", "1: the files are too short to be loaded", "twin/sim/model_files.py"
+    ),
+    "model_files_missing": Condition(0.0, "maximum", "1: the files are gone from the disk", "twin/sim/model_files.py"),
+    "models_incompatible": Condition(
+        0.0, "maximum", "1: this version of Ollama cannot read the files", "twin/sim/model_files.py"
+    ),
+    "pull_damaged_share": Condition(
+        0.0, "maximum", "share of pulls that end with another digest", "twin/sim/model_files.py"
+    ),
+    "registry_unresolvable": Condition(
+        0.0, "maximum", "1: the registry's name cannot be resolved", "twin/sim/model_files.py"
+    ),
+    "registry_untrusted": Condition(
+        0.0, "maximum", "1: the registry's certificate is not accepted", "twin/sim/model_files.py"
+    ),
     "context_limit_tokens": Condition(1e9, "minimum", "longest context that runners keep", "twin/sim/answers.py"),
     "runaway_share": Condition(0.0, "maximum", "share of generations that never end", "twin/sim/answers.py"),
     "prompt_count_factor": Condition(

@@ -22,7 +22,7 @@ from twin.policy.vocabulary import (
     RequestWithdrawn,
     Route,
 )
-from twin.sim.answers import repeat_ratio
+from twin.sim.answers import Share, repeat_ratio
 from twin.sim.flight import NAN, Flight
 from twin.sim.hands import SimulatedHands
 from twin.sim.node import OllamaNode
@@ -50,6 +50,7 @@ class Gateway:
         self.paths = simulation.network.paths
         self.flights: dict[int, Flight] = {}
         self.probing = Probing(self)
+        self._forgotten = Share()
         self.hands = SimulatedHands(self)
         self._clients = simulation.clients
         self._injection = simulation.injection
@@ -190,7 +191,8 @@ class Gateway:
             repeat_ratio(spec.request_id, job.answer),
         )
         flight.answer = job.answer
-        self.policy.observe(now, ended)
+        if error != "deadline" or not self._is_forgotten():
+            self.policy.observe(now, ended)
         if not error:
             for hook in self._on_served:
                 hook(now, flight, self.simulation)
@@ -210,6 +212,11 @@ class Gateway:
     def _prompt_eval_count(self, flight: Flight, job: Job) -> int:
         node = self.nodes[flight.node]
         return node.answers.prompt_eval_count(job) if node.conditions.disturbed else job.prompt_tokens
+
+    def _is_forgotten(self) -> bool:
+        """Whether the gateway fails to notice that a client went away, and so never takes its attempt off the books."""
+        share = self.simulation.conditions.values["ends_forgotten_share"]
+        return share > 0.0 and self._forgotten.takes(share)
 
     def _take(self, now: float, flight: Flight, route: Route) -> None:
         """Do what the policy says of an admitted request."""

@@ -175,6 +175,9 @@ class Injection:
             node.garble_runner(step.argument)
         elif operation == "slow_gpu":
             node.slow_gpu(step.argument)
+        elif operation == "pull_models":
+            for model in node.models:
+                node.files.pull(model, partial(active.pulled, model))
         elif operation == "set_condition":
             node.conditions.set(active, step.condition, step.argument)
             node.conditions_changed()

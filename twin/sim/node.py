@@ -19,10 +19,15 @@ from twin.scenario.hardware import Hardware
 from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.model_files import REFUSED_S, ModelFiles
 from twin.sim.runner import Job, Runner
 
 VRAM_RECOVERY_S: Final = 0.75
 """Wait for the driver to give memory back after an unload; typically 0.5 to 1.5 s (Ollama's scheduler polls it)."""
+
+
+LOAD_TIMEOUT_S: Final = 300.0
+"""OLLAMA_LOAD_TIMEOUT: a load that makes no progress for this long has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,10 @@ class OllamaNode:
         self.slowdown = 1.0
         self.conditions = Conditions()
         self.answers = Answers(self)
+        self.files = ModelFiles(self)
+        self._load_begun_s = 0.0  # of the load that is under way
+        self._load_takes_s = 0.0
+        self._load_stalled_s: float | None = None  # since when loads make no progress
         self.shaping = False  # something is wrong with answers, so that each job must be looked at
         self.on_reload: Callable[[], None] = _nothing  # told when a runner is gone
         self._load_failures_owed = 0.0
@@ -88,6 +97,8 @@ class OllamaNode:
             return
         if job.model not in self.models:
             self._end_later(job, "client_error")
+        elif self.conditions.disturbed and self.files.refusal():
+            self._end_later(job, self.files.refusal(), REFUSED_S)
         elif len(self.pending) >= self.max_queue:
             self._end_later(job, "overloaded")
         else:
@@ -147,12 +158,12 @@ class OllamaNode:
                 self.answers.shape(runner, job)
             runner.submit(job)
 
-    def _end_later(self, job: Job, error: AttemptError) -> None:
+    def _end_later(self, job: Job, error: AttemptError, after_s: float = 0.0) -> None:
         def end() -> None:
             if not job.abandoned:
                 job.on_end(job, error)
 
-        self.clock.call_at(self.clock.time(), end)
+        self.clock.call_at(self.clock.time() + after_s, end)
 
     # -- the one loading routine ----------------------------------------------------------------------------------
 
@@ -181,8 +192,14 @@ class OllamaNode:
             version = self._load_version
             took_s = self.hardware.runner_start_s + model.size_gib / self.hardware.load_gib_per_s
             took_s = took_s * self.slowdown + (VRAM_RECOVERY_S if evicted else 0.0)
-            if self.conditions.disturbed and self._load_dies():
+            self._load_begun_s = now
+            self._load_takes_s = took_s
+            if self.conditions.disturbed and self.files.incompatible():
+                self.clock.call_at(now + self.hardware.runner_start_s, partial(self._load_failed, version))
+            elif self.conditions.disturbed and self._load_dies():
                 self.clock.call_at(now + took_s / 2.0, partial(self._load_failed, version))
+            elif self._load_stalled_s is not None:
+                self.clock.call_at(now + LOAD_TIMEOUT_S, partial(self._load_timed_out, version, self._load_stalled_s))
             else:
                 self.clock.call_at(now + took_s, partial(self._loaded, version))
 
@@ -198,13 +215,36 @@ class OllamaNode:
         return evicted
 
     def _loaded(self, version: int) -> None:
-        if version != self._load_version or self.loading is None:
+        if version != self._load_version or self.loading is None or self._load_stalled_s is not None:
             return
+        if self.clock.time() < self._load_begun_s + self._load_takes_s - 1e-9:
+            return  # it stood still meanwhile
         job = self.loading
         self.loading = None
         runner = self.add_runner(job.model, job.context_tokens)
         self._hand_over(runner, job)
         self._load_next()
+
+    def _watch_stall(self) -> None:
+        """The disk stops giving weights, or gives them again. A load without progress for long enough fails."""
+        stalled = bool(self.conditions.values["loads_stalled"])
+        if stalled == (self._load_stalled_s is not None):
+            return
+        now = self.clock.time()
+        if stalled:
+            self._load_stalled_s = now
+            if self.loading is not None:
+                self.clock.call_at(now + LOAD_TIMEOUT_S, partial(self._load_timed_out, self._load_version, now))
+            return
+        since_s, self._load_stalled_s = self._load_stalled_s, None
+        if self.loading is not None and since_s is not None:
+            stood_s = now - max(since_s, self._load_begun_s)
+            self._load_begun_s += stood_s
+            self.clock.call_at(self._load_begun_s + self._load_takes_s, partial(self._loaded, self._load_version))
+
+    def _load_timed_out(self, version: int, since_s: float) -> None:
+        if self._load_stalled_s == since_s:
+            self._load_failed(version)
 
     def _load_dies(self) -> bool:
         """Whether this load is one of the share that fails: spread evenly, so that no random draw is needed."""
@@ -340,6 +380,7 @@ class OllamaNode:
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
         self.shaping = self.answers.wanted()
+        self._watch_stall()
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""

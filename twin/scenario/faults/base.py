@@ -22,6 +22,7 @@ Operation: TypeAlias = Literal[
     "restore_network",
     "garble_runner",  # argument: share of the loaded models' answers that is gibberish until they are loaded anew
     "slow_gpu",  # argument: every step and prefill takes this many times as long
+    "pull_models",  # somebody pulls every model of the node anew
     "set_condition",  # the node's `condition` takes the value `argument` until the fault is over
 ]
 
