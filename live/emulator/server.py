@@ -24,6 +24,7 @@ from live.emulator.dialects import BROKEN, Chat, ChatCompletions, Dialect, Gener
 from live.emulator.faults import NotPossible, perform, status
 from live.emulator.generation import Generation, Timings
 from live.emulator.keep_alive import KeepAlive
+from live.emulator.pulls import pull
 from live.emulator.text import TokenText
 from twin.sim.answers import GIBBERISH
 from twin.sim.engine import Clock
@@ -78,6 +79,7 @@ class EmulatorServer:
         app.router.add_get("/api/ps", self._ps, allow_head=False)
         app.router.add_get("/v1/models", self._v1_models)
         app.router.add_post("/api/show", self._show)
+        app.router.add_post("/api/pull", self._pull)
         for dialect in (Generate(), Chat(), ChatCompletions()):
             app.router.add_post(dialect.path, self._handler(dialect))
         app.router.add_post("/emulator/operation", self._operation)
@@ -206,6 +208,9 @@ class EmulatorServer:
         shown = {"details": details, "model_info": info, "capabilities": ["completion"], "template": ""}
         return _json({**shown, "modified_at": _date(self._started)})
 
+    async def _pull(self, request: web.Request) -> web.StreamResponse:
+        return await pull(request, self.node, self._model)
+
     def _model(self, name: str) -> ModelOnNode:
         """The model of that name, in any of its spellings. Raises Refused."""
         short = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
@@ -256,6 +261,8 @@ def _refuse_if_failed(generation: Generation) -> None:
         return
     if generation.error == "overloaded":
         raise Refused(503, _QUEUE_FULL)
+    if generation.error == "client_error":  # its file is gone: Ollama does not know any more what it is
+        raise Refused(400, f'"{generation.job.model}" does not support generate')
     if math.isnan(generation.job.loaded_s):
         raise Refused(500, _NOT_LOADED)
     raise Refused(500, BROKEN if generation.job.tokens else _STOPPED)
