@@ -26,7 +26,36 @@ class Condition:
 
 
 CONDITIONS: dict[str, Condition] = {
-    "load_failure_share": Condition(0.0, "maximum", "share of loads that die half way through", "twin/sim/node.py"),
+    "load_failure_share": Condition(0.0, "maximum", "share of loads that die half way", "twin/sim/malfunctions.py"),
+    "step_factor": Condition(
+        1.0, "product", "times that every step and prefill takes as long", "twin/sim/malfunctions.py"
+    ),
+    "fatal_request_share": Condition(
+        0.0, "maximum", "share of requests whose content kills the runner", "twin/sim/malfunctions.py"
+    ),
+    "fatal_prompt_tokens": Condition(
+        math.inf, "minimum", "a prompt of more tokens kills the runner", "twin/sim/malfunctions.py"
+    ),
+    "silent_end_share": Condition(
+        0.0, "maximum", "share of generations that end without a terminal record", "twin/sim/malfunctions.py"
+    ),
+    "hang_after_requests": Condition(
+        math.inf, "minimum", "a runner hangs when it has taken so many requests", "twin/sim/malfunctions.py"
+    ),
+    "gpu_lost": Condition(0.0, "maximum", "1: whatever needs the GPU fails at once", "twin/sim/malfunctions.py"),
+    "runner_unkillable": Condition(
+        0.0, "maximum", "1: a runner that is to be let go does not die", "twin/sim/malfunctions.py"
+    ),
+    "unload_holds_lock": Condition(
+        0.0,
+        "maximum",
+        "1: while it does not die, the server's lock on what is loaded is held",
+        "twin/sim/malfunctions.py",
+    ),
+    "gpu_fault_event_rate_per_s": Condition(
+        0.0, "sum", "lines a second in the kernel's log that tell of a GPU fault", "twin/sim/machine.py"
+    ),
+    "error_line_rate_per_s": Condition(0.0, "sum", "error lines a second in Ollama's log", "twin/sim/machine.py"),
 }
 """Name to row."""
 

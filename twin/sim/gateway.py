@@ -109,7 +109,13 @@ class Gateway:
         path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
-            spec.model, spec.prompt_tokens, flight.output_tokens, self._job_ended, flight, spec.context_tokens
+            spec.model,
+            spec.prompt_tokens,
+            flight.output_tokens,
+            self._job_ended,
+            flight,
+            spec.context_tokens,
+            spec.request_id,  # stands for what it says
         )
         if path.cut:
             self._watch_first_token(flight, job)

@@ -9,7 +9,7 @@ away during a load aborts it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ from twin.policy.vocabulary import AttemptError
 from twin.scenario.hardware import Hardware
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.malfunctions import Malfunctions
 from twin.sim.runner import Job, Runner
 
 VRAM_RECOVERY_S = 0.75
@@ -53,6 +54,10 @@ class OllamaNode:
         self.slots = slots
         self.max_queue = max_queue
         self.keep_alive_s = keep_alive_s
+        self.on_silence: Callable[[], None] | None = (
+            None  # told when a runner stops by itself, or one that stood is gone
+        )
+        self.on_emergence: Callable[[str], None] | None = None  # told when what a condition stands for came about
         self.alive = True
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
@@ -63,7 +68,8 @@ class OllamaNode:
         self.loader_stuck = False
         self.slowdown = 1.0
         self.conditions = Conditions()
-        self._load_failures_owed = 0.0
+        self.malfunctions = Malfunctions(self)
+        self.intercepting = False  # some malfunction wants to see each request first
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -73,6 +79,8 @@ class OllamaNode:
         assert self.alive, f"{self.name} is dead: nobody listens there"
         now = self.clock.now
         job.submitted_s = now
+        if self.intercepting and self.malfunctions.intercepts(job):
+            return
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
             self._hand_over(runner, job)
@@ -84,6 +92,12 @@ class OllamaNode:
         else:
             self.pending.append(job)
             self._load_next()
+
+    def submit_again(self, job: Job) -> None:
+        """Take on a request that hung in the server since it was submitted."""
+        submitted_s = job.submitted_s
+        self.submit(job)
+        job.submitted_s = submitted_s
 
     def cancel(self, job: Job) -> None:
         """The client closed its connection."""
@@ -99,6 +113,8 @@ class OllamaNode:
         elif job in self.pending:
             self.pending.remove(job)
             self._load_next()
+        else:
+            self.malfunctions.forget(job)
 
     def unload(self, model: str) -> None:
         """Let a model go once no client uses it (`keep_alive: 0`); then a hung runner is killed, too."""
@@ -108,7 +124,7 @@ class OllamaNode:
             self._let_go(runner)
 
     def _let_go(self, runner: Runner) -> None:
-        if runner.leaving and runner.alive and runner.is_unused():
+        if runner.leaving and runner.alive and runner.is_unused() and not self.malfunctions.sticks(runner):
             self._drop(runner)
             self._load_next()
 
@@ -119,6 +135,7 @@ class OllamaNode:
         if self.loading is not None:
             yield self.loading
         yield from list(self.pending)
+        yield from list(self.malfunctions.blocked)
 
     def _needs_reload(self, runner: Runner, job: Job) -> bool:
         """A request that names no context wants the model's own, and so reloads what another one asked for."""
@@ -126,7 +143,12 @@ class OllamaNode:
 
     def _expired(self, runner: Runner, now: float) -> bool:
         idle = not runner.count and not runner.queue
-        return self.keep_alive_s is not None and idle and now - runner.idle_since_s > self.keep_alive_s
+        return (
+            self.keep_alive_s is not None
+            and idle
+            and not runner.stopping
+            and now - runner.idle_since_s > self.keep_alive_s
+        )
 
     def _hand_over(self, runner: Runner, job: Job) -> None:
         runner.leaving = False  # somebody wants it again
@@ -147,12 +169,14 @@ class OllamaNode:
 
     def _load_next(self) -> None:
         """Serve the head of the pending queue as far as possible."""
-        while self.pending and self.loading is None and not self.loader_stuck and self.alive:
+        while self.pending and self.loading is None and self.alive:
+            if self.loader_stuck or self.malfunctions.lock_held:
+                return
             now = self.clock.now
             job = self.pending[0]
             runner = self.runners.get(job.model)
             if runner is not None and (self._needs_reload(runner, job) or self._expired(runner, now)):
-                if runner.count or runner.queue:
+                if runner.count or runner.queue or self.malfunctions.sticks(runner):
                     return  # the reload waits until the model is idle, and everybody behind waits with it
                 self._drop(runner)
                 runner = None
@@ -169,9 +193,10 @@ class OllamaNode:
             self._load_version += 1
             version = self._load_version
             took_s = self.hardware.runner_start_s + model.size_gib / self.hardware.load_gib_per_s
-            took_s = took_s * self.slowdown + (VRAM_RECOVERY_S if evicted else 0.0)
-            if self.conditions.disturbed and self._load_dies():
-                self.clock.call_at(now + took_s / 2.0, partial(self._load_failed, version))
+            took_s = took_s * self.pace() + (VRAM_RECOVERY_S if evicted else 0.0)
+            lives_s = self.malfunctions.load_lives_s(took_s) if self.conditions.disturbed else None
+            if lives_s is not None:
+                self.clock.call_at(now + lives_s, partial(self._load_failed, version))
             else:
                 self.clock.call_at(now + took_s, partial(self._loaded, version))
 
@@ -179,10 +204,13 @@ class OllamaNode:
         """Evict idle runners until there is room. Whether one was evicted; None where there cannot be room yet."""
         evicted = False
         while self.hardware.vram_gib - self.vram_used_gib() < need_gib:
-            idle = [runner for runner in self.runners.values() if not runner.count and not runner.queue]
+            idle = [runner for runner in self.runners.values() if not (runner.count or runner.queue or runner.stopping)]
             if not idle:
                 return None
-            self._drop(min(idle, key=lambda runner: (runner.idle_since_s, runner.model)))
+            victim = min(idle, key=lambda runner: (runner.idle_since_s, runner.model))
+            if self.malfunctions.sticks(victim):
+                return None
+            self._drop(victim)
             evicted = True
         return evicted
 
@@ -194,14 +222,6 @@ class OllamaNode:
         runner = self.add_runner(job.model, job.context_tokens)
         self._hand_over(runner, job)
         self._load_next()
-
-    def _load_dies(self) -> bool:
-        """Whether this load is one of the share that fails: spread evenly, so that no random draw is needed."""
-        self._load_failures_owed += self.conditions.values["load_failure_share"]
-        if self._load_failures_owed < 1.0 - 1e-9:
-            return False
-        self._load_failures_owed -= 1.0
-        return True
 
     def _load_failed(self, version: int) -> None:
         if version != self._load_version or self.loading is None:
@@ -228,8 +248,8 @@ class OllamaNode:
             scale / prefill if prefill is not None else 0.0,
             self._runner_idle,
         )
-        runner.slowdown = self.slowdown
         self.runners[model] = runner
+        self.malfunctions.loaded(runner)
         return runner
 
     def _runner_idle(self, runner: Runner) -> None:
@@ -241,7 +261,13 @@ class OllamaNode:
         self.runners.pop(runner.model, None)
         jobs = runner.kill()
         self._dead_busy_s += runner.busy_s
+        if runner.paused and self.on_silence is not None:
+            self.on_silence()
         return jobs
+
+    def pace(self) -> float:
+        """Times that a step, a prefill or a load takes as long as on a sound machine."""
+        return self.slowdown * self.conditions.values["step_factor"]
 
     # -- what can be read -----------------------------------------------------------------------------------------
 
@@ -269,6 +295,7 @@ class OllamaNode:
             return
         self.alive = False
         jobs = list(self.jobs())
+        self.malfunctions.server_died()
         for runner in list(self.runners.values()):
             self._drop(runner)
         self.pending.clear()
@@ -288,12 +315,27 @@ class OllamaNode:
         """The runners die; also one that is being loaded."""
         jobs: list[Job] = []
         for runner in list(self.runners.values()):
-            jobs += self._drop(runner)
+            if not self.malfunctions.sticks(runner):
+                jobs += self._drop(runner)
         if self.loading is not None:
             jobs.append(self.loading)
             self.loading = None
             self._load_version += 1
         self._fail(jobs, "error_record")
+        self._load_next()
+
+    def runner_dies(self, runner: Runner) -> None:
+        """One runner dies by itself, if it is still there."""
+        if runner.alive:
+            self._fail(self._drop(runner), "error_record")
+            self._load_next()
+
+    def answer(self, job: Job, error: AttemptError) -> None:
+        """End a job that no runner has."""
+        self._end_later(job, error)
+
+    def go_on(self) -> None:
+        """What blocked the loading routine may be gone."""
         self._load_next()
 
     def pause_runner(self) -> None:
@@ -317,11 +359,16 @@ class OllamaNode:
     def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long."""
         self.slowdown = factor
-        for runner in self.runners.values():
-            runner.set_slowdown(factor)
+        self.malfunctions.set_pace()
+
+    def expire_models(self) -> None:
+        """Every loaded model's `keep_alive` runs out."""
+        for model in list(self.runners):
+            self.unload(model)
 
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
+        self.malfunctions.conditions_changed()
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""

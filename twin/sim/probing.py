@@ -68,7 +68,10 @@ class Probing:
         elif probe.kind == "liveness":
             self._answer(pending, "")
         elif probe.kind == "residency":
-            self._answer(pending, "", node.resident())
+            if node.malfunctions.lock_held:  # /api/ps waits for the same lock
+                self._later(pending.sent_s + probe.timeout_s, pending, "first_token_timeout")
+            else:
+                self._answer(pending, "", node.resident())
         else:
             tokens = 1 if probe.kind == "generation" else 0
             pending.job = Job(probe.model, PROBE_PROMPT_TOKENS, tokens, self._job_ended, pending)
