@@ -103,7 +103,7 @@ class Healer:
                 work.not_before_s = max(work.not_before_s, now + self.parameters.unreachable_grace_s)
             self.open[node.name] = work
             self.detection.in_incident.add(node.name)
-            if node.health != "down" and confirmed.diagnosis not in (*STILL_SERVING, "crash_loop"):
+            if node.health != "down" and confirmed.diagnosis not in STILL_SERVING | {"crash_loop"}:
                 self._holds(now, work)  # a generation has passed since it was confirmed
         if node.health == "down" and node.in_flight:
             reason = f"{confirmed.diagnosis}: {confirmed.evidence}; its {node.in_flight} requests go on elsewhere"

@@ -31,7 +31,7 @@ class ForeignLoad:
         self._asked = 0
         self._stopped = False
         for client, after_s in enumerate(draws.uniform(0.0, ARRIVE_WITHIN_S, clients.clients).tolist()):
-            clock.call_at(clock.now + after_s, partial(self._ask, client))
+            clock.call_at(clock.time() + after_s, partial(self._ask, client))
 
     def stop(self) -> None:
         """They all hang up, those that wait first: no load begins for one that is about to go."""
@@ -68,7 +68,7 @@ class ForeignLoad:
         )
         self.node.submit(job)
         if them.patience_s < math.inf:
-            self.clock.call_at(self.clock.now + them.patience_s, partial(self._out_of_patience, client, job))
+            self.clock.call_at(self.clock.time() + them.patience_s, partial(self._out_of_patience, client, job))
 
     def _out_of_patience(self, client: int, job: Job) -> None:
         if self._jobs.get(client) is job:
@@ -86,4 +86,4 @@ class ForeignLoad:
 
     def _think(self, client: int) -> None:
         think_s = float(self._draws.exponential(self.clients.think_s))
-        self.clock.call_at(self.clock.now + think_s, partial(self._ask, client))
+        self.clock.call_at(self.clock.time() + think_s, partial(self._ask, client))

@@ -59,12 +59,12 @@ class Malfunctions:
         clock = self.node.clock
         if job.prompt_tokens > values["fatal_prompt_tokens"]:
             self._emerged("fatal_prompt_tokens")
-            clock.call_at((clock.now + job.first_token_s) / 2.0, partial(self.node.runner_dies, runner))
+            clock.call_at((clock.time() + job.first_token_s) / 2.0, partial(self.node.runner_dies, runner))
         elif is_struck(job.content, values["fatal_request_share"]):
             self._emerged("fatal_request_share")
-            clock.call_at((clock.now + job.first_token_s) / 2.0, partial(self.node.runner_dies, runner))
+            clock.call_at((clock.time() + job.first_token_s) / 2.0, partial(self.node.runner_dies, runner))
         if runner.taken >= values["hang_after_requests"]:
-            clock.call_at(clock.now, partial(self._hang, runner))
+            clock.call_at(clock.time(), partial(self._hang, runner))
         if values["silent_end_share"] and job.output_tokens > 1:
             self._silent_ends_owed += values["silent_end_share"]
             if self._silent_ends_owed > 1.0 - 1e-9:

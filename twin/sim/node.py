@@ -77,7 +77,7 @@ class OllamaNode:
     def submit(self, job: Job) -> None:
         """Take a generation. The server must be alive; the job's `on_end` is called once, later, unless it hangs."""
         assert self.alive, f"{self.name} is dead: nobody listens there"
-        now = self.clock.now
+        now = self.clock.time()
         job.submitted_s = now
         if self.intercepting and self.malfunctions.intercepts(job):
             return
@@ -153,7 +153,7 @@ class OllamaNode:
     def _hand_over(self, runner: Runner, job: Job) -> None:
         runner.leaving = False  # somebody wants it again
         if job.output_tokens == 0:
-            job.loaded_s = self.clock.now
+            job.loaded_s = self.clock.time()
             self._end_later(job, "")
         else:
             runner.submit(job)
@@ -163,7 +163,7 @@ class OllamaNode:
             if not job.abandoned:
                 job.on_end(job, error)
 
-        self.clock.call_at(self.clock.now, end)
+        self.clock.call_at(self.clock.time(), end)
 
     # -- the one loading routine ----------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class OllamaNode:
         while self.pending and self.loading is None and self.alive:
             if self.loader_stuck or self.malfunctions.lock_held:
                 return
-            now = self.clock.now
+            now = self.clock.time()
             job = self.pending[0]
             runner = self.runners.get(job.model)
             if runner is not None and (self._needs_reload(runner, job) or self._expired(runner, now)):
@@ -277,12 +277,12 @@ class OllamaNode:
 
     def resident(self) -> tuple[str, ...]:
         """The loaded models, as `/api/ps` lists them."""
-        now = self.clock.now
+        now = self.clock.time()
         return tuple(name for name, runner in self.runners.items() if not self._expired(runner, now))
 
     def busy_s(self) -> float:
         """Time that the GPU has worked so far."""
-        now = self.clock.now
+        now = self.clock.time()
         for runner in self.runners.values():
             runner.advance(now)
         return self._dead_busy_s + sum(runner.busy_s for runner in self.runners.values())
@@ -308,7 +308,7 @@ class OllamaNode:
         if self.alive:
             return
         self.alive = True
-        self.started_s = self.clock.now
+        self.started_s = self.clock.time()
         self.loader_stuck = False
 
     def kill_runner(self) -> None:
