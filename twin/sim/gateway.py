@@ -243,6 +243,7 @@ class Gateway:
     def fell_silent(self, node: str) -> None:
         """From now on nothing more comes from the node: every attempt there is watched."""
         now = self.engine.now
+        self.probing.fell_silent(node)
         for flight in list(self.flights.values()):
             job = flight.job
             if job is None or flight.node != node or flight.route is None:

@@ -89,7 +89,9 @@ class Malfunctions:
         values = self.node.conditions.values
         if not values["runner_unkillable"]:
             return False
-        runner.stopping = True
+        if not runner.stopping:
+            runner.stopping = True
+            self._emerged("runner_unkillable")
         self.lock_held = bool(values["unload_holds_lock"])
         self._watch()
         return True

@@ -124,7 +124,8 @@ class OllamaNode:
             self._let_go(runner)
 
     def _let_go(self, runner: Runner) -> None:
-        if runner.leaving and runner.alive and runner.is_unused() and not self.malfunctions.sticks(runner):
+        goes = (runner.leaving or runner.expired) and runner.alive and runner.is_unused()
+        if goes and not self.malfunctions.sticks(runner):
             self._drop(runner)
             self._load_next()
 
@@ -362,9 +363,10 @@ class OllamaNode:
         self.malfunctions.set_pace()
 
     def expire_models(self) -> None:
-        """Every loaded model's `keep_alive` runs out."""
-        for model in list(self.runners):
-            self.unload(model)
+        """Every loaded model's `keep_alive` runs out: it goes when it is idle, also if somebody wants it before."""
+        for runner in list(self.runners.values()):
+            runner.expired = True
+            self._let_go(runner)
 
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""

@@ -87,6 +87,7 @@ class Runner(Timer):
         "clock_tokens",
         "context_tokens",
         "count",
+        "expired",
         "frozen_until_s",
         "idle_since_s",
         "leaving",
@@ -125,6 +126,7 @@ class Runner(Timer):
         self.slowdown = 1.0
         self.alive = True
         self.leaving = False  # to be let go once nobody uses it
+        self.expired = False  # to be let go at its next idle moment, whoever wants it before
         self.stopping = False  # it was to die, and does not
         self.paused = False
         self._paused_at_s = 0.0

@@ -21,6 +21,7 @@ class UnloadHang(Fault):
         precursor="expires_at in the past; the latency of /api/ps",
         source="ollama/ollama issues 7779, 14364, 9617, 10119, 8969; llm/llama_server.go (stop without a limit)",
         ended_by_restart=True,
+        emerges="runner_unkillable",
     )
     kind: Literal["unload_hang"]
     holds_lock: Annotated[
