@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from mypy_extensions import mypyc_attr
 
 RequestId: TypeAlias = int
 
-NEVER_S = math.inf
+NEVER_S: Final = math.inf
 """A time that does not come: the value of a limit that is off."""
 
 AttemptError: TypeAlias = Literal[
@@ -58,7 +58,7 @@ ActionKind: TypeAlias = Literal[
     "drain",  # send no new request to the node
     "return",  # end a drain
 ]
-DISRUPTIVE_ACTIONS: frozenset[str] = frozenset({"restart", "unload"})
+DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "unload"})
 """Actions that can cost running work; caps, cooldowns and floors hold for these."""
 
 ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]

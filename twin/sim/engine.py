@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 from simpy import Environment
 from simpy.core import SimTime
 from simpy.events import NORMAL, Event, EventPriority
 
-PRIORITY = int(NORMAL)
+PRIORITY: Final = int(NORMAL)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

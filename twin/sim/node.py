@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from twin.policy.vocabulary import AttemptError
 from twin.scenario.hardware import Hardware
@@ -20,7 +21,7 @@ from twin.sim.engine import Clock
 from twin.sim.malfunctions import Malfunctions
 from twin.sim.runner import Job, Runner
 
-VRAM_RECOVERY_S = 0.75
+VRAM_RECOVERY_S: Final = 0.75
 """Wait for the driver to give memory back after an unload; typically 0.5 to 1.5 s (Ollama's scheduler polls it)."""
 
 

@@ -13,11 +13,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.sim.engine import Clock, Timer
 
-TOLERANCE_TOKENS = 1e-6
+TOLERANCE_TOKENS: Final = 1e-6
 """A sequence this close to its end has ended: floating point does not hit ends exactly."""
 
 
