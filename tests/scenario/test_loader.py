@@ -122,7 +122,7 @@ def without(old: str, new: str) -> str:
         (
             "  nodes: 2",
             "  nodes: 2\n  hardware: rtx-9999",
-            "small.yaml:4: cluster: unknown hardware 'rtx-9999', did you mean rtx-4090?; "
+            "small.yaml:4: cluster: unknown hardware 'rtx-9999', did you mean rtx-5090?; "
             "`ollamamax catalogue hardware` lists the profiles, or give a table",
         ),
         (
