@@ -11,6 +11,7 @@ from tests.scenario.documents import scenario
 from tests.sim.worlds import simulate
 from twin.record.reader import RunRecord
 from twin.scenario.faults import FAULT_KINDS
+from twin.sim.memory import RECOVERY_LIMIT_S
 
 HARDWARE = {
     "decode_ms": [10.0],
@@ -86,8 +87,8 @@ def test_runner_crash_breaks_streams_once_and_the_next_request_pays_a_load() -> 
     record = client_sees({"kind": "runner_crash"})
     assert failed_of(record) == {19, 20}
     assert {outcomes(record)[second][1].split(":")[0] for second in (19, 20)} == {"error_record"}
-    assert took_s(record)[21] == pytest.approx(LOAD_S + 2.0, abs=0.01)
-    assert took_s(record)[30] == pytest.approx(2.001)
+    assert took_s(record)[21] == pytest.approx(RECOVERY_LIMIT_S + LOAD_S + 2.0, abs=0.01)
+    assert took_s(record)[45] == pytest.approx(2.001)
 
 
 def test_runner_crash_loop_goes_on_until_its_end() -> None:

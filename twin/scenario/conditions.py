@@ -52,10 +52,47 @@ CONDITIONS: dict[str, Condition] = {
         "1: while it does not die, the server's lock on what is loaded is held",
         "twin/sim/malfunctions.py",
     ),
-    "gpu_fault_event_rate_per_s": Condition(
-        0.0, "sum", "lines a second in the kernel's log that tell of a GPU fault", "twin/sim/machine.py"
+    # Memory. Those of the GPUs are GiB on each GPU of the node; they take room from loads, and kill nothing by themselves.
+    "vram_leaked_gib": Condition(0.0, "sum", "GPU memory that nobody gave back, GiB on each GPU", "twin/sim/memory.py"),
+    "vram_foreign_gib": Condition(0.0, "sum", "GPU memory of other programs, GiB on each GPU", "twin/sim/memory.py"),
+    "vram_leaked_gib_per_unload": Condition(
+        0.0, "sum", "GPU memory that each unload leaves behind until the server ends, GiB", "twin/sim/memory.py"
     ),
-    "error_line_rate_per_s": Condition(0.0, "sum", "error lines a second in Ollama's log", "twin/sim/machine.py"),
+    "vram_return_added_s": Condition(
+        0.0, "sum", "the driver gives memory back this much later; above 5 s loads find less", "twin/sim/memory.py"
+    ),
+    "gpus_lost": Condition(
+        0.0, "maximum", "GPUs that new loads do not see; what is loaded goes on", "twin/sim/memory.py"
+    ),
+    "ram_leaked_gib": Condition(
+        0.0, "sum", "main memory that other programs take, GiB; beyond swap the kernel kills", "twin/sim/memory.py"
+    ),
+    "load_speed_factor": Condition(1.0, "product", "times the usual speed of loading weights", "twin/sim/node.py"),
+    # The machine's body.
+    "ambient_added_c": Condition(0.0, "sum", "the air is this much warmer", "twin/sim/machine.py"),
+    "cooling_factor": Condition(1.0, "product", "times the usual heat carried away per degree", "twin/sim/machine.py"),
+    "gpu_clock_factor": Condition(
+        1.0, "product", "times the usual clock; work slows down with it", "twin/sim/machine.py"
+    ),
+    "gpu_power_factor": Condition(
+        1.0, "product", "times the usual power, with nothing else changed", "twin/sim/machine.py"
+    ),
+    "gpu_utilisation_floor": Condition(
+        0.0, "maximum", "the GPU shows at least this utilisation, 0 to 1, worked or not", "twin/sim/machine.py"
+    ),
+    "processor_busy_share": Condition(0.0, "sum", "share of all cores that others use", "twin/sim/machine.py"),
+    "disk_filled_gib": Condition(0.0, "sum", "disk space that others take, GiB", "twin/sim/machine.py"),
+    "open_files_leaked": Condition(0.0, "sum", "file descriptors that the server never closed", "twin/sim/machine.py"),
+    "orphan_processes": Condition(0.0, "sum", "runners without a server", "twin/sim/machine.py"),
+    "clock_offset_s": Condition(0.0, "sum", "the machine's clock is this much ahead", "twin/sim/machine.py"),
+    # Counters: events a second; they come at random times of a Poisson process.
+    "corrected_error_rate_per_s": Condition(0.0, "sum", "corrected errors of GPU memory", "twin/sim/machine.py"),
+    "uncorrected_error_rate_per_s": Condition(0.0, "sum", "uncorrected errors of GPU memory", "twin/sim/machine.py"),
+    "gpu_fault_event_rate_per_s": Condition(
+        0.0, "sum", "lines of the kernel's log on GPU faults (Xid and the like)", "twin/sim/machine.py"
+    ),
+    "network_error_rate_per_s": Condition(0.0, "sum", "packets in error or dropped", "twin/sim/machine.py"),
+    "error_line_rate_per_s": Condition(0.0, "sum", "error lines of Ollama's log", "twin/sim/machine.py"),
 }
 """Name to row."""
 

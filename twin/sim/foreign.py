@@ -17,6 +17,10 @@ from twin.sim.runner import Job
 ARRIVE_WITHIN_S = 1.0
 """The clients make their first requests at random times of this span."""
 
+THEIR_MODELS = "x-foreign"
+"""Of models with equal keep_alive Ollama evicts the first by name (`ByDurationAndName` in `server/sched.go`): so theirs
+stay, and the cluster's go."""
+
 
 class ForeignLoad:
     """A closed loop of clients at one node, from its making until `stop`."""
@@ -50,7 +54,7 @@ class ForeignLoad:
         count = 1
         if self.clients.own_models == "too_many":
             count = math.floor(node.hardware.vram_gib / first.memory_gib) + 2
-        own = [replace(first, name=f"foreign-{number}") for number in range(1, count + 1)]
+        own = [replace(first, name=f"{THEIR_MODELS}-{number}") for number in range(1, count + 1)]
         node.models = node.models | {model.name: model for model in own}  # only this node has them on its disk
         return [model.name for model in own]
 

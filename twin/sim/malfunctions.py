@@ -72,7 +72,7 @@ class Malfunctions:
                 job.on_end = partial(_ends_silently, job.on_end)
                 runner.shorten(job, math.ceil(job.output_tokens / 2.0))
 
-    def load_lives_s(self, took_s: float) -> float | None:
+    def load_lives_s(self, model: str, took_s: float) -> float | None:
         """After how long a load of that length dies; None: it does not. The share that dies is spread evenly, so that no
         random draw is needed."""
         values = self.node.conditions.values
@@ -114,17 +114,10 @@ class Malfunctions:
 
     # -- what conditions change -----------------------------------------------------------------------------------
 
-    def set_pace(self) -> None:
-        """Every runner takes the node's pace."""
-        pace = self.node.pace()
-        for runner in self.node.runners.values():
-            if runner.slowdown != pace:
-                runner.set_slowdown(pace)
-
     def conditions_changed(self) -> None:
         """Have the node call in where it must, and end what is no longer so."""
         values = self.node.conditions.values
-        self.set_pace()
+        self.node.keep_pace()
         on_join = self._on_join()
         for runner in self.node.runners.values():
             runner.on_join = on_join

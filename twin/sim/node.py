@@ -12,17 +12,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
-from twin.policy.vocabulary import AttemptError
+from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.scenario.hardware import Hardware
+from twin.scenario.memory import Placement
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
 from twin.sim.malfunctions import Malfunctions
+from twin.sim.memory import Memory
 from twin.sim.runner import Job, Runner
-
-VRAM_RECOVERY_S: Final = 0.75
-"""Wait for the driver to give memory back after an unload; typically 0.5 to 1.5 s (Ollama's scheduler polls it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,7 @@ class ModelOnNode:
     size_gib: float
     memory_gib: float
     context_tokens: int
+    slots: int = 0  # that Ollama forces on it; 0: the node's
 
 
 class OllamaNode:
@@ -47,7 +46,10 @@ class OllamaNode:
         slots: int,
         max_queue: int,
         keep_alive_s: float | None,
+        max_models: int | None = None,
+        return_s: Callable[[], float] | None = None,
     ) -> None:
+        """`max_models` is OLLAMA_MAX_LOADED_MODELS; `return_s` draws how long the driver takes to give memory back."""
         self.clock = clock
         self.name = name
         self.hardware = hardware
@@ -68,9 +70,17 @@ class OllamaNode:
         self._load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
+        self.clock_share = 1.0  # of the GPU's usual clock, which work keeps pace with
         self.conditions = Conditions()
         self.malfunctions = Malfunctions(self)
         self.intercepting = False  # some malfunction wants to see each request first
+        self.memory = Memory(hardware, self.conditions, max_models, return_s)
+        self.error_lines = 0  # of Ollama's log, one for each request that failed here
+        self.session_s: dict[str, float] = {}  # keep_alive of a model's last request, where it is not the node's
+        self._victim: Runner | None = None  # busy, and to go before the head of the queue is loaded
+        self._room_at_s = 0.0  # when the memory of what went last is back
+        self._read_gib = 0.0  # from the disk, by loads that are over
+        self._reading_s = (0.0, 0.0)  # when the present load reads weights
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -108,8 +118,7 @@ class OllamaNode:
             runner.cancel(job)
             self._let_go(runner)
         elif job is self.loading:
-            self.loading = None  # an impatient client aborts the load
-            self._load_version += 1
+            self._stop_loading()  # an impatient client aborts the load
             self._load_next()
         elif job in self.pending:
             self.pending.remove(job)
@@ -176,8 +185,9 @@ class OllamaNode:
                 return
             now = self.clock.time()
             job = self.pending[0]
+            self._let_expired_go(now)
             runner = self.runners.get(job.model)
-            if runner is not None and (self._needs_reload(runner, job) or self._expired(runner, now)):
+            if runner is not None and self._needs_reload(runner, job):
                 if runner.count or runner.queue or self.malfunctions.sticks(runner):
                     return  # the reload waits until the model is idle, and everybody behind waits with it
                 self._drop(runner)
@@ -186,66 +196,120 @@ class OllamaNode:
                 self.pending.popleft()
                 self._hand_over(runner, job)
                 continue
-            model = self.models[job.model]
-            evicted = self._make_room(model.memory_gib)
-            if evicted is None:
+            self._room_at_s = max(self._room_at_s, now + self.memory.clean_up_s(job.model))
+            placement = self._room_for(job)
+            if placement is None and self.runners:
                 return  # nobody can be evicted yet
             self.pending.popleft()
-            self.loading = job
-            self._load_version += 1
-            version = self._load_version
-            took_s = self.hardware.runner_start_s + model.size_gib / self.hardware.load_gib_per_s
-            took_s = took_s * self.pace() + (VRAM_RECOVERY_S if evicted else 0.0)
-            lives_s = self.malfunctions.load_lives_s(took_s) if self.conditions.disturbed else None
-            if lives_s is not None:
-                self.clock.call_at(now + lives_s, partial(self._load_failed, version))
-            else:
-                self.clock.call_at(now + took_s, partial(self._loaded, version))
+            if placement is None:
+                self._fail([job], "server_error")  # "model requires more system memory than is available"
+                continue
+            self._start_loading(job, placement)
 
-    def _make_room(self, need_gib: float) -> bool | None:
-        """Evict idle runners until there is room. Whether one was evicted; None where there cannot be room yet."""
-        evicted = False
-        while self.hardware.vram_gib - self.vram_used_gib() < need_gib:
-            idle = [runner for runner in self.runners.values() if not (runner.count or runner.queue or runner.stopping)]
-            if not idle:
-                return None
-            victim = min(idle, key=lambda runner: (runner.idle_since_s, runner.model))
-            if self.malfunctions.sticks(victim):
-                return None
-            self._drop(victim)
-            evicted = True
-        return evicted
+    def _room_for(self, job: Job) -> Placement | None:
+        """Evict until there is room; None while the one that has to go is busy, or where all have gone in vain."""
+        need_gib = self.need_gib(job.model, job.context_tokens)
+        while True:
+            placement = self.memory.fit(need_gib, max(self.clock.time(), self._room_at_s))
+            if placement is not None or not self.runners or not self._evict():
+                return placement
+
+    def _evict(self) -> bool:
+        """Unload the idle runner with the shortest session; where all are busy, the one with the shortest has to go first,
+        whoever else becomes idle before it. Equal sessions go by name."""
+        victim = self._victim
+        if victim is None or not victim.alive:
+            default_s = NEVER_S if self.keep_alive_s is None else self.keep_alive_s
+            busy = [
+                (bool(runner.count or runner.queue), self.session_s.get(runner.model, default_s), runner.model)
+                for runner in self.runners.values()
+            ]
+            victim = self._victim = self.runners[min(busy)[2]]
+        if victim.count or victim.queue or self.malfunctions.sticks(victim):
+            return False
+        self._victim = None
+        self._drop(victim)
+        return True
+
+    def need_gib(self, model: str, context_tokens: int = 0) -> float:
+        """Memory of the model with that context (0: its own): its KV cache grows with it."""
+        known = self.models[model]
+        cache_gib = known.memory_gib - known.size_gib
+        return known.size_gib + cache_gib * (context_tokens or known.context_tokens) / known.context_tokens
+
+    def _let_expired_go(self, now: float) -> None:
+        """Models that were idle for longer than their keep-alive have been unloaded, some while ago."""
+        if self.keep_alive_s is not None:
+            for runner in [each for each in self.runners.values() if self._expired(each, now)]:
+                if self.malfunctions.sticks(runner):
+                    continue
+                room_at_s = self._room_at_s
+                self._drop(runner)
+                self._room_at_s = room_at_s
+
+    def _start_loading(self, job: Job, placement: Placement) -> None:
+        now = self.clock.time()
+        self._victim = None
+        self.loading = job
+        self.memory.take(job.model, placement)
+        self._load_version += 1
+        speed_gib_per_s = self.hardware.load_gib_per_s
+        if self.conditions.disturbed:
+            speed_gib_per_s *= self.conditions.values["load_speed_factor"]
+        begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * self.slowdown
+        ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * self.slowdown
+        self._reading_s = (begin_s, ends_s)
+        lives_s = self.malfunctions.load_lives_s(job.model, ends_s - now) if self.conditions.disturbed else None
+        if lives_s is not None:
+            self.clock.call_at(now + lives_s, partial(self._load_failed, self._load_version))
+        else:
+            self.clock.call_at(ends_s, partial(self._loaded, self._load_version))
+
+    def _stop_loading(self) -> Job:
+        """The present load is over, without a runner."""
+        job = self.loading
+        assert job is not None
+        self._read_gib = self.read_gib()
+        self.loading = None
+        self._load_version += 1
+        self.memory.abandon(job.model)
+        return job
 
     def _loaded(self, version: int) -> None:
         if version != self._load_version or self.loading is None:
             return
         job = self.loading
+        self._read_gib = self.read_gib()
         self.loading = None
-        runner = self.add_runner(job.model, job.context_tokens)
+        runner = self._new_runner(job.model, job.context_tokens)
         self._hand_over(runner, job)
+        if self.memory.ram_is_exhausted():
+            self._out_of_memory()
         self._load_next()
 
     def _load_failed(self, version: int) -> None:
         if version != self._load_version or self.loading is None:
             return
-        job = self.loading
-        self.loading = None
-        self._fail([job], "server_error")
+        self._fail([self._stop_loading()], "server_error")
         self._load_next()
 
     def add_runner(self, model: str, context_tokens: int = 0) -> Runner:
-        """A runner with the model loaded (also for what is loaded when a run starts)."""
+        """A runner with the model loaded, as when a run starts. It takes what room there is."""
+        self.memory.put(model, self.need_gib(model, context_tokens), self.clock.time())
+        return self._new_runner(model, context_tokens)
+
+    def _new_runner(self, model: str, context_tokens: int) -> Runner:
         known = self.models[model]
-        scale = 1.0
+        scale = self.memory.slowdown(model)
         if self.hardware.reference_model_gib is not None:
-            scale = known.size_gib / self.hardware.reference_model_gib
+            scale *= known.size_gib / self.hardware.reference_model_gib
         prefill = self.hardware.prefill_tokens_per_s
         runner = Runner(
             self.clock,
             model,
-            known.memory_gib,
+            self.need_gib(model, context_tokens),
             context_tokens or known.context_tokens,
-            self.slots,
+            known.slots or self.slots,
             [step_ms / 1000.0 * scale for step_ms in self.hardware.decode_ms],
             scale / prefill if prefill is not None else 0.0,
             self._runner_idle,
@@ -259,8 +323,14 @@ class OllamaNode:
         if self.pending:
             self._load_next()
 
-    def _drop(self, runner: Runner) -> list[Job]:
+    def _drop(self, runner: Runner, *, crashed: bool = False) -> list[Job]:
+        """A runner goes: stopped by the server, which then waits for its memory, or dead by itself."""
         self.runners.pop(runner.model, None)
+        if crashed:
+            self.memory.lose(runner.model)
+        else:
+            now = self.clock.time()
+            self._room_at_s = max(now, self._room_at_s) + self.memory.release(runner.model, now)
         jobs = runner.kill()
         self._dead_busy_s += runner.busy_s
         if runner.paused and self.on_silence is not None:
@@ -268,14 +338,22 @@ class OllamaNode:
         return jobs
 
     def pace(self) -> float:
-        """Times that a step, a prefill or a load takes as long as on a sound machine."""
-        return self.slowdown * self.conditions.values["step_factor"]
+        """Times that a step or a prefill takes as long as on a sound machine."""
+        return self.slowdown * self.conditions.values["step_factor"] / self.clock_share
 
     # -- what can be read -----------------------------------------------------------------------------------------
 
     def vram_used_gib(self) -> float:
-        """Memory of the loaded models."""
-        return sum(runner.memory_gib for runner in self.runners.values())
+        """GPU memory of the models that are loaded or being loaded."""
+        return self.memory.vram_used_gib()
+
+    def read_gib(self) -> float:
+        """What loads have read from the disk so far."""
+        if self.loading is None:
+            return self._read_gib
+        begin_s, end_s = self._reading_s
+        share = min(1.0, max(0.0, (self.clock.time() - begin_s) / (end_s - begin_s)))
+        return self._read_gib + share * self.models[self.loading.model].size_gib
 
     def resident(self) -> tuple[str, ...]:
         """The loaded models, as `/api/ps` lists them."""
@@ -298,11 +376,14 @@ class OllamaNode:
         self.alive = False
         jobs = list(self.jobs())
         self.malfunctions.server_died()
+        if self.loading is not None:
+            self._stop_loading()
         for runner in list(self.runners.values()):
-            self._drop(runner)
+            self._drop(runner, crashed=True)
         self.pending.clear()
-        self.loading = None
-        self._load_version += 1
+        self.memory.server_ended()
+        self._room_at_s = 0.0
+        self._victim = None
         self._fail(jobs, "reset")
 
     def start_server(self) -> None:
@@ -318,18 +399,16 @@ class OllamaNode:
         jobs: list[Job] = []
         for runner in list(self.runners.values()):
             if not self.malfunctions.sticks(runner):
-                jobs += self._drop(runner)
+                jobs += self._drop(runner, crashed=True)
         if self.loading is not None:
-            jobs.append(self.loading)
-            self.loading = None
-            self._load_version += 1
+            jobs.append(self._stop_loading())
         self._fail(jobs, "error_record")
         self._load_next()
 
     def runner_dies(self, runner: Runner) -> None:
         """One runner dies by itself, if it is still there."""
         if runner.alive:
-            self._fail(self._drop(runner), "error_record")
+            self._fail(self._drop(runner, crashed=True), "error_record")
             self._load_next()
 
     def answer(self, job: Job, error: AttemptError) -> None:
@@ -354,14 +433,12 @@ class OllamaNode:
         """The loading routine stops for good."""
         self.loader_stuck = True
         if self.loading is not None:
-            self.pending.appendleft(self.loading)
-            self.loading = None
-            self._load_version += 1
+            self.pending.appendleft(self._stop_loading())
 
     def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long."""
         self.slowdown = factor
-        self.malfunctions.set_pace()
+        self.keep_pace()
 
     def expire_models(self) -> None:
         """Every loaded model's `keep_alive` runs out: it goes when it is idle, also if somebody wants it before."""
@@ -369,12 +446,34 @@ class OllamaNode:
             runner.expired = True
             self._let_go(runner)
 
+    def set_clock_share(self, share: float) -> None:
+        """The GPU's clock is this share of the usual; work keeps pace with it."""
+        self.clock_share = share
+        self.keep_pace()
+
+    def keep_pace(self) -> None:
+        """The runners take the node's pace."""
+        for runner in self.runners.values():
+            runner.set_slowdown(self.pace())
+
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
         self.malfunctions.conditions_changed()
+        if self.memory.ram_is_exhausted():
+            self._out_of_memory()
+        self._load_next()
+
+    def _out_of_memory(self) -> None:
+        """Main memory and swap are full: the kernel kills who has most of it, until there is some."""
+        while self.memory.ram_is_exhausted() and self.memory.placements:
+            model = self.memory.largest_in_ram()
+            runner = self.runners.get(model)
+            jobs = self._drop(runner, crashed=True) if runner is not None else [self._stop_loading()]
+            self._fail(jobs, "error_record")
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""
+        self.error_lines += len(jobs)
         for job in jobs:
             job.runner = None
             if not job.abandoned:
