@@ -90,7 +90,7 @@ class LiveInjection:
             if not active.active:
                 return
             await self._perform(active, step)
-        if active.fault.about.instant:
+        if active.fault.is_instant():
             active.end(self.now(), "schedule")
 
     async def _until(self, time_s: float) -> None:

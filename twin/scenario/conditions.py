@@ -68,6 +68,25 @@ CONDITIONS: dict[str, Condition] = {
         0.0, "sum", "main memory that other programs take, GiB; beyond swap the kernel kills", "twin/sim/memory.py"
     ),
     "load_speed_factor": Condition(1.0, "product", "times the usual speed of loading weights", "twin/sim/node.py"),
+    "vram_grabbed_share": Condition(
+        0.0, "maximum", "share of the GPU memory free at that moment that others take", "twin/sim/malfunctions.py"
+    ),
+    "load_need_factor": Condition(
+        1.0, "product", "times the GPU memory that a load takes, against what was predicted", "twin/sim/malfunctions.py"
+    ),
+    "ram_grabbed_share": Condition(
+        0.0,
+        "maximum",
+        "share of the free main memory that a leak takes; above 1 it is killed",
+        "twin/sim/malfunctions.py",
+    ),
+    "ram_leak_in_server": Condition(
+        0.0, "maximum", "1: that leak is the server's, else the largest runner's", "twin/sim/malfunctions.py"
+    ),
+    "ps_claims_gpu": Condition(
+        0.0, "maximum", "1: /api/ps says that models lie in GPU memory, wherever they are", "twin/sim/memory.py"
+    ),
+    "gpu_unreadable": Condition(0.0, "maximum", "1: an agent can read nothing of the GPUs", "twin/sim/machine.py"),
     # The machine's body.
     "ambient_added_c": Condition(0.0, "sum", "the air is this much warmer", "twin/sim/machine.py"),
     "cooling_factor": Condition(1.0, "product", "times the usual heat carried away per degree", "twin/sim/machine.py"),

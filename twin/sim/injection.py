@@ -69,7 +69,7 @@ class Injection:
                 engine.call_at(due_s, partial(self._step_later, active, active.showing, step, steps))
                 return
             self._perform(active, step)
-        if active.fault.about.instant and active.active:
+        if active.fault.is_instant() and active.active:
             active.end(engine.now, "schedule")
             self._withdraw(active)
 

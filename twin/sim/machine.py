@@ -188,13 +188,14 @@ class Machine:
         gpu_utilisation = temperature_c = clock_mhz = power_w = vram_gib = vram_total_gib = corrected = uncorrected = (
             NAN
         )
-        if hardware.kind != "cpu":
+        readable = values is None or not values["gpu_unreadable"]
+        if hardware.kind != "cpu" and readable:
             gpu_utilisation = min(1.0, max(0.0, shown + 0.01 * n_gpu * (shown > 0.0)))
             working_mhz = thermal.clock_mhz * share
             clock_mhz = thermal.idle_clock_mhz + (working_mhz - thermal.idle_clock_mhz) * min(1.0, 4.0 * shown)
             clock_mhz = max(0.0, clock_mhz + 5.0 * n_clock)
             power_w = max(0.0, self.power_w * hardware.gpus * (1.0 + 0.02 * n_power))
-        if hardware.has_gpu_memory:
+        if hardware.has_gpu_memory and readable:
             temperature_c = float(round(self.temperature_c + 0.5 * n_temperature))
             vram_total_gib = hardware.total_vram_gib
             vram_gib = min(vram_total_gib, math.fsum(memory.taken_gib(now)))
@@ -204,7 +205,7 @@ class Machine:
         resident = vram_of_models = expiry_s = rss_gib = open_files = NAN
         if node.alive:
             resident = float(runners)
-            vram_of_models = memory.vram_used_gib() if hardware.kind != "cpu" else 0.0
+            vram_of_models = memory.vram_listed_gib() if hardware.kind != "cpu" else 0.0
             rss_gib = SERVER_RAM_GIB + RUNNER_RAM_GIB * runners + ram_gib
             open_files = float(round(files))
             expiry_s = self._oldest_expiry_s(now)

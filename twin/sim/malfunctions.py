@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 FAILS_AT_ONCE_S = 0.02
 """Time after which a load dies that finds its GPU gone. (An assumption: a process starts, asks the driver, and ends.)"""
 
+RUN_TIME_GIB = 0.05
+"""GPU memory that a runner allocates for each running sequence beside what it took when it was loaded. An assumption: the
+compute buffers of llama.cpp are allocated at the load, drivers' own and growing ones are not."""
+
 SPREAD = 0x9E3779B1
 """2^32 / golden ratio: multiplied with it, numbers in a row spread evenly over 32 bits (Knuth, volume 3, 6.4)."""
 
@@ -36,6 +40,9 @@ class Malfunctions:
         self.node = node
         self.lock_held = False  # the server's lock on what is loaded: nothing passes that needs it
         self.blocked: list[Job] = []  # requests that hang inside the server
+        self._started_without_gpu = False  # the server: it does not ask a GPU that it did not find
+        self._grabbed_share = 0.0
+        self._ram_grabbed_share = 0.0
         self._load_failures_owed = 0.0
         self._silent_ends_owed = 0.0
 
@@ -48,7 +55,7 @@ class Malfunctions:
         if self.lock_held or (runner is not None and runner.stopping):
             self.blocked.append(job)
             return True
-        if node.conditions.values["gpu_lost"] and runner is not None:
+        if self._gpu_fails() and runner is not None:
             node.answer(job, "server_error")
             return True
         return False
@@ -63,6 +70,8 @@ class Malfunctions:
         elif is_struck(job.content, values["fatal_request_share"]):
             self._emerged("fatal_request_share")
             clock.call_at((clock.time() + job.first_token_s) / 2.0, partial(self.node.runner_dies, runner))
+        elif values["vram_grabbed_share"] and self._exceeds_vram(runner):
+            clock.call_at(clock.time(), partial(self._gpu_out_of_memory, runner))
         if runner.taken >= values["hang_after_requests"]:
             clock.call_at(clock.time(), partial(self._hang, runner))
         if values["silent_end_share"] and job.output_tokens > 1:
@@ -76,8 +85,11 @@ class Malfunctions:
         """After how long a load of that length dies; None: it does not. The share that dies is spread evenly, so that no
         random draw is needed."""
         values = self.node.conditions.values
-        if values["gpu_lost"]:
+        if self._gpu_fails():
             return FAILS_AT_ONCE_S
+        if values["load_need_factor"] > 1.0 and self._takes_too_much(model, values["load_need_factor"]):
+            self._emerged("load_need_factor")
+            return took_s / 2.0
         self._load_failures_owed += values["load_failure_share"]
         if self._load_failures_owed < 1.0 - 1e-9:
             return None
@@ -98,6 +110,8 @@ class Malfunctions:
 
     def loaded(self, runner: Runner) -> None:
         """A runner is there."""
+        if self.node.conditions.disturbed and self.node.memory.placements[runner.model].ram_gib:
+            self._emerged("vram_return_added_s")
         runner.slowdown = self.node.pace()
         runner.on_join = self._on_join()
 
@@ -108,6 +122,7 @@ class Malfunctions:
 
     def server_died(self) -> None:
         """Nothing is stuck in a server that is no more."""
+        self._started_without_gpu = bool(self.node.conditions.values["gpu_lost"])
         self.blocked.clear()
         self.lock_held = False
         self._watch()
@@ -123,7 +138,59 @@ class Malfunctions:
             runner.on_join = on_join
         if not values["runner_unkillable"]:
             self._let_die()
+        if not values["gpu_lost"]:
+            self._started_without_gpu = False
+        self._grab(values)
         self._watch()
+
+    def _grab(self, values: dict[str, float]) -> None:
+        memory = self.node.memory
+        if values["vram_grabbed_share"] != self._grabbed_share:
+            self._grabbed_share = values["vram_grabbed_share"]
+            memory.grab(self._grabbed_share, self.node.clock.time())
+        if values["ram_grabbed_share"] != self._ram_grabbed_share:
+            self._ram_grabbed_share = values["ram_grabbed_share"]
+            memory.grab_ram(self._ram_grabbed_share)
+            if self._ram_grabbed_share > 1.0:
+                self._host_out_of_memory(in_server=bool(values["ram_leak_in_server"]))
+
+    def _host_out_of_memory(self, *, in_server: bool) -> None:
+        """The kernel kills the process that leaks, and its leak goes with it."""
+        memory = self.node.memory
+        if not memory.ram_is_exhausted():
+            return
+        memory.ram_grabbed_gib = 0.0
+        largest = memory.largest_in_ram()
+        if in_server:
+            self.node.kill_server()
+        elif largest in self.node.runners:
+            self.node.runner_dies(self.node.runners[largest])
+
+    def _gpu_fails(self) -> bool:
+        return bool(self.node.conditions.values["gpu_lost"]) and not self._started_without_gpu
+
+    def _takes_too_much(self, model: str, factor: float) -> bool:
+        """Whether a load that has begun wants more than is there."""
+        memory = self.node.memory
+        free_gib = memory.free_gib(self.node.clock.time())
+        parts = memory.placements[model].vram_gib
+        return any((factor - 1.0) * part > free + 1e-9 for part, free in zip(parts, free_gib, strict=True))
+
+    def _exceeds_vram(self, runner: Runner) -> bool:
+        """Whether what its batch needs now is not there on one of its GPUs."""
+        memory = self.node.memory
+        free_gib = memory.free_gib(self.node.clock.time())
+        parts = memory.placements[runner.model].vram_gib
+        return any(
+            part > 0.0 and RUN_TIME_GIB * runner.count > free for part, free in zip(parts, free_gib, strict=True)
+        )
+
+    def _gpu_out_of_memory(self, runner: Runner) -> None:
+        """The runner dies of it, and the server lets every loaded model go ("runtime OOM detected")."""
+        if runner.alive:
+            self._emerged("vram_grabbed_share")
+            self.node.runner_dies(runner)
+            self.node.expire_models()
 
     def _on_join(self) -> Callable[[Runner, Job], None] | None:
         values = self.node.conditions.values
@@ -132,12 +199,13 @@ class Malfunctions:
             or values["fatal_prompt_tokens"] < math.inf
             or values["silent_end_share"] > 0.0
             or values["hang_after_requests"] < math.inf
+            or values["vram_grabbed_share"] > 0.0
         )
         return self.joined if amiss else None
 
     def _watch(self) -> None:
         stopping = any(runner.stopping for runner in self.node.runners.values())
-        self.node.intercepting = self.lock_held or stopping or bool(self.node.conditions.values["gpu_lost"])
+        self.node.intercepting = self.lock_held or stopping or self._gpu_fails()
 
     def _let_die(self) -> None:
         """The kernel lets go of what was stuck; the requests that hung go on."""

@@ -54,6 +54,8 @@ class Step:
 
 
 RAMP_STEPS = 20
+ALL_GPUS = 16
+"""As many as a node can have (`Hardware.gpus`): for the condition `gpus_lost`."""
 
 
 def ramp(condition: str, start: float, end: float, over_s: float) -> Iterator[Step]:
@@ -122,6 +124,10 @@ class Fault(BaseModel):
     def has_signs(cls) -> bool:
         """Whether anything can be seen beforehand."""
         return cls.signs is not Fault.signs
+
+    def is_instant(self) -> bool:
+        """Whether it is over as soon as it was done."""
+        return self.about.instant
 
     def signs(self) -> Iterator[Step]:
         """What can be seen beforehand: steps from `lead_s` before `at_s` on, conditions only."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from twin.scenario.faults.base import About, Fault, Step, merged, ramp
+from twin.scenario.faults.base import ALL_GPUS, About, Fault, Step, merged, ramp
 
 
 class GpuOffTheBus(Fault):
@@ -31,13 +31,17 @@ class GpuOffTheBus(Fault):
     def signs(self) -> Iterator[Step]:
         """Fault lines in the kernel's log, and hiccups."""
         return merged(
-            ramp("gpu_fault_event_rate_per_s", 0.01, 0.2, self.lead_s), ramp("step_factor", 1.0, 1.3, self.lead_s)
+            ramp("gpu_fault_event_rate_per_s", 0.01, 0.2, self.lead_s),
+            ramp("step_factor", 1.0, 1.3, self.lead_s),
+            ramp("gpu_power_factor", 1.0, 0.7, self.lead_s),
         )
 
     def onset(self) -> Iterator[Step]:
         """It is gone."""
         yield Step(0.0, "pause_runner" if self.running == "hang" else "kill_runner")
         yield Step(0.0, "set_condition", 1.0, "gpu_lost")
+        yield Step(0.0, "set_condition", ALL_GPUS, "gpus_lost")
+        yield Step(0.0, "set_condition", 1.0, "gpu_unreadable")
 
     def ending(self) -> Iterator[Step]:
         """The machine is rebooted."""
