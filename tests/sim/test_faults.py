@@ -185,6 +185,9 @@ def test_a_restart_by_the_policy_ends_what_lives_in_the_process(kind: str) -> No
         changes["policy"] = {"overrides": {"probes.load_path_model": "llama3.2:1b"}}
     if kind == "slow_decay":
         changes["faults"][0] |= {"at_s": 40, "factor": 6.0, "ramp_s": 5.0}
+    if kind == "cpu_offload":
+        changes["cluster__hardware"] = HARDWARE | {"vram_gib": 8}
+        changes["faults"][0] |= {"at_s": 40}
     _, record = simulate(scenario(**changes))
     (fault,) = record.table("faults").to_pylist()
     restarts = [a for a in record.table("actions").to_pylist() if a["kind"] == "restart"]

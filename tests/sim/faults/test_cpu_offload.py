@@ -30,7 +30,7 @@ def test_no_error_only_tokens_many_times_slower_until_the_model_is_loaded_again(
     assert pace_ms(record, 30.0, 55.0) > 40.0
     assert pace_ms(record, 90.0, 108.0) < 15.0
     (fault,) = record.table("faults").to_pylist()
-    assert 20.5 < fault["injected_s"] < 27.0, "when it was loaded"
+    assert 20.5 < fault["injected_s"] < 29.0, "when it was loaded"
     listed = {row["time_s"]: row["ollama_vram_gib"] for row in record.table("telemetry").to_pylist()}
     assert listed[40.0] < 0.7 * listed[15.0], "size_vram tells of it"
 

@@ -28,7 +28,7 @@ class LoadOutOfMemory(Fault):
     kind: Literal["load_out_of_memory"]
     need_factor: Annotated[
         float, Field(gt=1, le=10, description="What a load takes, in times of what is predicted.")
-    ] = 1.25
+    ] = 2.0
     taken_share: Annotated[
         float, Field(gt=0, le=1, description="Of the GPU memory that is free, what the other program takes.")
     ] = 0.98
