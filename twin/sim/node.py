@@ -82,7 +82,7 @@ class OllamaNode:
     def submit(self, job: Job) -> None:
         """Take a generation. The server must be alive; the job's `on_end` is called once, later, unless it hangs."""
         assert self.alive, f"{self.name} is dead: nobody listens there"
-        now = self.clock.now
+        now = self.clock.time()
         job.submitted_s = now
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
@@ -141,7 +141,7 @@ class OllamaNode:
     def _hand_over(self, runner: Runner, job: Job) -> None:
         runner.leaving = False  # somebody wants it again
         if job.output_tokens == 0:
-            job.loaded_s = self.clock.now
+            job.loaded_s = self.clock.time()
             self._end_later(job, "")
         else:
             runner.submit(job)
@@ -151,14 +151,14 @@ class OllamaNode:
             if not job.abandoned:
                 job.on_end(job, error)
 
-        self.clock.call_at(self.clock.now, end)
+        self.clock.call_at(self.clock.time(), end)
 
     # -- the one loading routine ----------------------------------------------------------------------------------
 
     def _load_next(self) -> None:
         """Serve the head of the pending queue as far as possible."""
         while self.pending and self.loading is None and not self.loader_stuck and self.alive:
-            now = self.clock.now
+            now = self.clock.time()
             job = self.pending[0]
             self._let_expired_go(now)
             runner = self.runners.get(job.model)
@@ -185,7 +185,7 @@ class OllamaNode:
         """Evict until there is room; None while the one that has to go is busy, or where all have gone in vain."""
         need_gib = self.need_gib(job.model, job.context_tokens)
         while True:
-            placement = self.memory.fit(need_gib, max(self.clock.now, self._room_at_s))
+            placement = self.memory.fit(need_gib, max(self.clock.time(), self._room_at_s))
             if placement is not None or not self.runners or not self._evict():
                 return placement
 
@@ -221,7 +221,7 @@ class OllamaNode:
                 self._room_at_s = room_at_s
 
     def _start_loading(self, job: Job, placement: Placement) -> None:
-        now = self.clock.now
+        now = self.clock.time()
         self._victim = None
         self.loading = job
         self.memory.take(job.model, placement)
@@ -276,7 +276,7 @@ class OllamaNode:
 
     def add_runner(self, model: str, context_tokens: int = 0) -> Runner:
         """A runner with the model loaded, as when a run starts. It takes what room there is."""
-        self.memory.put(model, self.need_gib(model, context_tokens), self.clock.now)
+        self.memory.put(model, self.need_gib(model, context_tokens), self.clock.time())
         return self._new_runner(model, context_tokens)
 
     def _new_runner(self, model: str, context_tokens: int) -> Runner:
@@ -310,7 +310,7 @@ class OllamaNode:
         if crashed:
             self.memory.lose(runner.model)
         else:
-            now = self.clock.now
+            now = self.clock.time()
             self._room_at_s = max(now, self._room_at_s) + self.memory.release(runner.model, now)
         jobs = runner.kill()
         self._dead_busy_s += runner.busy_s
@@ -327,17 +327,17 @@ class OllamaNode:
         if self.loading is None:
             return self._read_gib
         begin_s, end_s = self._reading_s
-        share = min(1.0, max(0.0, (self.clock.now - begin_s) / (end_s - begin_s)))
+        share = min(1.0, max(0.0, (self.clock.time() - begin_s) / (end_s - begin_s)))
         return self._read_gib + share * self.models[self.loading.model].size_gib
 
     def resident(self) -> tuple[str, ...]:
         """The loaded models, as `/api/ps` lists them."""
-        now = self.clock.now
+        now = self.clock.time()
         return tuple(name for name, runner in self.runners.items() if not self._expired(runner, now))
 
     def busy_s(self) -> float:
         """Time that the GPU has worked so far."""
-        now = self.clock.now
+        now = self.clock.time()
         for runner in self.runners.values():
             runner.advance(now)
         return self._dead_busy_s + sum(runner.busy_s for runner in self.runners.values())
@@ -365,7 +365,7 @@ class OllamaNode:
         if self.alive:
             return
         self.alive = True
-        self.started_s = self.clock.now
+        self.started_s = self.clock.time()
         self.loader_stuck = False
 
     def kill_runner(self) -> None:
