@@ -17,7 +17,7 @@ reported exactly (memory of a GPU, counters) has no noise.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -28,26 +28,26 @@ from twin.sim.memory import RUNNER_RAM_GIB, SERVER_RAM_GIB
 if TYPE_CHECKING:
     from twin.sim.node import OllamaNode
 
-POWER_OF_CLOCK = 3.0
-CLOCK_STEP = 0.01
+POWER_OF_CLOCK: Final = 3.0
+CLOCK_STEP: Final = 0.01
 """A change of the clock below this share is not passed on to the runners."""
 
-BASE_PROCESSOR_SHARE = 0.02
-RUNNER_CORES = 1.0
+BASE_PROCESSOR_SHARE: Final = 0.02
+RUNNER_CORES: Final = 1.0
 """A runner keeps one core busy while its GPU works (llama.cpp polls), and a load one more; layers in main memory all."""
 
-SYSTEM_DISK_GIB = 60.0
-SERVER_FILES = 40
-RUNNER_FILES = 24
-LONGEST_UPTIME_S = 30 * 86_400.0
-CLOCK_JITTER_S = 0.002
+SYSTEM_DISK_GIB: Final = 60.0
+SERVER_FILES: Final = 40
+RUNNER_FILES: Final = 24
+LONGEST_UPTIME_S: Final = 30 * 86_400.0
+CLOCK_JITTER_S: Final = 0.002
 """Assumptions: what a quiet Linux machine with NTP and an Ollama server has of each."""
 
-NOISE = 9
+NOISE: Final = 9
 """Independent noises in a sample."""
-SAMPLES_PER_DRAW = 64
+SAMPLES_PER_DRAW: Final = 64
 
-NAN = math.nan
+NAN: Final = math.nan
 
 
 class Machine:

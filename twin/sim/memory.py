@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
@@ -16,23 +17,23 @@ from twin.scenario.hardware import Hardware
 from twin.scenario.memory import MODELS_PER_GPU, Placement, fit, offload
 from twin.sim.conditions import Conditions
 
-RECOVERY_POLL_S = 0.25
-RECOVERY_LIMIT_S = 5.0
-RECOVERED_SHARE = 0.75
+RECOVERY_POLL_S: Final = 0.25
+RECOVERY_LIMIT_S: Final = 5.0
+RECOVERED_SHARE: Final = 0.75
 """After an unload Ollama asks the driver every 250 ms, for at most 5 s, whether 75 % of the runner's memory is back
 (`waitForVRAMRecovery` in `server/sched.go`; "typically 0.5 to 1.5 s"). Shared memory (apple, cpu) needs no wait. A runner
 that crashed has given its memory back before, so that the wait for it always takes the whole 5 s (issue 11997)."""
 
-USUAL_RETURN_S = 1.0
+USUAL_RETURN_S: Final = 1.0
 """Time in which a driver gives a runner's memory back, steadily; the wait for 75 % of it is then 0.75 s."""
 
-SYSTEM_RAM_GIB = 2.0
-SERVER_RAM_GIB = 0.2
-RUNNER_RAM_GIB = 0.6
+SYSTEM_RAM_GIB: Final = 2.0
+SERVER_RAM_GIB: Final = 0.2
+RUNNER_RAM_GIB: Final = 0.6
 """Main memory of the operating system, the Ollama server, and of a runner beside the model itself. Assumptions."""
 
 
-RETURN_RANGE_S = (0.67, 2.0)
+RETURN_RANGE_S: Final = (0.67, 2.0)
 """A simulated driver's time, evenly drawn: the waits that follow are the usual 0.5 to 1.5 s."""
 
 
