@@ -53,6 +53,9 @@ class Catalogue(StrEnum):
     policies = "policies"
     parameters = "parameters"
     metrics = "metrics"
+    hardware = "hardware"
+    models = "models"
+    conditions = "conditions"
 
 
 ScenarioFile = Annotated[
@@ -212,7 +215,7 @@ def catalogue(
     what: Annotated[Catalogue, typer.Argument(help="What to list.")],
     as_json: AsJson = False,
 ) -> None:
-    """List what there is: faults, workloads, policies, parameters, metrics."""
+    """List what there is: faults, workloads, policies, parameters, metrics, hardware, models, conditions."""
     from twin.scenario.catalogue import coverage, rows
 
     table = rows(what.value)

@@ -188,7 +188,8 @@ class EmulatorServer:
             size = round(runner.memory_gib * _GIB)
             left_s = self._keep_alive.expires_in_s(name)
             expires_at = datetime.now(UTC) + (timedelta(seconds=left_s) if math.isfinite(left_s) else _FOR_EVER)
-            about = {**self._about(self.node.models[name]), "size": size, "size_vram": size}
+            size_vram = round(sum(self.node.memory.placements[name].vram_gib) * _GIB)
+            about = {**self._about(self.node.models[name]), "size": size, "size_vram": size_vram}
             models.append({**about, "expires_at": _date(expires_at), "context_length": runner.context_tokens})
         return _json({"models": models})
 

@@ -75,13 +75,13 @@ class LiveInjection:
         if active.fault.lead_s and not await self._came_after_signs(active):
             return
         await self._until(active.fault.at_s)
-        active.injected_s = self.now()
+        active.begin(self.now())
         self.served_at_injection[active.node] = self.cluster.nodes[active.node].served_generations()
         _log.info("fault", kind=active.fault.about.kind, node=active.node)
         async with asyncio.TaskGroup() as group:
             onset = group.create_task(self._onset(active))
             if active.fault.duration_s is not None:
-                await self._until(active.injected_s + active.fault.duration_s)
+                await self._until(active.armed_s + active.fault.duration_s)
                 onset.cancel()
                 if active.active:
                     active.end(self.now(), "schedule")
@@ -114,11 +114,11 @@ class LiveInjection:
 
     async def _onset(self, active: ActiveFault) -> None:
         for step in active.fault.onset():
-            await self._until(active.injected_s + step.after_s)
+            await self._until(active.armed_s + step.after_s)
             if not active.active:
                 return
             await self._perform(active, step)
-        if active.fault.about.instant:
+        if active.fault.is_instant():
             active.end(self.now(), "schedule")
 
     async def _until(self, time_s: float) -> None:

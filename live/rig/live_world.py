@@ -36,6 +36,7 @@ from twin.policy.model_names import ModelNames
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
 from twin.record.rows import incident_row
+from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
 from twin.scenario.schema import Scenario
@@ -236,18 +237,16 @@ class Drill:
             for name in cluster.nodes:
                 view = known.get(name, {})
                 share = max(0.0, used_s[name] - before_s[name]) / (now - at_s)  # a new process starts from 0
-                resident = view.get("resident", [])
-                memory_gib = sum(self.scenario.cluster.memory_gib(model) for model in resident)
+                read = {"processor_utilisation": share}  # the rig's own count; no agent runs beside its nodes
                 self.recorder.telemetry.add(
                     (
                         now,
                         name,
                         view.get("in_flight", 0),
                         driver.policy.waiting,
-                        memory_gib,
-                        len(resident),
-                        share,
+                        len(view.get("resident", [])),
                         view.get("health"),
+                        *(read.get(column, math.nan) for column in TELEMETRY_NAMES),
                     )
                 )
             at_s = now

@@ -11,6 +11,7 @@ from tests.scenario.documents import scenario
 from tests.sim.worlds import restart_at, simulate
 from twin.record.reader import RunRecord
 from twin.scenario.faults import FAULT_KINDS
+from twin.sim.memory import RECOVERY_LIMIT_S
 
 HARDWARE = {
     "decode_ms": [10.0],
@@ -86,8 +87,8 @@ def test_runner_crash_breaks_streams_once_and_the_next_request_pays_a_load() -> 
     record = client_sees({"kind": "runner_crash"})
     assert failed_of(record) == {19, 20}
     assert {outcomes(record)[second][1].split(":")[0] for second in (19, 20)} == {"error_record"}
-    assert took_s(record)[21] == pytest.approx(LOAD_S + 2.0, abs=0.01)
-    assert took_s(record)[30] == pytest.approx(2.001)
+    assert took_s(record)[21] == pytest.approx(RECOVERY_LIMIT_S + LOAD_S + 2.0, abs=0.01)
+    assert took_s(record)[45] == pytest.approx(2.001)
 
 
 def test_runner_crash_loop_goes_on_until_its_end() -> None:
@@ -197,6 +198,9 @@ def test_a_restart_by_the_policy_ends_what_lives_in_the_process(kind: str) -> No
         changes["policy"] = {"overrides": {"probes.load_path_model": "llama3.2:1b"}}
     if kind == "slow_decay":
         changes["faults"][0] |= {"at_s": 40, "factor": 6.0, "ramp_s": 5.0}
+    if kind == "cpu_offload":
+        changes["cluster__hardware"] = HARDWARE | {"vram_gib": 8}
+        changes["faults"][0] |= {"at_s": 40}
     _, record = simulate(scenario(**changes))
     (fault,) = record.table("faults").to_pylist()
     restarts = [a for a in record.table("actions").to_pylist() if a["kind"] == "restart"]

@@ -64,12 +64,18 @@ DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "unload"})
 ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]
 
 
+FIT_SHARE = 0.8
+"""Ollama loads a model beside others only where it is predicted to take at most this share of the memory that is free;
+else it lets others go first (`server/sched.go`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """What an operator knows of a node: its name, and the GPU memory that its models must fit in."""
+    """What an operator knows of a node: its name, the GPU memory that its models must fit in, and how many it keeps."""
 
     name: str
     vram_gib: float = NEVER_S
+    max_models: int = 0  # OLLAMA_MAX_LOADED_MODELS; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +330,11 @@ class Policy:
     @property
     def incidents(self) -> Sequence[Incident]:
         """What it took for failures so far."""
+        raise NotImplementedError
+
+    @property
+    def reads_telemetry(self) -> bool:
+        """Whether it makes use of `TelemetrySample`s; a world keeps them back from a policy that does not."""
         raise NotImplementedError
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:

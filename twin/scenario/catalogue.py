@@ -8,8 +8,12 @@ from pydantic import BaseModel
 
 from twin.policy.parameters import PRESETS, TABLE
 from twin.record.names import EXPECTABLE, FIGURES, SUMMARIES
+from twin.scenario.conditions import CONDITIONS
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
+from twin.scenario.models import MODELS
+from twin.scenario.profiles import PROFILES
+from twin.scenario.profiles import TABLE as TABLE_OF_PROFILES
 from twin.scenario.workload import Arrivals, Length
 
 FAILURE_ROWS: tuple[str, ...] = (*(f"F{number:02}" for number in range(1, 32)), "G01", "G02")
@@ -36,6 +40,9 @@ def rows(what: str) -> list[dict[str, Any]]:
         "policies": _policies,
         "parameters": _parameters,
         "metrics": _metrics,
+        "hardware": _hardware,
+        "models": _models,
+        "conditions": _conditions,
     }[what]()
 
 
@@ -121,3 +128,43 @@ def _metrics() -> list[dict[str, Any]]:
         found.append({"name": name, "unit": unit, "what": what, "in expect": ", ".join(limits) or "no"})
     assert set(SUMMARIES) <= set(FIGURES)
     return found
+
+
+def _hardware() -> list[dict[str, Any]]:
+    return [
+        {
+            "profile": name,
+            "GiB": line.vram_gib,
+            "tokens/s": round(1000.0 / PROFILES[name].decode_ms[0], 1),
+            "tokens/s of 4": round(4000.0 / PROFILES[name].decode_ms[3], 1),
+            "prefill/s": round(PROFILES[name].prefill_tokens_per_s or 0.0),
+            "GB/s": line.bandwidth_gb_per_s,
+            "W": line.full_w,
+            "offloaded": f"{PROFILES[name].cpu_slowdown:g} times",
+            "source": line.source,
+        }
+        for name, line in TABLE_OF_PROFILES.items()
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    return [
+        {
+            "model": name,
+            "weights, GiB": model.size_gib,
+            "layers x kv heads x head size": f"{model.layers} x {model.kv_heads} x {model.head_size}",
+            "KV cache, MiB per 1,000 tokens": round(model.kv_mib_per_1k_tokens, 1),
+            "context, tokens": model.context_tokens,
+            "slots": model.parallel or "as set",
+            "makes": "embeddings" if model.embedding else "text",
+            "assumed": "yes" if model.assumed else "no",
+        }
+        for name, model in MODELS.items()
+    ]
+
+
+def _conditions() -> list[dict[str, Any]]:
+    return [
+        {"condition": name, "neutral": row.neutral, "of several": row.combine, "what": row.what, "read by": row.read_by}
+        for name, row in CONDITIONS.items()
+    ]

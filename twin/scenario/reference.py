@@ -18,6 +18,14 @@ HEADINGS = {
         "Keys below `policy.overrides` of a scenario, `--set policy.KEY=...`, and `policy:` of a configuration.",
     ),
     "metrics": ("Figures", "What `run --json` prints, and what `expect` may limit."),
+    "hardware": (
+        "Hardware",
+        "Machines by name: memory for models, speed with an 8B model at four bits (one sequence, four together, prefill), "
+        "memory bandwidth, full power, and how many times as long layers in main memory take. "
+        "`twin/scenario/profiles.py` says what the sources are.",
+    ),
+    "models": ("Models", "Models whose size and KV cache are known; of others a scenario gives them."),
+    "conditions": ("Conditions", "What faults may set in a simulated node, and the mechanism that reads it."),
 }
 
 

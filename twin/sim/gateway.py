@@ -112,7 +112,13 @@ class Gateway:
         path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
-            spec.model, spec.prompt_tokens, flight.output_tokens, self._job_ended, flight, spec.context_tokens
+            spec.model,
+            spec.prompt_tokens,
+            flight.output_tokens,
+            self._job_ended,
+            flight,
+            spec.context_tokens,
+            spec.request_id,  # stands for what it says
         )
         if path.cut:
             self._watch_first_token(flight, job)
@@ -253,6 +259,7 @@ class Gateway:
     def fell_silent(self, node: str) -> None:
         """From now on nothing more comes from the node: every attempt there is watched."""
         now = self.engine.now
+        self.probing.fell_silent(node)
         for flight in list(self.flights.values()):
             job = flight.job
             if job is None or flight.node != node or flight.route is None:

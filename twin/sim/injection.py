@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from twin.policy.vocabulary import NEVER_S
 from twin.scenario.active_fault import ActiveFault
-from twin.scenario.draws import targets
+from twin.scenario.draws import stream, targets
 from twin.scenario.faults.base import Step
+from twin.sim.foreign import ForeignLoad
 from twin.sim.runner import Runner
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ class Injection:
         self._silent_since_s: dict[str, float] = {}
         self._afflicted: dict[ActiveFault, list[Runner]] = {}  # that a reload ends: the runners that have it
         self._held_back: dict[str, list[Callable[[], None]]] = {}
+        self._foreign: dict[ActiveFault, ForeignLoad] = {}
+        for name, node in simulation.nodes.items():
+            node.on_silence = partial(self._silence_changed, name)
+            node.on_emergence = partial(self._emerged, name)
 
     def schedule(self) -> None:
         """Have every fault begin at its time."""
@@ -54,7 +59,7 @@ class Injection:
             return
         if active.fault.lead_s:
             active.end_signs(engine.now, "failed")
-        active.injected_s = engine.now
+        active.begin(engine.now, waits=bool(active.fault.about.emerges))
         if active.fault.duration_s is not None:
             engine.call_at(engine.now + active.fault.duration_s, partial(self._end, active))
         if active.fault.about.ended_by_reload:
@@ -67,13 +72,14 @@ class Injection:
         """Perform the steps that are due, and come back for the next."""
         engine = self.simulation.engine
         for step in steps:
-            due_s = (active.signs_s if active.showing else active.injected_s) + step.after_s
+            due_s = (active.signs_s if active.showing else active.armed_s) + step.after_s
             if due_s > engine.now:
                 engine.call_at(due_s, partial(self._step_later, active, active.showing, step, steps))
                 return
             self._perform(active, step)
-        if active.fault.about.instant and active.active:
+        if active.fault.is_instant() and active.active:
             active.end(engine.now, "schedule")
+            self._withdraw(active)
 
     def _step_later(self, active: ActiveFault, sign: bool, step: Step, steps: Iterator[Step]) -> None:
         if active.showing if sign else active.active:
@@ -96,6 +102,16 @@ class Injection:
         node = self.simulation.nodes[active.node]
         if node.conditions.withdraw(active):
             node.conditions_changed()
+            self._spoke(active.node)
+        foreign = self._foreign.pop(active, None)
+        if foreign is not None:
+            foreign.stop()
+
+    def _emerged(self, node: str, condition: str) -> None:
+        """What a condition stands for came about."""
+        for active in self.faults:
+            if active.node == node and active.fault.about.emerges == condition:
+                active.emerged(self.simulation.engine.now)
 
     def restarted(self, node: str) -> None:
         """A new server process runs: faults that live in the old one are over."""
@@ -181,6 +197,12 @@ class Injection:
         elif operation == "set_condition":
             node.conditions.set(active, step.condition, step.argument)
             node.conditions_changed()
+        elif operation == "expire_models":
+            node.expire_models()
+        elif operation == "foreign_clients":
+            assert step.foreign is not None
+            draws = stream(simulation.seed, f"fault:{active.place}:foreign:{name}")
+            self._foreign[active] = ForeignLoad(simulation.engine, node, step.foreign, draws)
 
     # -- silence --------------------------------------------------------------------------------------------------
 
@@ -188,6 +210,12 @@ class Injection:
         self._silent_since_s.setdefault(node, self.simulation.engine.now)
         for gateway in self.simulation.gateways:
             gateway.fell_silent(node)
+
+    def _silence_changed(self, node: str) -> None:
+        if any(runner.paused for runner in self.simulation.nodes[node].runners.values()):
+            self._fell_silent(node)
+        else:
+            self._spoke(node)
 
     def _spoke(self, node: str) -> None:
         path_is_whole = not self.simulation.network.paths[node].cut

@@ -12,22 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
-from twin.policy.vocabulary import AttemptError
+from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.scenario.hardware import Hardware
+from twin.scenario.memory import Placement
 from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.malfunctions import Malfunctions
+from twin.sim.memory import Memory
 from twin.sim.model_files import REFUSED_S, ModelFiles
 from twin.sim.runner import Job, Runner
-
-VRAM_RECOVERY_S: Final = 0.75
-"""Wait for the driver to give memory back after an unload; typically 0.5 to 1.5 s (Ollama's scheduler polls it)."""
-
-
-LOAD_TIMEOUT_S: Final = 300.0
-"""OLLAMA_LOAD_TIMEOUT: a load that makes no progress for this long has failed."""
+from twin.sim.stalls import Stalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +34,7 @@ class ModelOnNode:
     size_gib: float
     memory_gib: float
     context_tokens: int
-
-
-def _nothing() -> None:
-    """Nobody wants to be told."""
+    slots: int = 0  # that Ollama forces on it; 0: the node's
 
 
 class OllamaNode:
@@ -56,7 +49,10 @@ class OllamaNode:
         slots: int,
         max_queue: int,
         keep_alive_s: float | None,
+        max_models: int | None = None,
+        return_s: Callable[[], float] | None = None,
     ) -> None:
+        """`max_models` is OLLAMA_MAX_LOADED_MODELS; `return_s` draws how long the driver takes to give memory back."""
         self.clock = clock
         self.name = name
         self.hardware = hardware
@@ -64,24 +60,35 @@ class OllamaNode:
         self.slots = slots
         self.max_queue = max_queue
         self.keep_alive_s = keep_alive_s
+        self.on_silence: Callable[[], None] | None = (
+            None  # told when a runner stops by itself, or one that stood is gone
+        )
+        self.on_emergence: Callable[[str], None] | None = None  # told when what a condition stands for came about
         self.alive = True
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
         self.pending: deque[Job] = deque()
         self.loading: Job | None = None
-        self._load_version = 0
+        self.load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
+        self.clock_share = 1.0  # of the GPU's usual clock, which work keeps pace with
         self.conditions = Conditions()
+        self.malfunctions = Malfunctions(self)
+        self.intercepting = False  # some malfunction wants to see each request first
+        self.memory = Memory(hardware, self.conditions, max_models, return_s)
+        self.error_lines = 0  # of Ollama's log, one for each request that failed here
+        self.session_s: dict[str, float] = {}  # keep_alive of a model's last request, where it is not the node's
+        self._victim: Runner | None = None  # busy, and to go before the head of the queue is loaded
+        self._room_at_s = 0.0  # when the memory of what went last is back
+        self._read_gib = 0.0  # from the disk, by loads that are over
+        self.reading_s = (0.0, 0.0)  # when the present load reads weights
         self.answers = Answers(self)
-        self.files = ModelFiles(self)
-        self._load_begun_s = 0.0  # of the load that is under way
-        self._load_takes_s = 0.0
-        self._load_stalled_s: float | None = None  # since when loads make no progress
         self.shaping = False  # something is wrong with answers, so that each job must be looked at
-        self.on_reload: Callable[[], None] = _nothing  # told when a runner is gone
-        self._load_failures_owed = 0.0
+        self.files = ModelFiles(self)
+        self.stalls = Stalls(self)
+        self.on_reload: Callable[[], None] | None = None  # told when a runner is gone
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -91,6 +98,8 @@ class OllamaNode:
         assert self.alive, f"{self.name} is dead: nobody listens there"
         now = self.clock.time()
         job.submitted_s = now
+        if self.intercepting and self.malfunctions.intercepts(job):
+            return
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
             self._hand_over(runner, job)
@@ -105,6 +114,12 @@ class OllamaNode:
             self.pending.append(job)
             self._load_next()
 
+    def submit_again(self, job: Job) -> None:
+        """Take on a request that hung in the server since it was submitted."""
+        submitted_s = job.submitted_s
+        self.submit(job)
+        job.submitted_s = submitted_s
+
     def cancel(self, job: Job) -> None:
         """The client closed its connection."""
         job.abandoned = True
@@ -113,12 +128,13 @@ class OllamaNode:
             runner.cancel(job)
             self._let_go(runner)
         elif job is self.loading:
-            self.loading = None  # an impatient client aborts the load
-            self._load_version += 1
+            self._stop_loading()  # an impatient client aborts the load
             self._load_next()
         elif job in self.pending:
             self.pending.remove(job)
             self._load_next()
+        else:
+            self.malfunctions.forget(job)
 
     def unload(self, model: str) -> None:
         """Let a model go once no client uses it (`keep_alive: 0`); then a hung runner is killed, too."""
@@ -128,7 +144,8 @@ class OllamaNode:
             self._let_go(runner)
 
     def _let_go(self, runner: Runner) -> None:
-        if runner.leaving and runner.alive and runner.is_unused():
+        goes = (runner.leaving or runner.expired) and runner.alive and runner.is_unused()
+        if goes and not self.malfunctions.sticks(runner):
             self._drop(runner)
             self._load_next()
 
@@ -139,6 +156,7 @@ class OllamaNode:
         if self.loading is not None:
             yield self.loading
         yield from list(self.pending)
+        yield from list(self.malfunctions.blocked)
 
     def _needs_reload(self, runner: Runner, job: Job) -> bool:
         """A request that names no context wants the model's own, and so reloads what another one asked for."""
@@ -146,7 +164,12 @@ class OllamaNode:
 
     def _expired(self, runner: Runner, now: float) -> bool:
         idle = not runner.count and not runner.queue
-        return self.keep_alive_s is not None and idle and now - runner.idle_since_s > self.keep_alive_s
+        return (
+            self.keep_alive_s is not None
+            and idle
+            and not runner.stopping
+            and now - runner.idle_since_s > self.keep_alive_s
+        )
 
     def _hand_over(self, runner: Runner, job: Job) -> None:
         runner.leaving = False  # somebody wants it again
@@ -169,12 +192,15 @@ class OllamaNode:
 
     def _load_next(self) -> None:
         """Serve the head of the pending queue as far as possible."""
-        while self.pending and self.loading is None and not self.loader_stuck and self.alive:
+        while self.pending and self.loading is None and self.alive:
+            if self.loader_stuck or self.malfunctions.lock_held:
+                return
             now = self.clock.time()
             job = self.pending[0]
+            self._let_expired_go(now)
             runner = self.runners.get(job.model)
-            if runner is not None and (self._needs_reload(runner, job) or self._expired(runner, now)):
-                if runner.count or runner.queue:
+            if runner is not None and self._needs_reload(runner, job):
+                if runner.count or runner.queue or self.malfunctions.sticks(runner):
                     return  # the reload waits until the model is idle, and everybody behind waits with it
                 self._drop(runner)
                 runner = None
@@ -182,105 +208,131 @@ class OllamaNode:
                 self.pending.popleft()
                 self._hand_over(runner, job)
                 continue
-            model = self.models[job.model]
-            evicted = self._make_room(model.memory_gib)
-            if evicted is None:
+            self._room_at_s = max(self._room_at_s, now + self.memory.clean_up_s(job.model))
+            placement = self._room_for(job)
+            if placement is None and self.runners:
                 return  # nobody can be evicted yet
             self.pending.popleft()
-            self.loading = job
-            self._load_version += 1
-            version = self._load_version
-            took_s = self.hardware.runner_start_s + model.size_gib / self.hardware.load_gib_per_s
-            took_s = took_s * self.slowdown + (VRAM_RECOVERY_S if evicted else 0.0)
-            self._load_begun_s = now
-            self._load_takes_s = took_s
-            if self.conditions.disturbed and self.files.incompatible():
-                self.clock.call_at(now + self.hardware.runner_start_s, partial(self._load_failed, version))
-            elif self.conditions.disturbed and self._load_dies():
-                self.clock.call_at(now + took_s / 2.0, partial(self._load_failed, version))
-            elif self._load_stalled_s is not None:
-                self.clock.call_at(now + LOAD_TIMEOUT_S, partial(self._load_timed_out, version, self._load_stalled_s))
-            else:
-                self.clock.call_at(now + took_s, partial(self._loaded, version))
+            if placement is None:
+                self._fail([job], "server_error")  # "model requires more system memory than is available"
+                continue
+            self._start_loading(job, placement)
 
-    def _make_room(self, need_gib: float) -> bool | None:
-        """Evict idle runners until there is room. Whether one was evicted; None where there cannot be room yet."""
-        evicted = False
-        while self.hardware.vram_gib - self.vram_used_gib() < need_gib:
-            idle = [runner for runner in self.runners.values() if not runner.count and not runner.queue]
-            if not idle:
-                return None
-            self._drop(min(idle, key=lambda runner: (runner.idle_since_s, runner.model)))
-            evicted = True
-        return evicted
+    def _room_for(self, job: Job) -> Placement | None:
+        """Evict until there is room; None while the one that has to go is busy, or where all have gone in vain."""
+        need_gib = self.need_gib(job.model, job.context_tokens)
+        while True:
+            placement = self.memory.fit(need_gib, max(self.clock.time(), self._room_at_s))
+            if placement is not None or not self.runners or not self._evict():
+                return placement
 
-    def _loaded(self, version: int) -> None:
-        if version != self._load_version or self.loading is None or self._load_stalled_s is not None:
-            return
-        if self.clock.time() < self._load_begun_s + self._load_takes_s - 1e-9:
-            return  # it stood still meanwhile
-        job = self.loading
-        self.loading = None
-        runner = self.add_runner(job.model, job.context_tokens)
-        self._hand_over(runner, job)
-        self._load_next()
-
-    def _watch_stall(self) -> None:
-        """The disk stops giving weights, or gives them again. A load without progress for long enough fails."""
-        stalled = bool(self.conditions.values["loads_stalled"])
-        if stalled == (self._load_stalled_s is not None):
-            return
-        now = self.clock.time()
-        if stalled:
-            self._load_stalled_s = now
-            if self.loading is not None:
-                self.clock.call_at(now + LOAD_TIMEOUT_S, partial(self._load_timed_out, self._load_version, now))
-            return
-        since_s, self._load_stalled_s = self._load_stalled_s, None
-        if self.loading is not None and since_s is not None:
-            stood_s = now - max(since_s, self._load_begun_s)
-            self._load_begun_s += stood_s
-            self.clock.call_at(self._load_begun_s + self._load_takes_s, partial(self._loaded, self._load_version))
-
-    def _load_timed_out(self, version: int, since_s: float) -> None:
-        if self._load_stalled_s == since_s:
-            self._load_failed(version)
-
-    def _load_dies(self) -> bool:
-        """Whether this load is one of the share that fails: spread evenly, so that no random draw is needed."""
-        self._load_failures_owed += self.conditions.values["load_failure_share"]
-        if self._load_failures_owed < 1.0 - 1e-9:
+    def _evict(self) -> bool:
+        """Unload the idle runner with the shortest session; where all are busy, the one with the shortest has to go first,
+        whoever else becomes idle before it. Equal sessions go by name."""
+        victim = self._victim
+        if victim is None or not victim.alive:
+            default_s = NEVER_S if self.keep_alive_s is None else self.keep_alive_s
+            busy = [
+                (bool(runner.count or runner.queue), self.session_s.get(runner.model, default_s), runner.model)
+                for runner in self.runners.values()
+            ]
+            victim = self._victim = self.runners[min(busy)[2]]
+        if victim.count or victim.queue or self.malfunctions.sticks(victim):
             return False
-        self._load_failures_owed -= 1.0
+        self._victim = None
+        self._drop(victim)
         return True
 
-    def _load_failed(self, version: int) -> None:
-        if version != self._load_version or self.loading is None:
+    def need_gib(self, model: str, context_tokens: int = 0) -> float:
+        """Memory of the model with that context (0: its own): its KV cache grows with it."""
+        known = self.models[model]
+        cache_gib = known.memory_gib - known.size_gib
+        return known.size_gib + cache_gib * (context_tokens or known.context_tokens) / known.context_tokens
+
+    def _let_expired_go(self, now: float) -> None:
+        """Models that were idle for longer than their keep-alive have been unloaded, some while ago."""
+        if self.keep_alive_s is not None:
+            for runner in [each for each in self.runners.values() if self._expired(each, now)]:
+                if self.malfunctions.sticks(runner):
+                    continue
+                room_at_s = self._room_at_s
+                self._drop(runner)
+                self._room_at_s = room_at_s
+
+    def _start_loading(self, job: Job, placement: Placement) -> None:
+        now = self.clock.time()
+        self._victim = None
+        self.loading = job
+        self.memory.take(job.model, placement)
+        self.load_version += 1
+        speed_gib_per_s = self.hardware.load_gib_per_s
+        if self.conditions.disturbed:
+            speed_gib_per_s *= self.conditions.values["load_speed_factor"]
+        begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * self.slowdown
+        ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * self.slowdown
+        self.reading_s = (begin_s, ends_s)
+        lives_s = self.malfunctions.load_lives_s(job.model, ends_s - now) if self.conditions.disturbed else None
+        if self.conditions.disturbed and self.files.incompatible():
+            lives_s = begin_s - now
+        self.stalls.load_begun()
+        if lives_s is not None:
+            self.clock.call_at(now + lives_s, partial(self.load_failed, self.load_version))
+        else:
+            self.clock.call_at(ends_s, partial(self.loaded, self.load_version))
+
+    def _stop_loading(self) -> Job:
+        """The present load is over, without a runner."""
+        job = self.loading
+        assert job is not None
+        self._read_gib = self.read_gib()
+        self.loading = None
+        self.load_version += 1
+        self.memory.abandon(job.model)
+        return job
+
+    def loaded(self, version: int) -> None:
+        """The load of that version has read all its weights, unless it was given up or stood still."""
+        if version != self.load_version or self.loading is None or self.stalls.hold():
             return
         job = self.loading
+        self._read_gib = self.read_gib()
         self.loading = None
-        self._fail([job], "server_error")
+        runner = self._new_runner(job.model, job.context_tokens)
+        self._hand_over(runner, job)
+        if self.memory.ram_is_exhausted():
+            self._out_of_memory()
+        self._load_next()
+
+    def load_failed(self, version: int) -> None:
+        """The load of that version dies."""
+        if version != self.load_version or self.loading is None:
+            return
+        self._fail([self._stop_loading()], "server_error")
         self._load_next()
 
     def add_runner(self, model: str, context_tokens: int = 0) -> Runner:
-        """A runner with the model loaded (also for what is loaded when a run starts)."""
+        """A runner with the model loaded, as when a run starts. It takes what room there is."""
+        self.memory.put(model, self.need_gib(model, context_tokens), self.clock.time())
+        return self._new_runner(model, context_tokens)
+
+    def _new_runner(self, model: str, context_tokens: int) -> Runner:
         known = self.models[model]
-        scale = 1.0
+        scale = self.memory.slowdown(model)
         if self.hardware.reference_model_gib is not None:
-            scale = known.size_gib / self.hardware.reference_model_gib
+            scale *= known.size_gib / self.hardware.reference_model_gib
         prefill = self.hardware.prefill_tokens_per_s
         runner = Runner(
             self.clock,
             model,
-            known.memory_gib,
+            self.need_gib(model, context_tokens),
             context_tokens or known.context_tokens,
-            self.slots,
+            known.slots or self.slots,
             [step_ms / 1000.0 * scale for step_ms in self.hardware.decode_ms],
             scale / prefill if prefill is not None else 0.0,
             self._runner_idle,
         )
-        runner.slowdown = self.slowdown
         self.runners[model] = runner
+        self.malfunctions.loaded(runner)
         return runner
 
     def _runner_idle(self, runner: Runner) -> None:
@@ -288,18 +340,40 @@ class OllamaNode:
         if self.pending:
             self._load_next()
 
-    def _drop(self, runner: Runner) -> list[Job]:
+    def _drop(self, runner: Runner, *, crashed: bool = False) -> list[Job]:
+        """A runner goes: stopped by the server, which then waits for its memory, or dead by itself."""
         self.runners.pop(runner.model, None)
+        if crashed:
+            self.memory.lose(runner.model)
+        else:
+            now = self.clock.time()
+            self._room_at_s = max(now, self._room_at_s) + self.memory.release(runner.model, now)
         jobs = runner.kill()
         self._dead_busy_s += runner.busy_s
-        self.on_reload()
+        if runner.paused and self.on_silence is not None:
+            self.on_silence()
+        if self.on_reload is not None:
+            self.on_reload()
         return jobs
+
+    def pace(self) -> float:
+        """Times that a step or a prefill takes as long as on a sound machine."""
+        return self.slowdown * self.conditions.values["step_factor"] / self.clock_share
 
     # -- what can be read -----------------------------------------------------------------------------------------
 
     def vram_used_gib(self) -> float:
-        """Memory of the loaded models."""
-        return sum(runner.memory_gib for runner in self.runners.values())
+        """GPU memory of the models that are loaded or being loaded."""
+        return self.memory.vram_used_gib()
+
+    def read_gib(self) -> float:
+        """What loads have read from the disk so far."""
+        if self.loading is None:
+            return self._read_gib
+        begin_s, end_s = self.reading_s
+        now = self.clock.time() if self.stalls.since_s is None else self.stalls.since_s
+        share = min(1.0, max(0.0, (now - begin_s) / (end_s - begin_s)))
+        return self._read_gib + share * self.models[self.loading.model].size_gib
 
     def resident(self) -> tuple[str, ...]:
         """The loaded models, as `/api/ps` lists them."""
@@ -321,11 +395,15 @@ class OllamaNode:
             return
         self.alive = False
         jobs = list(self.jobs())
+        self.malfunctions.server_died()
+        if self.loading is not None:
+            self._stop_loading()
         for runner in list(self.runners.values()):
-            self._drop(runner)
+            self._drop(runner, crashed=True)
         self.pending.clear()
-        self.loading = None
-        self._load_version += 1
+        self.memory.server_ended()
+        self._room_at_s = 0.0
+        self._victim = None
         self._fail(jobs, "reset")
 
     def start_server(self) -> None:
@@ -340,12 +418,25 @@ class OllamaNode:
         """The runners die; also one that is being loaded."""
         jobs: list[Job] = []
         for runner in list(self.runners.values()):
-            jobs += self._drop(runner)
+            if not self.malfunctions.sticks(runner):
+                jobs += self._drop(runner, crashed=True)
         if self.loading is not None:
-            jobs.append(self.loading)
-            self.loading = None
-            self._load_version += 1
+            jobs.append(self._stop_loading())
         self._fail(jobs, "error_record")
+        self._load_next()
+
+    def runner_dies(self, runner: Runner) -> None:
+        """One runner dies by itself, if it is still there."""
+        if runner.alive:
+            self._fail(self._drop(runner, crashed=True), "error_record")
+            self._load_next()
+
+    def answer(self, job: Job, error: AttemptError) -> None:
+        """End a job that no runner has."""
+        self._end_later(job, error)
+
+    def go_on(self) -> None:
+        """What blocked the loading routine may be gone."""
         self._load_next()
 
     def pause_runner(self) -> None:
@@ -362,9 +453,7 @@ class OllamaNode:
         """The loading routine stops for good."""
         self.loader_stuck = True
         if self.loading is not None:
-            self.pending.appendleft(self.loading)
-            self.loading = None
-            self._load_version += 1
+            self.pending.appendleft(self._stop_loading())
 
     def garble_runner(self, share: float) -> None:
         """The loaded models' memory is corrupted: that share of their answers is gibberish until they are loaded anew."""
@@ -374,16 +463,44 @@ class OllamaNode:
     def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long."""
         self.slowdown = factor
+        self.keep_pace()
+
+    def expire_models(self) -> None:
+        """Every loaded model's `keep_alive` runs out: it goes when it is idle, also if somebody wants it before."""
+        for runner in list(self.runners.values()):
+            runner.expired = True
+            self._let_go(runner)
+
+    def set_clock_share(self, share: float) -> None:
+        """The GPU's clock is this share of the usual; work keeps pace with it."""
+        self.clock_share = share
+        self.keep_pace()
+
+    def keep_pace(self) -> None:
+        """The runners take the node's pace."""
         for runner in self.runners.values():
-            runner.set_slowdown(factor)
+            runner.set_slowdown(self.pace())
 
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
         self.shaping = self.answers.wanted()
-        self._watch_stall()
+        self.stalls.conditions_changed()
+        self.malfunctions.conditions_changed()
+        if self.memory.ram_is_exhausted():
+            self._out_of_memory()
+        self._load_next()
+
+    def _out_of_memory(self) -> None:
+        """Main memory and swap are full: the kernel kills who has most of it, until there is some."""
+        while self.memory.ram_is_exhausted() and self.memory.placements:
+            model = self.memory.largest_in_ram()
+            runner = self.runners.get(model)
+            jobs = self._drop(runner, crashed=True) if runner is not None else [self._stop_loading()]
+            self._fail(jobs, "error_record")
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""
+        self.error_lines += len(jobs)
         for job in jobs:
             job.runner = None
             if not job.abandoned:

@@ -20,6 +20,7 @@ from twin.sim.engine import Engine
 from twin.sim.flight import Flight
 from twin.sim.gateway import Gateway
 from twin.sim.injection import Injection
+from twin.sim.memory import ReturnTimes
 from twin.sim.network import SimulatedNetwork
 from twin.sim.node import ModelOnNode, OllamaNode
 from twin.sim.sampling import Sampling
@@ -37,7 +38,7 @@ class Simulation:
         self.recorder = recorder
         self.engine = Engine()
         self.network = SimulatedNetwork(scenario.cluster.node_names(), scenario.cluster.network.latency_ms)
-        self.nodes = _nodes(self.engine, scenario)
+        self.nodes = _nodes(self.engine, scenario, seed)
         self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers()
         self.hooks = _hooks(self.checkers)
@@ -110,15 +111,25 @@ def _hooks(checkers: Sequence[Checker]) -> dict[str, list[Callable[..., None]]]:
     }
 
 
-def _nodes(engine: Engine, scenario: Scenario) -> dict[str, OllamaNode]:
+def _nodes(engine: Engine, scenario: Scenario, seed: int) -> dict[str, OllamaNode]:
     cluster = scenario.cluster
     models = {
-        name: ModelOnNode(name, cluster.size_gib(name), cluster.memory_gib(name), cluster.context_tokens)
+        name: ModelOnNode(
+            name, cluster.size_gib(name), cluster.memory_gib(name), cluster.context_of(name), cluster.slots_of(name)
+        )
         for name in cluster.models
     }
     nodes = {
         name: OllamaNode(
-            engine, name, hardware, models, cluster.slots_per_model, cluster.max_queue, cluster.keep_alive_s
+            engine,
+            name,
+            hardware,
+            models,
+            cluster.slots_per_model,
+            cluster.max_queue,
+            cluster.keep_alive_s,
+            cluster.max_loaded_models,
+            ReturnTimes(seed, name).next_s,
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }
