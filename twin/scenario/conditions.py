@@ -115,6 +115,10 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "network_error_rate_per_s": Condition(0.0, "sum", "packets in error or dropped", "twin/sim/machine.py"),
     "error_line_rate_per_s": Condition(0.0, "sum", "error lines of Ollama's log", "twin/sim/machine.py"),
+    "disk_filled_share": Condition(
+        0.0, "maximum", "share of the free disk space that others take", "twin/sim/model_files.py"
+    ),
+    "start_added_s": Condition(0.0, "maximum", "a new server process answers this much later, s", "twin/sim/node.py"),
     "loads_stalled": Condition(0.0, "maximum", "1: loads make no progress", "twin/sim/stalls.py"),
     "ends_forgotten_share": Condition(
         0.0,

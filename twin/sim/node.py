@@ -65,6 +65,8 @@ class OllamaNode:
         )
         self.on_emergence: Callable[[str], None] | None = None  # told when what a condition stands for came about
         self.alive = True
+        self.starting = False  # a new process runs, and does not answer so far
+        self._start_version = 0
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
@@ -391,6 +393,7 @@ class OllamaNode:
 
     def kill_server(self) -> None:
         """The server and its runners die: streams break, what waited for a load is cut off."""
+        self.starting = False
         if not self.alive:
             return
         self.alive = False
@@ -408,8 +411,22 @@ class OllamaNode:
 
     def start_server(self) -> None:
         """A new server process: nothing is loaded, and nothing is stuck."""
-        if self.alive:
+        if self.alive or self.starting:
             return
+        added_s = self.conditions.values["start_added_s"] if self.conditions.disturbed else 0.0
+        if added_s > 0.0:
+            self.starting = True
+            self._start_version += 1
+            self.clock.call_at(self.clock.time() + added_s, partial(self._started, self._start_version))
+            return
+        self._serve()
+
+    def _started(self, version: int) -> None:
+        if self.starting and version == self._start_version:
+            self._serve()
+
+    def _serve(self) -> None:
+        self.starting = False
         self.alive = True
         self.started_s = self.clock.time()
         self.loader_stuck = False
