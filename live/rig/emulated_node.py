@@ -15,6 +15,7 @@ from live.rig.access_log import AccessLog
 from live.rig.errors import RigError
 from live.rig.ledger import Ledger
 from live.rig.processes import ManagedProcess, free_port, plain_environment
+from twin.scenario.conditions import CONDITIONS
 from twin.scenario.faults.base import Operation
 from twin.scenario.hardware import Hardware
 
@@ -50,6 +51,7 @@ class EmulatedNode:
         self._folder = folder
         self._port = free_port()
         self._slowdown = 1.0
+        self._conditions: dict[str, float] = {}  # those that are not neutral
         self._frozen = False
         self._paused_by_freeze = False
         self._paused = False
@@ -105,6 +107,8 @@ class EmulatedNode:
         await self._process.start(f"{self.address}/api/version", START_LIMIT_S)
         if self._slowdown != 1.0:
             await self._operate("slow_gpu", self._slowdown)  # the heat does not go with the process
+        for condition, value in self._conditions.items():
+            await self._operate("set_condition", value, condition)
 
     async def stop(self) -> None:
         """Ends it, hung or not. Raises RigError when something of it stays."""
@@ -156,6 +160,19 @@ class EmulatedNode:
     async def stick_loader(self) -> None:
         """Its loading routine stops until the server is restarted; no real node can be told to."""
         await self._operate("stick_loader")
+
+    async def garble_runner(self, share: float) -> None:
+        """That share of the loaded models' answers is gibberish, until they are loaded anew."""
+        await self._operate("garble_runner", share)
+
+    async def set_condition(self, name: str, value: float) -> None:
+        """This condition holds from now on, also after a restart; for a node that is down, from its start."""
+        if value == CONDITIONS[name].neutral:
+            self._conditions.pop(name, None)
+        else:
+            self._conditions[name] = value
+        if self.server_alive():
+            await self._operate("set_condition", value, name)
 
     async def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long, also after a restart; 1 is as it was."""
@@ -211,16 +228,16 @@ class EmulatedNode:
         """Whether there was a runner to pause."""
         return await self._ask("pause_runner", 0.0) == ""
 
-    async def _operate(self, operation: Operation, argument: float = 0.0) -> None:
-        refusal = await self._ask(operation, argument)
+    async def _operate(self, operation: Operation, argument: float = 0.0, condition: str = "") -> None:
+        refusal = await self._ask(operation, argument, condition)
         if refusal:
             raise RigError(f"{self._name}: {refusal}")
 
-    async def _ask(self, operation: Operation, argument: float) -> str:
+    async def _ask(self, operation: Operation, argument: float, condition: str = "") -> str:
         """Sends an operation to the control endpoint; why it was refused, empty if it was done."""
         if not self.server_alive():
             raise RigError(f"{self._name} is not running, so {operation} is impossible; start it first")
-        body = {"operation": operation, "argument": argument}
+        body = {"operation": operation, "argument": argument, "condition": condition}
         try:
             async with (
                 aiohttp.ClientSession(self.address, timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT_S)) as client,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 
@@ -16,25 +17,25 @@ from twin.scenario.active_fault import ActiveFault
 from twin.scenario.draws import targets
 from twin.scenario.faults.base import Operation, Step
 from twin.scenario.schema import Scenario
+from twin.sim.conditions import Conditions
 
 _log = structlog.get_logger()
 
-NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "set_condition"})
+NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "set_condition"})
 """Operations that no signal, cgroup or network can do to a real node."""
 
 
 def check_possible(scenario: Scenario, kind: str) -> None:
     """Raises `RigError` where the scenario has a fault that cannot be done to such nodes."""
     for place, fault in enumerate(scenario.faults):
-        if fault.lead_s:
-            raise RigError(f"faults[{place}]: signs before a fault are shown in the twin only; leave lead_s away")
+        name = f"faults[{place}]: {fault.about.kind}"
+        if fault.about.part != "node":
+            raise RigError(f"{name} is a fault of the {fault.about.part}, which are real here; use --world twin")
+        if kind == "real" and fault.lead_s:
+            raise RigError(f"{name}: real nodes show no signs at will; leave lead_s away, or use --nodes emulated")
         steps = list(_first(fault.onset())) + list(_first(fault.ending()))
-        for step in steps:
-            if step.operation == "set_condition" or (kind == "real" and step.operation in NOT_REAL):
-                raise RigError(
-                    f"faults[{place}]: {fault.about.kind} cannot be done to {kind} nodes; "
-                    f"use {'--world twin' if step.operation == 'set_condition' else '--nodes emulated, or --world twin'}"
-                )
+        if kind == "real" and any(step.operation in NOT_REAL for step in steps):
+            raise RigError(f"{name} cannot be done to a real node; use --nodes emulated, or --world twin")
 
 
 def _first(steps: Iterator[Step], count: int = 32) -> Iterator[Step]:
@@ -58,6 +59,7 @@ class LiveInjection:
             for node in targets(scenario, place, fault, seed)
         ]
         self.served_at_injection: dict[str, int] = {}
+        self._conditions = {node: Conditions() for node in cluster.nodes}
         self._slowed: set[str] = set()
         self._paused: set[str] = set()
         self._cut: set[str] = set()
@@ -70,6 +72,8 @@ class LiveInjection:
                 group.create_task(self._one(active))
 
     async def _one(self, active: ActiveFault) -> None:
+        if active.fault.lead_s and not await self._came_after_signs(active):
+            return
         await self._until(active.fault.at_s)
         active.begin(self.now())
         self.served_at_injection[active.node] = self.cluster.nodes[active.node].served_generations()
@@ -83,6 +87,30 @@ class LiveInjection:
                     active.end(self.now(), "schedule")
                     for step in active.fault.ending():
                         await self._perform(active, step)
+                    await self._withdraw(active)
+
+    async def _came_after_signs(self, active: ActiveFault) -> bool:
+        """Show the signs; whether the fault then comes."""
+        fault = active.fault
+        await self._until(fault.at_s - fault.lead_s)
+        active.signs_s = self.now()
+        for step in fault.signs():
+            await self._until(min(active.signs_s + step.after_s, fault.at_s))
+            if not active.showing or self.now() >= fault.at_s:
+                break
+            await self._perform(active, step)
+        await self._until(fault.at_s)
+        if active.showing:
+            active.end_signs(self.now(), "nothing" if fault.comes_to_nothing else "failed")
+        if fault.comes_to_nothing:
+            await self._withdraw(active)
+        return active.signs_outcome == "failed"
+
+    async def _withdraw(self, active: ActiveFault) -> None:
+        """What the fault set is as it was."""
+        conditions = self._conditions[active.node]
+        for name in conditions.withdraw(active):
+            await self.cluster.nodes[active.node].set_condition(name, conditions.values[name])
 
     async def _onset(self, active: ActiveFault) -> None:
         for step in active.fault.onset():
@@ -98,11 +126,12 @@ class LiveInjection:
 
     async def _perform(self, active: ActiveFault, step: Step) -> None:
         async with self.cluster.locks[active.node]:
-            remark = await self._do(active.node, step)
+            remark = await self._do(active, step)
         active.note(step, remark)
 
-    async def _do(self, name: str, step: Step) -> str:
+    async def _do(self, active: ActiveFault, step: Step) -> str:
         """One primitive operation; what there is to remark on it."""
+        name = active.node
         node = self.cluster.nodes[name]
         network = self.cluster.network
         remark = ""
@@ -139,6 +168,12 @@ class LiveInjection:
                 self._slowed.add(name)
         elif step.operation == "stick_loader":
             await node.stick_loader()
+        elif step.operation == "garble_runner":
+            await node.garble_runner(step.argument)
+        elif step.operation == "set_condition":
+            conditions = self._conditions[name]
+            conditions.set(active, step.condition, step.argument)
+            await node.set_condition(step.condition, conditions.values[step.condition])
         return remark
 
     @staticmethod
@@ -161,8 +196,14 @@ class LiveInjection:
             self._slowed.remove(node)
             await self.cluster.nodes[node].unthrottle()
         for active in self.faults:
-            if active.node == node and active.active and active.fault.about.ended_by_restart:
+            if active.node != node or not (active.fault.about.ended_by_restart or active.fault.about.ended_by_reload):
+                continue
+            if active.active:
                 active.end(self.now(), "action")
+                await self._withdraw(active)
+            elif active.showing:
+                active.end_signs(self.now(), "averted")
+                await self._withdraw(active)
 
     async def put_back(self) -> list[str]:
         """Undo every fault that still holds. What could not be undone, in words."""
@@ -170,6 +211,9 @@ class LiveInjection:
         for active in self.faults:
             if active.active:
                 active.end(self.now(), "teardown")
+            if active.showing:
+                active.end_signs(self.now(), "teardown")
+            problems += await _attempt(f"withdrawing {active.fault.about.kind}", partial(self._withdraw, active))
         for node in sorted(self._paused):
             problems += await _attempt(f"resuming {node}", self.cluster.nodes[node].resume_runner)
         for node in sorted(self._slowed):

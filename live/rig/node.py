@@ -50,6 +50,20 @@ class RigNode(Protocol):
         """Its loading routine stops for good, until it is restarted. Raises RigError where that cannot be done."""
         ...
 
+    async def garble_runner(self, share: float) -> None:
+        """That share of the loaded models' answers is gibberish from now on, until they are loaded anew.
+
+        Raises RigError where that cannot be done.
+        """
+        ...
+
+    async def set_condition(self, name: str, value: float) -> None:
+        """From now on this condition of `twin.scenario.conditions` holds, also in a new server process.
+
+        Raises RigError where that cannot be done.
+        """
+        ...
+
     def served_generations(self) -> int:
         """How many generations it has answered with 200 since it was made, as it counts them itself."""
         ...

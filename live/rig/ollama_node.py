@@ -125,6 +125,14 @@ class OllamaNode:
         """Cannot be done: no signal deadlocks the scheduler alone. Raises RigError."""
         raise RigError(f"the scheduler of {self._name} cannot be deadlocked from outside; use an emulated node")
 
+    async def garble_runner(self, share: float) -> None:
+        """Cannot be done. Raises RigError."""
+        raise RigError(f"{share:.0%} of the answers of {self._name} cannot be garbled; use an emulated node")
+
+    async def set_condition(self, name: str, value: float) -> None:
+        """Cannot be done. Raises RigError."""
+        raise RigError(f"{name} of {self._name} cannot be set to {value:g}; use an emulated node")
+
     def runner_pids(self) -> list[int]:
         """The runners, one process for each loaded model; Ollama's short-lived search for graphics cards is none."""
         runners = []

@@ -60,6 +60,8 @@ class Run:
             "prompt_eval_duration_s": 0.0,
             "eval_duration_s": 0.0,
             "total_duration_s": 0.0,
+            "prompt_eval_count": 100,
+            "answer": "right",
         }
         assert set(changes) <= set(row), changes
         self.requests += 1

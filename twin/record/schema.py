@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from twin.record.telemetry_columns import TELEMETRY_NAMES
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 """Version of this schema, in every manifest; a reader refuses any other."""
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -40,6 +40,8 @@ REQUESTS = pa.schema(
         ("prompt_eval_duration_s", pa.float64()),
         ("eval_duration_s", pa.float64()),
         ("total_duration_s", pa.float64()),
+        ("prompt_eval_count", pa.int32()),  # as the node reported it; 0 where it reported none
+        ("answer", TEXT),  # in truth: right | gibberish | truncated_prompt | runaway; null where the world cannot know
     ]
 )
 """One row for each request that was offered, written when it ended."""

@@ -72,6 +72,10 @@ class ActiveFault:
         text = f"{name} {step.argument:g}" if step.argument else name
         self.done.append(f"{text} ({remark})" if remark else text)
 
+    def pulled(self, model: str, error: str) -> None:
+        """A pull ended, well where there is no error."""
+        self.done.append(f"pull of {model}: {error or 'success'}")
+
     def end(self, now: float, by: EndedBy) -> None:
         """It is over."""
         self.ended_s = now

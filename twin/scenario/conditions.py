@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Combination: TypeAlias = Literal["sum", "product", "maximum", "minimum"]
+Part: TypeAlias = Literal["node", "gateway", "clients"]
+"""What a condition, and so a fault, belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Condition:
     combine: Combination
     what: str  # with the unit
     read_by: str  # the module whose mechanism it drives
+    part: Part = "node"
 
 
 CONDITIONS: dict[str, Condition] = {
@@ -112,6 +115,42 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "network_error_rate_per_s": Condition(0.0, "sum", "packets in error or dropped", "twin/sim/machine.py"),
     "error_line_rate_per_s": Condition(0.0, "sum", "error lines of Ollama's log", "twin/sim/machine.py"),
+    "ends_forgotten_share": Condition(
+        0.0,
+        "maximum",
+        "share of clients' disconnects that the gateway does not notice",
+        "twin/sim/gateway.py",
+        "gateway",
+    ),
+    "alias_share": Condition(
+        0.0,
+        "maximum",
+        "share of requests that call their model by another of its names",
+        "twin/sim/clients.py",
+        "clients",
+    ),
+    "loads_stalled": Condition(0.0, "maximum", "1: loads make no progress", "twin/sim/node.py"),
+    "model_files_truncated": Condition(
+        0.0, "maximum", "1: the files are too short to be loaded", "twin/sim/model_files.py"
+    ),
+    "model_files_missing": Condition(0.0, "maximum", "1: the files are gone from the disk", "twin/sim/model_files.py"),
+    "models_incompatible": Condition(
+        0.0, "maximum", "1: this version of Ollama cannot read the files", "twin/sim/model_files.py"
+    ),
+    "pull_damaged_share": Condition(
+        0.0, "maximum", "share of pulls that end with another digest", "twin/sim/model_files.py"
+    ),
+    "registry_unresolvable": Condition(
+        0.0, "maximum", "1: the registry's name cannot be resolved", "twin/sim/model_files.py"
+    ),
+    "registry_untrusted": Condition(
+        0.0, "maximum", "1: the registry's certificate is not accepted", "twin/sim/model_files.py"
+    ),
+    "context_limit_tokens": Condition(1e9, "minimum", "longest context that runners keep", "twin/sim/answers.py"),
+    "runaway_share": Condition(0.0, "maximum", "share of generations that never end", "twin/sim/answers.py"),
+    "prompt_count_factor": Condition(
+        1.0, "product", "prompt tokens that are reported for each one that was evaluated", "twin/sim/answers.py"
+    ),
 }
 """Name to row."""
 

@@ -67,7 +67,9 @@ def arrivals(scenario: Scenario, seed: int) -> Iterator[Arrival]:
 
 
 def targets(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[str]:
-    """The nodes that a fault strikes (`place`: its place in the scenario's list)."""
+    """The nodes that a fault strikes (`place`: its place in the scenario's list); or the one part that is no node."""
+    if fault.about.part != "node":
+        return [fault.about.part]
     names = scenario.cluster.node_names()
     assert isinstance(fault.target, str)
     if fault.target == "all":

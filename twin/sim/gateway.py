@@ -22,6 +22,7 @@ from twin.policy.vocabulary import (
     RequestWithdrawn,
     Route,
 )
+from twin.sim.answers import Share, repeat_ratio
 from twin.sim.flight import NAN, Flight
 from twin.sim.hands import SimulatedHands
 from twin.sim.node import OllamaNode
@@ -49,6 +50,7 @@ class Gateway:
         self.paths = simulation.network.paths
         self.flights: dict[int, Flight] = {}
         self.probing = Probing(self)
+        self._forgotten = Share()
         self.hands = SimulatedHands(self)
         self._clients = simulation.clients
         self._injection = simulation.injection
@@ -191,8 +193,12 @@ class Gateway:
             job.first_token_s - job.joined_s if not error else 0.0,  # others' prefills included, as Ollama counts
             now - job.first_token_s if not error else 0.0,
             now - job.submitted_s if not error else 0.0,
+            self._prompt_eval_count(flight, job) if not error else 0,
+            repeat_ratio(spec.request_id, job.answer),
         )
-        self.policy.observe(now, ended)
+        flight.answer = job.answer
+        if error != "deadline" or not self._is_forgotten():
+            self.policy.observe(now, ended)
         if not error:
             for hook in self._on_served:
                 hook(now, flight, self.simulation)
@@ -208,6 +214,15 @@ class Gateway:
                 flight.attempt += 1
                 self._take(now, flight, self.policy.route(now, spec, flight.attempt))
         self.observed(now)
+
+    def _prompt_eval_count(self, flight: Flight, job: Job) -> int:
+        node = self.nodes[flight.node]
+        return node.answers.prompt_eval_count(job) if node.conditions.disturbed else job.prompt_tokens
+
+    def _is_forgotten(self) -> bool:
+        """Whether the gateway fails to notice that a client went away, and so never takes its attempt off the books."""
+        share = self.simulation.conditions.values["ends_forgotten_share"]
+        return share > 0.0 and self._forgotten.takes(share)
 
     def _take(self, now: float, flight: Flight, route: Route) -> None:
         """Do what the policy says of an admitted request."""
@@ -383,6 +398,8 @@ class Gateway:
                 ended.prompt_eval_duration_s if succeeded and ended is not None else NAN,
                 ended.eval_duration_s if succeeded and ended is not None else NAN,
                 ended.total_duration_s if succeeded and ended is not None else NAN,
+                ended.prompt_eval_count if ended is not None else 0,
+                flight.answer if succeeded else None,
             )
         )
         if not spec.request_id & 0x3FF:

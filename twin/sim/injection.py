@@ -11,6 +11,7 @@ from twin.scenario.active_fault import ActiveFault
 from twin.scenario.draws import stream, targets
 from twin.scenario.faults.base import Step
 from twin.sim.foreign import ForeignLoad
+from twin.sim.runner import Runner
 
 if TYPE_CHECKING:
     from twin.sim.simulation import Simulation
@@ -23,6 +24,7 @@ class Injection:
         self.simulation = simulation
         self.faults: list[ActiveFault] = []
         self._silent_since_s: dict[str, float] = {}
+        self._afflicted: dict[ActiveFault, list[Runner]] = {}  # that a reload ends: the runners that have it
         self._held_back: dict[str, list[Callable[[], None]]] = {}
         self._foreign: dict[ActiveFault, ForeignLoad] = {}
         for name, node in simulation.nodes.items():
@@ -32,6 +34,8 @@ class Injection:
     def schedule(self) -> None:
         """Have every fault begin at its time."""
         simulation = self.simulation
+        for name, node_model in simulation.nodes.items():
+            node_model.on_reload = partial(self._reloaded, name)
         for place, fault in enumerate(simulation.scenario.faults):
             for node in targets(simulation.scenario, place, fault, simulation.seed):
                 active = ActiveFault(place, fault, node)
@@ -58,6 +62,10 @@ class Injection:
         active.begin(engine.now, waits=bool(active.fault.about.emerges))
         if active.fault.duration_s is not None:
             engine.call_at(engine.now + active.fault.duration_s, partial(self._end, active))
+        if active.fault.about.ended_by_reload and not active.fault.about.emerges:
+            runners = list(self.simulation.nodes[active.node].runners.values())
+            if runners:  # else nothing is loaded that could be reloaded
+                self._afflicted[active] = runners
         self._step(active, active.fault.onset())
 
     def _step(self, active: ActiveFault, steps: Iterator[Step]) -> None:
@@ -88,6 +96,9 @@ class Injection:
 
     def _withdraw(self, active: ActiveFault) -> None:
         """What the fault set is as it was."""
+        if active.fault.about.part != "node":
+            self.simulation.conditions.withdraw(active)
+            return
         node = self.simulation.nodes[active.node]
         if node.conditions.withdraw(active):
             node.conditions_changed()
@@ -96,11 +107,13 @@ class Injection:
         if foreign is not None:
             foreign.stop()
 
-    def _emerged(self, node: str, condition: str) -> None:
-        """What a condition stands for came about."""
+    def _emerged(self, node: str, condition: str, runner: Runner | None) -> None:
+        """What a condition stands for came about (in a runner)."""
         for active in self.faults:
-            if active.node == node and active.fault.about.emerges == condition:
+            if active.node == node and active.active and active.fault.about.emerges == condition:
                 active.emerged(self.simulation.engine.now)
+                if active.fault.about.ended_by_reload and runner is not None:
+                    self._afflicted.setdefault(active, []).append(runner)
 
     def restarted(self, node: str) -> None:
         """A new server process runs: faults that live in the old one are over."""
@@ -114,6 +127,15 @@ class Injection:
         if self.simulation.nodes[node].slowdown != 1.0:
             self.simulation.nodes[node].slow_gpu(1.0)
         self._spoke(node)
+
+    def _reloaded(self, node: str) -> None:
+        """A runner of the node is gone: what lived in the memory of the loaded models is over with the last of them."""
+        for active in self.faults:
+            if active.node == node and active.active and active in self._afflicted:
+                self._afflicted[active] = [runner for runner in self._afflicted[active] if runner.alive]
+                if not self._afflicted[active]:
+                    active.end(self.simulation.engine.now, "action")
+                    self._withdraw(active)
 
     def teardown(self, now: float) -> None:
         """The run is over: write down what was done."""
@@ -132,6 +154,11 @@ class Injection:
     def _perform(self, active: ActiveFault, step: Step) -> None:
         name = active.node
         simulation = self.simulation
+        if active.fault.about.part != "node":
+            assert step.operation == "set_condition", "nothing else can be done to what is no node"
+            active.note(step)
+            simulation.conditions.set(active, step.condition, step.argument)
+            return
         node = simulation.nodes[name]
         network = simulation.network
         operation = step.operation
@@ -162,8 +189,13 @@ class Injection:
             self._spoke(name)
             for deliver in self._held_back.pop(name, []):
                 deliver()
+        elif operation == "garble_runner":
+            node.garble_runner(step.argument)
         elif operation == "slow_gpu":
             node.slow_gpu(step.argument)
+        elif operation == "pull_models":
+            for model in node.models:
+                node.files.pull(model, partial(active.pulled, model))
         elif operation == "set_condition":
             node.conditions.set(active, step.condition, step.argument)
             node.conditions_changed()

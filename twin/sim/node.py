@@ -12,15 +12,21 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.scenario.hardware import Hardware
 from twin.scenario.memory import Placement
+from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
 from twin.sim.malfunctions import Malfunctions
 from twin.sim.memory import Memory
+from twin.sim.model_files import REFUSED_S, ModelFiles
 from twin.sim.runner import Job, Runner
+
+LOAD_TIMEOUT_S: Final = 300.0
+"""OLLAMA_LOAD_TIMEOUT: a load that makes no progress for this long has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,10 @@ class ModelOnNode:
     memory_gib: float
     context_tokens: int
     slots: int = 0  # that Ollama forces on it; 0: the node's
+
+
+def _nothing() -> None:
+    """Nobody wants to be told."""
 
 
 class OllamaNode:
@@ -60,7 +70,9 @@ class OllamaNode:
         self.on_silence: Callable[[], None] | None = (
             None  # told when a runner stops by itself, or one that stood is gone
         )
-        self.on_emergence: Callable[[str], None] | None = None  # told when what a condition stands for came about
+        self.on_emergence: Callable[[str, Runner | None], None] | None = (
+            None  # told when what a condition stands for came about
+        )
         self.alive = True
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
@@ -81,6 +93,13 @@ class OllamaNode:
         self._room_at_s = 0.0  # when the memory of what went last is back
         self._read_gib = 0.0  # from the disk, by loads that are over
         self._reading_s = (0.0, 0.0)  # when the present load reads weights
+        self.answers = Answers(self)
+        self.files = ModelFiles(self)
+        self._load_begun_s = 0.0  # of the load that is under way
+        self._load_takes_s = 0.0
+        self._load_stalled_s: float | None = None  # since when loads make no progress
+        self.shaping = False  # something is wrong with answers, so that each job must be looked at
+        self.on_reload: Callable[[], None] = _nothing  # told when a runner is gone
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -98,6 +117,8 @@ class OllamaNode:
             return
         if job.model not in self.models:
             self._end_later(job, "client_error")
+        elif self.conditions.disturbed and self.files.refusal():
+            self._end_later(job, self.files.refusal(), REFUSED_S)
         elif len(self.pending) >= self.max_queue:
             self._end_later(job, "overloaded")
         else:
@@ -167,14 +188,16 @@ class OllamaNode:
             job.loaded_s = self.clock.time()
             self._end_later(job, "")
         else:
+            if self.shaping or job.prompt_tokens > runner.context_tokens:
+                self.answers.shape(runner, job)
             runner.submit(job)
 
-    def _end_later(self, job: Job, error: AttemptError) -> None:
+    def _end_later(self, job: Job, error: AttemptError, after_s: float = 0.0) -> None:
         def end() -> None:
             if not job.abandoned:
                 job.on_end(job, error)
 
-        self.clock.call_at(self.clock.time(), end)
+        self.clock.call_at(self.clock.time() + after_s, end)
 
     # -- the one loading routine ----------------------------------------------------------------------------------
 
@@ -259,8 +282,13 @@ class OllamaNode:
         begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * self.slowdown
         ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * self.slowdown
         self._reading_s = (begin_s, ends_s)
+        self._load_begun_s = now
+        self._load_takes_s = ends_s - now
         lives_s = self.malfunctions.load_lives_s(job.model, ends_s - now) if self.conditions.disturbed else None
-        if lives_s is not None:
+        if self._load_stalled_s is not None:
+            stalled_s = self._load_stalled_s
+            self.clock.call_at(now + LOAD_TIMEOUT_S, partial(self._load_timed_out, self._load_version, stalled_s))
+        elif lives_s is not None:
             self.clock.call_at(now + lives_s, partial(self._load_failed, self._load_version))
         else:
             self.clock.call_at(ends_s, partial(self._loaded, self._load_version))
@@ -276,8 +304,10 @@ class OllamaNode:
         return job
 
     def _loaded(self, version: int) -> None:
-        if version != self._load_version or self.loading is None:
+        if version != self._load_version or self.loading is None or self._load_stalled_s is not None:
             return
+        if self.clock.time() < self._load_begun_s + self._load_takes_s - 1e-9:
+            return  # it stood still meanwhile
         job = self.loading
         self._read_gib = self.read_gib()
         self.loading = None
@@ -286,6 +316,27 @@ class OllamaNode:
         if self.memory.ram_is_exhausted():
             self._out_of_memory()
         self._load_next()
+
+    def _watch_stall(self) -> None:
+        """The disk stops giving weights, or gives them again. A load without progress for long enough fails."""
+        stalled = bool(self.conditions.values["loads_stalled"])
+        if stalled == (self._load_stalled_s is not None):
+            return
+        now = self.clock.time()
+        if stalled:
+            self._load_stalled_s = now
+            if self.loading is not None:
+                self.clock.call_at(now + LOAD_TIMEOUT_S, partial(self._load_timed_out, self._load_version, now))
+            return
+        since_s, self._load_stalled_s = self._load_stalled_s, None
+        if self.loading is not None and since_s is not None:
+            stood_s = now - max(since_s, self._load_begun_s)
+            self._load_begun_s += stood_s
+            self.clock.call_at(self._load_begun_s + self._load_takes_s, partial(self._loaded, self._load_version))
+
+    def _load_timed_out(self, version: int, since_s: float) -> None:
+        if self._load_stalled_s == since_s:
+            self._load_failed(version)
 
     def _load_failed(self, version: int) -> None:
         if version != self._load_version or self.loading is None:
@@ -335,6 +386,7 @@ class OllamaNode:
         self._dead_busy_s += runner.busy_s
         if runner.paused and self.on_silence is not None:
             self.on_silence()
+        self.on_reload()
         return jobs
 
     def pace(self) -> float:
@@ -435,6 +487,11 @@ class OllamaNode:
         if self.loading is not None:
             self.pending.appendleft(self._stop_loading())
 
+    def garble_runner(self, share: float) -> None:
+        """The loaded models' memory is corrupted: that share of their answers is gibberish until they are loaded anew."""
+        self.answers.garble(share)
+        self.shaping = self.answers.wanted()
+
     def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long."""
         self.slowdown = factor
@@ -459,6 +516,8 @@ class OllamaNode:
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
         self.malfunctions.conditions_changed()
+        self.shaping = self.answers.wanted()
+        self._watch_stall()
         if self.memory.ram_is_exhausted():
             self._out_of_memory()
         self._load_next()

@@ -27,6 +27,7 @@ class Job:
 
     __slots__ = (
         "abandoned",
+        "answer",
         "content",
         "context_tokens",
         "finish_clock",
@@ -70,6 +71,7 @@ class Job:
         self.start_clock = 0.0
         self.finish_clock = 0.0
         self.tokens = 0  # made by its end
+        self.answer = "right"  # in truth; see `answers.py`
 
 
 class Runner(Timer):
@@ -90,6 +92,7 @@ class Runner(Timer):
         "count",
         "expired",
         "frozen_until_s",
+        "garbled_share",
         "idle_since_s",
         "leaving",
         "memory_gib",
@@ -130,6 +133,7 @@ class Runner(Timer):
         self.expired = False  # to be let go at its next idle moment, whoever wants it before
         self.stopping = False  # it was to die, and does not
         self.paused = False
+        self.garbled_share = 0.0  # of its answers are gibberish
         self._paused_at_s = 0.0
         self.active: list[tuple[float, int, Job]] = []  # heap by finish_clock
         self.count = 0

@@ -15,6 +15,7 @@ from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
 from twin.sim.checkers.base import HOOKS, Checker
 from twin.sim.clients import Clients
+from twin.sim.conditions import Conditions
 from twin.sim.engine import Engine
 from twin.sim.flight import Flight
 from twin.sim.gateway import Gateway
@@ -38,6 +39,7 @@ class Simulation:
         self.engine = Engine()
         self.network = SimulatedNetwork(scenario.cluster.node_names(), scenario.cluster.network.latency_ms)
         self.nodes = _nodes(self.engine, scenario, seed)
+        self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers()
         self.hooks = _hooks(self.checkers)
         self.clients = Clients(self)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import psutil
 import pytest
 
 from live.rig.errors import RigError
-from live.rig.injection import check_possible
+from live.rig.injection import NOT_REAL, check_possible
 from live.rig.ledger import ledger_folder
 from live.rig.live_world import LiveWorld
 from twin.experiment.run import Result, replay_run, run_scenario
+from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.loader import load
 
 SHORT = [
@@ -105,6 +107,20 @@ def test_a_fault_that_no_signal_can_do_to_a_real_node_is_refused_before_the_run(
     with pytest.raises(RigError, match=r"faults\[0\]: scheduler_deadlock cannot be done to a real node; use --nodes"):
         check_possible(scenario, "real")
     check_possible(scenario, "emulated")
+    scenario = load(Path("scenarios/scheduler-deadlock.yaml"), ["faults=[{kind: load_failure, at_s: 10}]"])
+    with pytest.raises(RigError, match=r"faults\[0\]: load_failure cannot be done to a real node; use --nodes"):
+        check_possible(scenario, "real")
+    check_possible(scenario, "emulated")
+
+
+def test_the_catalogue_says_truly_what_can_be_done_to_real_nodes() -> None:
+    for kind, fault in FAULT_KINDS.items():
+        it = fault.model_construct(kind=kind, at_s=10.0)
+        operations = {
+            step.operation for _, step in zip(range(32), chain(islice(it.onset(), 31), it.ending()), strict=False)
+        }
+        possible = it.about.part == "node" and not operations & NOT_REAL
+        assert bool(it.about.live) == possible, kind
 
 
 # -- what happens when it does not go well ------------------------------------------------------------------------

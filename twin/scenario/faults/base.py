@@ -10,6 +10,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from twin.scenario.conditions import Part
+
 Operation: TypeAlias = Literal[
     "kill_server",  # the Ollama server and its runners die at once
     "start_server",  # the server starts, with nothing loaded
@@ -20,7 +22,9 @@ Operation: TypeAlias = Literal[
     "cut_network",  # no byte passes between gateway and node, in either direction; nothing is closed
     "slow_network",  # argument: milliseconds added to each direction
     "restore_network",
+    "garble_runner",  # argument: share of the loaded models' answers that is gibberish until they are loaded anew
     "slow_gpu",  # argument: every step and prefill takes this many times as long
+    "pull_models",  # somebody pulls every model of the node anew
     "set_condition",  # the node's `condition` takes the value `argument` until the fault is over
     "expire_models",  # keep_alive of every loaded model runs out: each is let go once it is idle
     "foreign_clients",  # the step's `clients` ask the node directly until the fault is over
@@ -86,7 +90,9 @@ class About:
     emerges: str = ""
     """The condition that it sets at `at_s`, where the failure itself comes later, out of the load: that is then when it
     was injected (`faults`); what never comes leaves no row."""
-    live: str = ""  # how it is done to a real node; empty: in the twin only
+    live: str = ""  # how it is done to a real node; empty: only nodes that are simulated or emulated can have it
+    ended_by_reload: bool = False  # it is over once the models that were loaded have been let go
+    part: Part = "node"  # what it is done to; `target` names nodes, and has no meaning for the others
 
 
 Target: TypeAlias = str | dict[str, str]
@@ -118,6 +124,8 @@ class Fault(BaseModel):
             raise ValueError(f"{self.about.kind} has no signs beforehand; leave lead_s away")
         if self.comes_to_nothing and not self.lead_s:
             raise ValueError("comes_to_nothing needs a lead_s: there is nothing else to see of it")
+        if self.about.part != "node" and self.target != "random":
+            raise ValueError(f"{self.about.kind} is a fault of the {self.about.part}; leave target away")
         return self
 
     @classmethod

@@ -19,6 +19,7 @@ class Partition(Fault):
         precursor="none",
         source="no Ollama-specific report found; an assumption from networks in general",
         ended_by_restart=False,
+        live="Toxiproxy passes nothing, and keeps connections open",
     )
     kind: Literal["partition"]
 

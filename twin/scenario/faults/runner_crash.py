@@ -20,6 +20,7 @@ class RunnerCrash(Fault):
         source="ollama/ollama issues 8258, 8948, 9064",
         ended_by_restart=False,
         instant=True,
+        live="SIGKILL to the runner processes",
     )
     kind: Literal["runner_crash"]
 

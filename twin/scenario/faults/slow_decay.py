@@ -23,6 +23,7 @@ class SlowDecay(Fault):
         precursor="eval_count / eval_duration falls; the clock falls",
         source="ollama/ollama issues 7717, 7740, 4050",
         ended_by_restart=True,
+        live="a processor quota of its cgroup",
     )
     kind: Literal["slow_decay"]
     factor: Annotated[float, Field(gt=1, le=1000, description="How many times slower in the end.")] = 4.0

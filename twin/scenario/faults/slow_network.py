@@ -21,6 +21,7 @@ class SlowNetwork(Fault):
         precursor="none",
         source="no Ollama-specific report found; an assumption from networks in general",
         ended_by_restart=False,
+        live="Toxiproxy delays what comes back",
     )
     kind: Literal["slow_network"]
     latency_ms: Annotated[float, Field(gt=0, le=60_000, description="Added to each direction.")] = 500.0
