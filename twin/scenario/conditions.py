@@ -29,7 +29,9 @@ class Condition:
 
 
 CONDITIONS: dict[str, Condition] = {
-    "load_failure_share": Condition(0.0, "maximum", "share of loads that die half way", "twin/sim/malfunctions.py"),
+    "load_failure_share": Condition(
+        0.0, "maximum", "share of loads that die half way through", "twin/sim/malfunctions.py"
+    ),
     "step_factor": Condition(
         1.0, "product", "times that every step and prefill takes as long", "twin/sim/malfunctions.py"
     ),

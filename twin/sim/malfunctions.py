@@ -122,8 +122,8 @@ class Malfunctions:
         if job in self.blocked:
             self.blocked.remove(job)
 
-    def server_died(self) -> None:
-        """Nothing is stuck in a server that is no more."""
+    def server_ended(self) -> None:
+        """Nothing is stuck in a server that is no more, and the next one takes the machine as it finds it."""
         self._started_without_gpu = bool(self.node.conditions.values["gpu_lost"])
         self.blocked.clear()
         self.lock_held = False

@@ -427,7 +427,7 @@ class OllamaNode:
             return
         self.alive = False
         jobs = list(self.jobs())
-        self.malfunctions.server_died()
+        self.malfunctions.server_ended()
         if self.loading is not None:
             self._stop_loading()
         for runner in list(self.runners.values()):
