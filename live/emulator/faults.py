@@ -15,10 +15,13 @@ OPERATIONS = (
     "resume_runner",
     "stick_loader",
     "garble_runner",
+    "expire_models",
+    "start_server",
     "slow_gpu",
     "set_condition",
 )
-"""What can be done through the control endpoint. `kill_server` is a SIGKILL of the process, and needs nothing here."""
+"""What can be done through the control endpoint. `kill_server` is a SIGKILL of the process, and needs nothing here;
+`start_server` says that the conditions set so far held when the process began."""
 
 
 class NotPossible(Exception):
@@ -52,6 +55,10 @@ def perform(node: OllamaNode, operation: object, argument: object, condition: ob
         if isinstance(argument, bool) or not isinstance(argument, int | float) or not 0.0 < argument <= 1.0:
             raise NotPossible(f"garble_runner takes a share of the answers, above 0 up to 1; got {argument!r}")
         node.garble_runner(float(argument))
+    elif operation == "expire_models":
+        node.expire_models()
+    elif operation == "start_server":
+        node.malfunctions.server_ended()
     elif operation == "set_condition":
         _set_condition(node, condition, argument)
     elif isinstance(argument, bool) or not isinstance(argument, int | float) or not 0.0 < argument < 1e6:

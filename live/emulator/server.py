@@ -6,12 +6,14 @@ goes away cancels its job, also during a load.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import math
 import random
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,8 @@ from live.emulator.calls import Call, JsonObject, Refused, parse_object, text_fi
 from live.emulator.config import EmulatorConfig
 from live.emulator.dialects import BROKEN, Chat, ChatCompletions, Dialect, Generate, new_stream_id
 from live.emulator.faults import NotPossible, perform, status
+from live.emulator.foreign import OPERATIONS as FOREIGN_OPERATIONS
+from live.emulator.foreign import ForeignOnNode
 from live.emulator.generation import Generation, Timings
 from live.emulator.keep_alive import KeepAlive
 from live.emulator.pulls import pull
@@ -35,6 +39,7 @@ VERSION = "0.24.0"
 VERSION_THAT_COUNTS_CACHED_TOKENS = "0.30.2"
 DEFAULT_OUTPUT_TOKENS = 128
 """Where the client sets no limit: a model of one's own would stop by itself somewhere."""
+LOCK_POLL_S = 0.02
 GARBLED_TOKEN = "G"
 """What a runner with corrupted memory says, again and again (ollama/ollama issues 5641, 12142)."""
 BODY_LIMIT_BYTES = 64 << 20
@@ -65,6 +70,7 @@ class EmulatorServer:
         self.node = OllamaNode(clock, config.listen, config.hardware, models, config.slots, config.max_queue, None)
         self._clock = clock
         self._keep_alive = KeepAlive(self.node, clock, keep_alive_s)
+        self._foreign = ForeignOnNode(self.node, clock)
         self._started = datetime.now(UTC)
         for name in config.preloaded:
             self.node.add_runner(name)
@@ -111,7 +117,8 @@ class EmulatorServer:
             return _whole(dialect.whole(call, "", "unload", 0, _NO_TIMINGS))
         context_tokens = call.context_tokens or model.context_tokens
         output_tokens = (call.output_tokens or DEFAULT_OUTPUT_TOKENS) if call.prompt else 0
-        generation = Generation(self.node, model.name, call.prompt_tokens, output_tokens, context_tokens)
+        content = zlib.crc32(call.prompt.encode())
+        generation = Generation(self.node, model.name, call.prompt_tokens, output_tokens, context_tokens, content)
         try:
             if not call.prompt:
                 await generation.more()
@@ -151,7 +158,8 @@ class EmulatorServer:
                 await response.prepare(request)
             data = dialect.parts(call, stream_id, _texts(generation, text, new))
             if generation.ended and generation.error:
-                data += dialect.broken(stream_id)
+                # Without its terminal record a stream just ends.
+                data += dialect.broken(stream_id) if generation.error != "no_terminal_record" else b""
             elif generation.ended:
                 self.node.generations += 1
                 reason = "length" if call.output_tokens else "stop"
@@ -182,13 +190,18 @@ class EmulatorServer:
         models = [{**self._about(model), "modified_at": _date(self._started)} for model in self.node.models.values()]
         return _json({"models": models})
 
-    async def _ps(self, _request: web.Request) -> web.Response:
+    async def _ps(self, request: web.Request) -> web.Response:
+        while self.node.malfunctions.lock_held:  # the list is behind the same lock as a hung unload
+            if request.transport is None or request.transport.is_closing():
+                return _json({})
+            await asyncio.sleep(LOCK_POLL_S)
         models = []
         for name, runner in self.node.runners.items():
             size = round(runner.memory_gib * _GIB)
             left_s = self._keep_alive.expires_in_s(name)
             expires_at = datetime.now(UTC) + (timedelta(seconds=left_s) if math.isfinite(left_s) else _FOR_EVER)
-            size_vram = round(sum(self.node.memory.placements[name].vram_gib) * _GIB)
+            claimed = self.node.conditions.values["ps_claims_gpu"]
+            size_vram = size if claimed else round(sum(self.node.memory.placements[name].vram_gib) * _GIB)
             about = {**self._about(self.node.models[name]), "size": size, "size_vram": size_vram}
             models.append({**about, "expires_at": _date(expires_at), "context_length": runner.context_tokens})
         return _json({"models": models})
@@ -241,7 +254,11 @@ class EmulatorServer:
     async def _operation(self, request: web.Request) -> web.Response:
         try:
             fields = parse_object(await request.read(), "operation")
-            perform(self.node, fields.get("operation"), fields.get("argument"), fields.get("condition"))
+            operation = fields.get("operation")
+            if operation in FOREIGN_OPERATIONS:
+                self._foreign.perform(operation, fields.get("argument"), fields.get("foreign"))
+            else:
+                perform(self.node, operation, fields.get("argument"), fields.get("condition"))
         except (NotPossible, Refused) as refused:
             return _json({"error": str(refused)}, refused.status)
         return _json({})

@@ -34,7 +34,8 @@ def check_possible(scenario: Scenario, kind: str) -> None:
         if kind == "real" and fault.lead_s:
             raise RigError(f"{name}: real nodes show no signs at will; leave lead_s away, or use --nodes emulated")
         steps = list(_first(fault.onset())) + list(_first(fault.ending()))
-        if kind == "real" and any(step.operation in NOT_REAL for step in steps):
+        own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
+        if kind == "real" and (own_models or any(step.operation in NOT_REAL for step in steps)):
             raise RigError(f"{name} cannot be done to a real node; use --nodes emulated, or --world twin")
 
 
@@ -52,6 +53,8 @@ class LiveInjection:
 
     def __init__(self, cluster: RigCluster, scenario: Scenario, seed: int) -> None:
         self.cluster = cluster
+        self.scenario = scenario
+        self.seed = seed
         self.now: Callable[[], float] = _no_clock
         self.faults = [
             ActiveFault(place, fault, node)
@@ -60,6 +63,7 @@ class LiveInjection:
         ]
         self.served_at_injection: dict[str, int] = {}
         self._conditions = {node: Conditions() for node in cluster.nodes}
+        self._crowded: set[ActiveFault] = set()  # those whose foreign clients are at their node
         self._slowed: set[str] = set()
         self._paused: set[str] = set()
         self._cut: set[str] = set()
@@ -108,6 +112,9 @@ class LiveInjection:
 
     async def _withdraw(self, active: ActiveFault) -> None:
         """What the fault set is as it was."""
+        if active in self._crowded:
+            self._crowded.remove(active)
+            await self.cluster.nodes[active.node].stop_foreign_clients()
         conditions = self._conditions[active.node]
         for name in conditions.withdraw(active):
             await self.cluster.nodes[active.node].set_condition(name, conditions.values[name])
@@ -170,6 +177,13 @@ class LiveInjection:
             await node.stick_loader()
         elif step.operation == "garble_runner":
             await node.garble_runner(step.argument)
+        elif step.operation == "expire_models":
+            await node.expire_models()
+        elif step.operation == "foreign_clients":
+            assert step.foreign is not None
+            first = next(iter(self.scenario.cluster.models))
+            await node.foreign_clients(step.foreign, first, self.seed + active.place)
+            self._crowded.add(active)
         elif step.operation == "set_condition":
             conditions = self._conditions[name]
             conditions.set(active, step.condition, step.argument)

@@ -62,7 +62,7 @@ class Injection:
         active.begin(engine.now, waits=bool(active.fault.about.emerges))
         if active.fault.duration_s is not None:
             engine.call_at(engine.now + active.fault.duration_s, partial(self._end, active))
-        if active.fault.about.ended_by_reload:
+        if active.fault.about.ended_by_reload and not active.fault.about.emerges:
             runners = list(self.simulation.nodes[active.node].runners.values())
             if runners:  # else nothing is loaded that could be reloaded
                 self._afflicted[active] = runners
@@ -107,11 +107,13 @@ class Injection:
         if foreign is not None:
             foreign.stop()
 
-    def _emerged(self, node: str, condition: str) -> None:
-        """What a condition stands for came about."""
+    def _emerged(self, node: str, condition: str, runner: Runner | None) -> None:
+        """What a condition stands for came about (in a runner)."""
         for active in self.faults:
-            if active.node == node and active.fault.about.emerges == condition:
+            if active.node == node and active.active and active.fault.about.emerges == condition:
                 active.emerged(self.simulation.engine.now)
+                if active.fault.about.ended_by_reload and runner is not None:
+                    self._afflicted.setdefault(active, []).append(runner)
 
     def restarted(self, node: str) -> None:
         """A new server process runs: faults that live in the old one are over."""

@@ -65,10 +65,10 @@ class Malfunctions:
         values = self.node.conditions.values
         clock = self.node.clock
         if job.prompt_tokens > values["fatal_prompt_tokens"]:
-            self._emerged("fatal_prompt_tokens")
+            self._emerged("fatal_prompt_tokens", runner)
             clock.call_at((clock.time() + job.first_token_s) / 2.0, partial(self.node.runner_dies, runner))
         elif is_struck(job.content, values["fatal_request_share"]):
-            self._emerged("fatal_request_share")
+            self._emerged("fatal_request_share", runner)
             clock.call_at((clock.time() + job.first_token_s) / 2.0, partial(self.node.runner_dies, runner))
         elif values["vram_grabbed_share"] and self._exceeds_vram(runner):
             clock.call_at(clock.time(), partial(self._gpu_out_of_memory, runner))
@@ -87,8 +87,10 @@ class Malfunctions:
         values = self.node.conditions.values
         if self._gpu_fails():
             return FAILS_AT_ONCE_S
+        if self.node.files.incompatible():
+            return self.node.hardware.runner_start_s
         if values["load_need_factor"] > 1.0 and self._takes_too_much(model, values["load_need_factor"]):
-            self._emerged("load_need_factor")
+            self._emerged("load_need_factor", None)
             return took_s / 2.0
         self._load_failures_owed += values["load_failure_share"]
         if self._load_failures_owed < 1.0 - 1e-9:
@@ -103,7 +105,7 @@ class Malfunctions:
             return False
         if not runner.stopping:
             runner.stopping = True
-            self._emerged("runner_unkillable")
+            self._emerged("runner_unkillable", runner)
         self.lock_held = bool(values["unload_holds_lock"])
         self._watch()
         return True
@@ -111,7 +113,7 @@ class Malfunctions:
     def loaded(self, runner: Runner) -> None:
         """A runner is there."""
         if self.node.conditions.disturbed and self.node.memory.placements[runner.model].ram_gib:
-            self._emerged("vram_return_added_s")
+            self._emerged("vram_return_added_s", runner)
         runner.slowdown = self.node.pace()
         runner.on_join = self._on_join()
 
@@ -120,8 +122,8 @@ class Malfunctions:
         if job in self.blocked:
             self.blocked.remove(job)
 
-    def server_died(self) -> None:
-        """Nothing is stuck in a server that is no more."""
+    def server_ended(self) -> None:
+        """Nothing is stuck in a server that is no more, and the next one takes the machine as it finds it."""
         self._started_without_gpu = bool(self.node.conditions.values["gpu_lost"])
         self.blocked.clear()
         self.lock_held = False
@@ -188,7 +190,7 @@ class Malfunctions:
     def _gpu_out_of_memory(self, runner: Runner) -> None:
         """The runner dies of it, and the server lets every loaded model go ("runtime OOM detected")."""
         if runner.alive:
-            self._emerged("vram_grabbed_share")
+            self._emerged("vram_grabbed_share", runner)
             self.node.runner_dies(runner)
             self.node.expire_models()
 
@@ -224,13 +226,13 @@ class Malfunctions:
         if not runner.alive or runner.paused:
             return
         runner.pause()
-        self._emerged("hang_after_requests")
+        self._emerged("hang_after_requests", runner)
         if self.node.on_silence is not None:
             self.node.on_silence()
 
-    def _emerged(self, condition: str) -> None:
+    def _emerged(self, condition: str, runner: Runner | None) -> None:
         if self.node.on_emergence is not None:
-            self.node.on_emergence(condition)
+            self.node.on_emergence(condition, runner)
 
 
 def _ends_silently(on_end: Callable[[Job, AttemptError], None], job: Job, error: AttemptError) -> None:

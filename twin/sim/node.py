@@ -63,7 +63,9 @@ class OllamaNode:
         self.on_silence: Callable[[], None] | None = (
             None  # told when a runner stops by itself, or one that stood is gone
         )
-        self.on_emergence: Callable[[str], None] | None = None  # told when what a condition stands for came about
+        self.on_emergence: Callable[[str, Runner | None], None] | None = (
+            None  # told when what a condition stands for came about
+        )
         self.alive = True
         self.starting = False  # a new process runs, and does not answer so far
         self._start_version = 0
@@ -398,7 +400,7 @@ class OllamaNode:
             return
         self.alive = False
         jobs = list(self.jobs())
-        self.malfunctions.server_died()
+        self.malfunctions.server_ended()
         if self.loading is not None:
             self._stop_loading()
         for runner in list(self.runners.values()):

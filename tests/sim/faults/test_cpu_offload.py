@@ -52,3 +52,22 @@ def test_a_model_loaded_when_the_driver_has_caught_up_is_whole() -> None:
     bench.ask(300.0, "late", "a")
     ended = bench.run()
     assert ended["early"][0] - 10.0 > ended["late"][0] - 300.0
+
+
+def test_loading_the_model_again_ends_it() -> None:
+    record = client_sees(
+        {},
+        faults=[
+            {"kind": "cpu_offload", "at_s": 20.5, "target": "node-0"},
+            {"kind": "runner_crash", "at_s": 60.5, "target": "node-0"},
+        ],
+        cluster__hardware=SMALL_GPU,
+        cluster__context_tokens=4096,
+        workload__duration_s=90,
+        workload__arrivals={"kind": "constant", "rate_rps": 0.2},
+        workload__output_tokens=SHORT,
+    )
+    offload, _ = record.table("faults").to_pylist()
+    assert (offload["kind"], offload["ended_by"], offload["ended_s"]) == ("cpu_offload", "action", 60.5)
+    assert pace_ms(record, 40.0, 60.0) > 40.0
+    assert pace_ms(record, 61.0, 90.0) < 15.0

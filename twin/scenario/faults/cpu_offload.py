@@ -23,6 +23,7 @@ class CpuOffload(Fault):
         precursor="free GPU memory before the load; GPU memory in use while no model is loaded",
         source="ollama/ollama issues 14258, 13002, 12922",
         ended_by_restart=True,
+        ended_by_reload=True,
         emerges="vram_return_added_s",
     )
     kind: Literal["cpu_offload"]

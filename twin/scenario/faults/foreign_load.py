@@ -22,6 +22,7 @@ class ForeignLoad(Fault):
         precursor="the hidden wait: total - load - prompt evaluation - evaluation, of Ollama's own timings",
         source="ollama/ollama issue 7758",
         ended_by_restart=False,
+        live="clients that ask the node's own port, past proxy and gateway",
     )
     kind: Literal["foreign_load"]
     clients: Annotated[int, Field(ge=1, le=10_000, description="How many.")] = 12

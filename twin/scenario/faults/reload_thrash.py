@@ -22,6 +22,7 @@ class ReloadThrash(Fault):
         precursor="several num_ctx of one model; models in use that need more than the VRAM; a short keep_alive",
         source="ollama/ollama issues 8903, 12783, 10948, 6148",
         ended_by_restart=False,
+        live="by: context: clients that ask the node's own port with another num_ctx",
     )
     kind: Literal["reload_thrash"]
     by: Annotated[Literal["context", "models"], Field(description="What differs.")] = "context"
