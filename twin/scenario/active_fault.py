@@ -27,6 +27,7 @@ class ActiveFault:
         self.injected_s = math.nan  # the same, or later where the failure emerges out of the load
         self.ended_s = math.nan
         self.ended_by: EndedBy = ""
+        self.results: list[str] = []  # what became of operations that take their time
         self.done: list[str] = []  # operations, as they were performed
 
     @property
@@ -74,7 +75,7 @@ class ActiveFault:
 
     def pulled(self, model: str, error: str) -> None:
         """A pull ended, well where there is no error."""
-        self.done.append(f"pull of {model}: {error or 'success'}")
+        self.results.append(f"pull of {model}: {error or 'success'}")
 
     def end(self, now: float, by: EndedBy) -> None:
         """It is over."""
@@ -93,5 +94,5 @@ class ActiveFault:
             None if duration_s is None else self.armed_s + duration_s,
             self.ended_s,
             self.ended_by,
-            ", ".join(self.done[:OPERATIONS_SHOWN]) + more,
+            "; ".join([", ".join(self.done[:OPERATIONS_SHOWN]) + more, *self.results]),
         )

@@ -29,9 +29,7 @@ class Condition:
 
 
 CONDITIONS: dict[str, Condition] = {
-    "load_failure_share": Condition(
-        0.0, "maximum", "share of loads that die half way through", "twin/sim/malfunctions.py"
-    ),
+    "load_failure_share": Condition(0.0, "maximum", "share of loads that die half way", "twin/sim/malfunctions.py"),
     "step_factor": Condition(
         1.0, "product", "times that every step and prefill takes as long", "twin/sim/malfunctions.py"
     ),
@@ -117,6 +115,11 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "network_error_rate_per_s": Condition(0.0, "sum", "packets in error or dropped", "twin/sim/machine.py"),
     "error_line_rate_per_s": Condition(0.0, "sum", "error lines of Ollama's log", "twin/sim/machine.py"),
+    "disk_filled_share": Condition(
+        0.0, "maximum", "share of the free disk space that others take", "twin/sim/model_files.py"
+    ),
+    "start_added_s": Condition(0.0, "maximum", "a new server process answers this much later, s", "twin/sim/node.py"),
+    "loads_stalled": Condition(0.0, "maximum", "1: loads make no progress", "twin/sim/stalls.py"),
     "ends_forgotten_share": Condition(
         0.0,
         "maximum",
@@ -131,7 +134,6 @@ CONDITIONS: dict[str, Condition] = {
         "twin/sim/clients.py",
         "clients",
     ),
-    "loads_stalled": Condition(0.0, "maximum", "1: loads make no progress", "twin/sim/node.py"),
     "model_files_truncated": Condition(
         0.0, "maximum", "1: the files are too short to be loaded", "twin/sim/model_files.py"
     ),

@@ -36,7 +36,6 @@ BASE_PROCESSOR_SHARE: Final = 0.02
 RUNNER_CORES: Final = 1.0
 """A runner keeps one core busy while its GPU works (llama.cpp polls), and a load one more; layers in main memory all."""
 
-SYSTEM_DISK_GIB: Final = 60.0
 SERVER_FILES: Final = 40
 RUNNER_FILES: Final = 24
 LONGEST_UPTIME_S: Final = 30 * 86_400.0
@@ -62,7 +61,6 @@ class Machine:
         self._noise: list[list[float]] = []
         self._counter_stream: np.random.Generator | None = None
         self._counters_name = (seed, f"machine:{node.name}:counters")
-        self._models_gib = math.fsum(model.size_gib for model in node.models.values())
         self.booted_s = -LONGEST_UPTIME_S * float(self._stream.random())
         self.temperature_c = self._thermal.ambient_c + self._thermal.resistance_c_per_w * self._thermal.idle_w
         self.power_w = self._thermal.idle_w  # of one GPU, mean since the last look
@@ -172,14 +170,12 @@ class Machine:
         need_gib = memory.ram_needed_gib() + 0.05 * n_ram
         total_gib = hardware.main_memory_gib
         swap_gib = need_gib - total_gib
-        disk_free_gib = hardware.disk_gib - SYSTEM_DISK_GIB - self._models_gib
         files = SERVER_FILES + RUNNER_FILES * runners + abs(n_files)
         processes = 1 + runners + loading if node.alive else 0
         offset_s = CLOCK_JITTER_S * n_offset
         shown = utilisation
         if values is not None:
             processor += values["processor_busy_share"]
-            disk_free_gib -= values["disk_filled_gib"]
             files += values["open_files_leaked"]
             processes += int(values["orphan_processes"])
             offset_s += values["clock_offset_s"]
@@ -223,7 +219,7 @@ class Machine:
             corrected,
             uncorrected,
             float(self.fault_events) if hardware.kind != "apple" else NAN,
-            disk_free_gib if disk_free_gib > 0.0 else 0.0,
+            node.files.disk_free_gib(),
             max(0.0, read_mib_per_s + 0.2 * abs(n_disk)),
             float(self.network_errors),
             open_files,

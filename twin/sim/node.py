@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.scenario.hardware import Hardware
@@ -24,9 +23,7 @@ from twin.sim.malfunctions import Malfunctions
 from twin.sim.memory import Memory
 from twin.sim.model_files import REFUSED_S, ModelFiles
 from twin.sim.runner import Job, Runner
-
-LOAD_TIMEOUT_S: Final = 300.0
-"""OLLAMA_LOAD_TIMEOUT: a load that makes no progress for this long has failed."""
+from twin.sim.stalls import Stalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +35,6 @@ class ModelOnNode:
     memory_gib: float
     context_tokens: int
     slots: int = 0  # that Ollama forces on it; 0: the node's
-
-
-def _nothing() -> None:
-    """Nobody wants to be told."""
 
 
 class OllamaNode:
@@ -74,12 +67,14 @@ class OllamaNode:
             None  # told when what a condition stands for came about
         )
         self.alive = True
+        self.starting = False  # a new process runs, and does not answer so far
+        self._start_version = 0
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
         self.pending: deque[Job] = deque()
         self.loading: Job | None = None
-        self._load_version = 0
+        self.load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
         self.clock_share = 1.0  # of the GPU's usual clock, which work keeps pace with
@@ -92,14 +87,12 @@ class OllamaNode:
         self._victim: Runner | None = None  # busy, and to go before the head of the queue is loaded
         self._room_at_s = 0.0  # when the memory of what went last is back
         self._read_gib = 0.0  # from the disk, by loads that are over
-        self._reading_s = (0.0, 0.0)  # when the present load reads weights
+        self.reading_s = (0.0, 0.0)  # when the present load reads weights
         self.answers = Answers(self)
-        self.files = ModelFiles(self)
-        self._load_begun_s = 0.0  # of the load that is under way
-        self._load_takes_s = 0.0
-        self._load_stalled_s: float | None = None  # since when loads make no progress
         self.shaping = False  # something is wrong with answers, so that each job must be looked at
-        self.on_reload: Callable[[], None] = _nothing  # told when a runner is gone
+        self.files = ModelFiles(self)
+        self.stalls = Stalls(self)
+        self.on_reload: Callable[[], None] | None = None  # told when a runner is gone
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -275,23 +268,21 @@ class OllamaNode:
         self._victim = None
         self.loading = job
         self.memory.take(job.model, placement)
-        self._load_version += 1
+        self.load_version += 1
         speed_gib_per_s = self.hardware.load_gib_per_s
         if self.conditions.disturbed:
             speed_gib_per_s *= self.conditions.values["load_speed_factor"]
         begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * self.slowdown
         ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * self.slowdown
-        self._reading_s = (begin_s, ends_s)
-        self._load_begun_s = now
-        self._load_takes_s = ends_s - now
+        self.reading_s = (begin_s, ends_s)
         lives_s = self.malfunctions.load_lives_s(job.model, ends_s - now) if self.conditions.disturbed else None
-        if self._load_stalled_s is not None:
-            stalled_s = self._load_stalled_s
-            self.clock.call_at(now + LOAD_TIMEOUT_S, partial(self._load_timed_out, self._load_version, stalled_s))
-        elif lives_s is not None:
-            self.clock.call_at(now + lives_s, partial(self._load_failed, self._load_version))
+        if self.conditions.disturbed and self.files.incompatible():
+            lives_s = begin_s - now
+        self.stalls.load_begun()
+        if lives_s is not None:
+            self.clock.call_at(now + lives_s, partial(self.load_failed, self.load_version))
         else:
-            self.clock.call_at(ends_s, partial(self._loaded, self._load_version))
+            self.clock.call_at(ends_s, partial(self.loaded, self.load_version))
 
     def _stop_loading(self) -> Job:
         """The present load is over, without a runner."""
@@ -299,15 +290,14 @@ class OllamaNode:
         assert job is not None
         self._read_gib = self.read_gib()
         self.loading = None
-        self._load_version += 1
+        self.load_version += 1
         self.memory.abandon(job.model)
         return job
 
-    def _loaded(self, version: int) -> None:
-        if version != self._load_version or self.loading is None or self._load_stalled_s is not None:
+    def loaded(self, version: int) -> None:
+        """The load of that version has read all its weights, unless it was given up or stood still."""
+        if version != self.load_version or self.loading is None or self.stalls.hold():
             return
-        if self.clock.time() < self._load_begun_s + self._load_takes_s - 1e-9:
-            return  # it stood still meanwhile
         job = self.loading
         self._read_gib = self.read_gib()
         self.loading = None
@@ -317,29 +307,9 @@ class OllamaNode:
             self._out_of_memory()
         self._load_next()
 
-    def _watch_stall(self) -> None:
-        """The disk stops giving weights, or gives them again. A load without progress for long enough fails."""
-        stalled = bool(self.conditions.values["loads_stalled"])
-        if stalled == (self._load_stalled_s is not None):
-            return
-        now = self.clock.time()
-        if stalled:
-            self._load_stalled_s = now
-            if self.loading is not None:
-                self.clock.call_at(now + LOAD_TIMEOUT_S, partial(self._load_timed_out, self._load_version, now))
-            return
-        since_s, self._load_stalled_s = self._load_stalled_s, None
-        if self.loading is not None and since_s is not None:
-            stood_s = now - max(since_s, self._load_begun_s)
-            self._load_begun_s += stood_s
-            self.clock.call_at(self._load_begun_s + self._load_takes_s, partial(self._loaded, self._load_version))
-
-    def _load_timed_out(self, version: int, since_s: float) -> None:
-        if self._load_stalled_s == since_s:
-            self._load_failed(version)
-
-    def _load_failed(self, version: int) -> None:
-        if version != self._load_version or self.loading is None:
+    def load_failed(self, version: int) -> None:
+        """The load of that version dies."""
+        if version != self.load_version or self.loading is None:
             return
         self._fail([self._stop_loading()], "server_error")
         self._load_next()
@@ -386,7 +356,8 @@ class OllamaNode:
         self._dead_busy_s += runner.busy_s
         if runner.paused and self.on_silence is not None:
             self.on_silence()
-        self.on_reload()
+        if self.on_reload is not None:
+            self.on_reload()
         return jobs
 
     def pace(self) -> float:
@@ -403,8 +374,9 @@ class OllamaNode:
         """What loads have read from the disk so far."""
         if self.loading is None:
             return self._read_gib
-        begin_s, end_s = self._reading_s
-        share = min(1.0, max(0.0, (self.clock.time() - begin_s) / (end_s - begin_s)))
+        begin_s, end_s = self.reading_s
+        now = self.clock.time() if self.stalls.since_s is None else self.stalls.since_s
+        share = min(1.0, max(0.0, (now - begin_s) / (end_s - begin_s)))
         return self._read_gib + share * self.models[self.loading.model].size_gib
 
     def resident(self) -> tuple[str, ...]:
@@ -423,6 +395,7 @@ class OllamaNode:
 
     def kill_server(self) -> None:
         """The server and its runners die: streams break, what waited for a load is cut off."""
+        self.starting = False
         if not self.alive:
             return
         self.alive = False
@@ -440,8 +413,22 @@ class OllamaNode:
 
     def start_server(self) -> None:
         """A new server process: nothing is loaded, and nothing is stuck."""
-        if self.alive:
+        if self.alive or self.starting:
             return
+        added_s = self.conditions.values["start_added_s"] if self.conditions.disturbed else 0.0
+        if added_s > 0.0:
+            self.starting = True
+            self._start_version += 1
+            self.clock.call_at(self.clock.time() + added_s, partial(self._started, self._start_version))
+            return
+        self._serve()
+
+    def _started(self, version: int) -> None:
+        if self.starting and version == self._start_version:
+            self._serve()
+
+    def _serve(self) -> None:
+        self.starting = False
         self.alive = True
         self.started_s = self.clock.time()
         self.loader_stuck = False
@@ -515,9 +502,9 @@ class OllamaNode:
 
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
-        self.malfunctions.conditions_changed()
         self.shaping = self.answers.wanted()
-        self._watch_stall()
+        self.stalls.conditions_changed()
+        self.malfunctions.conditions_changed()
         if self.memory.ram_is_exhausted():
             self._out_of_memory()
         self._load_next()

@@ -18,6 +18,8 @@ SHOWN_IN: dict[str, str] = {
     "host_out_of_memory": "memory_used_gib",
     "gpu_off_the_bus": "gpu_fault_events",
     "long_prompt_crash": "gpu_fault_events",
+    "vram_leak": "vram_used_gib",
+    "orphan_runner": "ollama_processes",
 }
 """Kind to the column of telemetry that tells of it beforehand."""
 LEAD_S = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from twin.scenario.faults.base import About, Fault, Step
+from twin.scenario.faults.base import About, Fault, Step, ramp
 
 
 class LoadStall(Fault):
@@ -21,6 +21,10 @@ class LoadStall(Fault):
         ended_by_restart=False,
     )
     kind: Literal["load_stall"]
+
+    def signs(self) -> Iterator[Step]:
+        """Loads get slower, up to five times as long."""
+        return ramp("load_speed_factor", 1.0, 0.2, self.lead_s)
 
     def onset(self) -> Iterator[Step]:
         """The disk falls silent."""
