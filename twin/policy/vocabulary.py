@@ -329,6 +329,7 @@ class Policy:
     @property
     def reads_telemetry(self) -> bool:
         """Whether it makes use of `TelemetrySample`s; a world keeps them back from a policy that does not."""
+        raise NotImplementedError
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """Where this attempt of the request goes. The hot path: its cost does not grow with the fleet."""
