@@ -60,7 +60,7 @@ class Agents(_Closed):
 
     missing_share: Annotated[float, Field(ge=0, le=1, description="Share of the samples that never come.")] = 0.005
     late_share: Annotated[float, Field(ge=0, le=1, description="Share of the samples that come late.")] = 0.005
-    late_s: Annotated[float, Field(gt=0, description="How late these come, on average.")] = 5.0
+    late_s: Annotated[float, Field(gt=0, description="How late these come.")] = 5.0
 
 
 class Network(_Closed):

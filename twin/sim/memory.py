@@ -151,20 +151,19 @@ class Memory:
 
     def fit(self, need_gib: float, now: float) -> Placement | None:
         """Where one more model goes; None where others must go before. With nothing else loaded it always goes somewhere,
-        if need be in part into main memory, unless that has no room: see `fits_never`."""
+        if need be in part into main memory, unless that has no room."""
         alone = not self.placements
         if len(self.placements) >= self.max_models:
             return None
-        free_gib = self._visible(self.free_gib(now))
+        free_gib = self.free_gib(now)
+        lost = int(self.conditions.values["gpus_lost"]) if self.conditions.disturbed else 0
+        if lost:
+            free_gib = [0.0 if gpu >= len(free_gib) - lost else gib for gpu, gib in enumerate(free_gib)]
         placement = fit(need_gib, free_gib, alone=alone)
-        if placement is None and alone and self.hardware.has_gpu_memory:
+        blind = lost >= len(free_gib)  # it takes the machine for one without a GPU
+        if placement is None and self._own_vram and (alone or blind):
             placement = offload(need_gib, free_gib, self.ram_free_gib())
         return placement
-
-    def _visible(self, free_gib: list[float]) -> list[float]:
-        """GPUs that the server has lost sight of have no room."""
-        lost = int(self.conditions.values["gpus_lost"]) if self.conditions.disturbed else 0
-        return [0.0 if gpu >= len(free_gib) - lost else gib for gpu, gib in enumerate(free_gib)] if lost else free_gib
 
     def take(self, model: str, placement: Placement) -> None:
         """A load begins."""
