@@ -42,7 +42,8 @@ def test_doing_nothing_twice_gives_the_same_future() -> None:
 
 
 def test_the_requests_that_are_under_way_end_in_it() -> None:
-    it = cluster(workload__output_tokens={"kind": "constant", "mean": 200})
+    tokens, rate = {"kind": "constant", "mean": 300}, {"kind": "constant", "rate_rps": 1.1}
+    it = cluster(workload__output_tokens=tokens, workload__arrivals=rate)
     state = state_at(it, 30.0)
     assert state.requests
     (ahead,) = look_ahead(it, state, [NOTHING], 60.0, 7)
