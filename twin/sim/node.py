@@ -117,6 +117,10 @@ class OllamaNode:
             runner.leaving = True
             self._let_go(runner)
 
+    def let_go(self, model: str) -> None:
+        """Nobody uses the model: it is gone at once."""
+        self._drop(self.runners[model])
+
     def _let_go(self, runner: Runner) -> None:
         if runner.leaving and runner.alive and runner.is_unused():
             self._drop(runner)
