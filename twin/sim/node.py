@@ -147,6 +147,10 @@ class OllamaNode:
             runner.leaving = True
             self._let_go(runner)
 
+    def let_go(self, model: str) -> None:
+        """Nobody uses the model: it is gone at once."""
+        self._drop(self.runners[model])
+
     def _let_go(self, runner: Runner) -> None:
         goes = (runner.leaving or runner.expired) and runner.alive and runner.is_unused()
         if goes and not self.malfunctions.sticks(runner):
@@ -368,7 +372,7 @@ class OllamaNode:
 
     def vram_used_gib(self) -> float:
         """GPU memory of the models that are loaded or being loaded."""
-        return self.memory.vram_used_gib()
+        return self.memory.vram_of_models_gib
 
     def read_gib(self) -> float:
         """What loads have read from the disk so far."""
@@ -387,9 +391,11 @@ class OllamaNode:
     def busy_s(self) -> float:
         """Time that the GPU has worked so far."""
         now = self.clock.time()
+        busy_s = self._dead_busy_s
         for runner in self.runners.values():
             runner.advance(now)
-        return self._dead_busy_s + sum(runner.busy_s for runner in self.runners.values())
+            busy_s += runner.busy_s
+        return busy_s
 
     # -- what is done to it: the primitive operations of `twin.scenario.faults.base` -----------------------------
 
