@@ -98,6 +98,10 @@ class Cluster(_Closed):
     agents: Annotated[
         bool | Agents, Field(description="Whether an agent beside each node sends telemetry; a table: how well.")
     ] = True
+    iteration_level: Annotated[
+        bool,
+        Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
+    ] = False
     restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
 
     @model_validator(mode="after")

@@ -137,6 +137,8 @@ def _nodes(engine: Engine, scenario: Scenario, seed: int) -> dict[str, OllamaNod
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }
+    for node in nodes.values():
+        node.iteration_level = cluster.iteration_level
     for name, loaded in cluster.spec().placement.items():
         for model in loaded:
             nodes[name].add_runner(model)
