@@ -34,11 +34,11 @@ def emulate(listen: str, hardware: str, models: Sequence[str] = (), slots: int =
     Raises OperatorError where an argument is wrong, or the address cannot be had.
     """
     if hardware not in PROFILES:
-        raise OperatorError(f"--hardware {hardware}: unknown profile; there are {', '.join(PROFILES)}")
+        raise OperatorError(f"--hardware {hardware}: unknown profile; `ollamamax catalogue hardware` lists them")
     known = {}
     for name in models or [DEFAULT_MODEL]:
         if name not in MODELS:
-            raise OperatorError(f"model {name}: its size is not known; there are {', '.join(MODELS)}")
+            raise OperatorError(f"model {name}: its size is not known; `ollamamax catalogue models` lists them")
         model = MODELS[name]
         memory_gib = model.size_gib + model.kv_mib_per_1k_tokens * CONTEXT_TOKENS / 1000.0 * slots / _MIB_PER_GIB
         known[name] = EmulatedModel(size_gib=model.size_gib, memory_gib=memory_gib, context_tokens=CONTEXT_TOKENS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_type_hints
+from typing import Any, Literal, TypeAlias, cast, get_origin, get_type_hints
 
 import pyarrow as pa
 from pydantic_core import from_json, to_json
@@ -124,6 +124,14 @@ class JournalingPolicy(Policy):
         """What must outlive the policy. Not recorded: it changes nothing."""
         return self.policy.snapshot()
 
+    def restore(self, now: float, state: PolicyState) -> None:
+        """Refused: a journal begins with a policy that knows nothing, or its replay would differ."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """Refused, as `restore` is."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
+
     def _rows(self, added: Sequence[Row]) -> list[Row]:
         rows = []
         for call, time_s, argument, attempt, answer in added:
@@ -196,13 +204,13 @@ def _made(kind: type[Any], said: dict[str, Any]) -> Any:
 
 
 def _turned_back(kind: type[Any]) -> tuple[list[str], list[str], list[str]]:
-    """The fields of a dataclass that hold floats, floats by name, and tuples."""
-    hints = get_type_hints(kind)
+    """The fields of a dataclass that hold floats, floats by name, and tuples. Compiled classes say `tuple` and no more."""
+    hints = {name: get_origin(hint) or hint for name, hint in get_type_hints(kind).items()}
     names = [field.name for field in dataclasses.fields(kind)]
     return (
         [name for name in names if hints[name] is float],
-        [name for name in names if hints[name] == dict[str, float]],
-        [name for name in names if hints[name] == tuple[str, ...]],
+        [name for name in names if hints[name] is dict],
+        [name for name in names if hints[name] is tuple],
     )
 
 

@@ -60,7 +60,7 @@ class Agents(_Closed):
 
     missing_share: Annotated[float, Field(ge=0, le=1, description="Share of the samples that never come.")] = 0.005
     late_share: Annotated[float, Field(ge=0, le=1, description="Share of the samples that come late.")] = 0.005
-    late_s: Annotated[float, Field(gt=0, description="How late these come, on average.")] = 5.0
+    late_s: Annotated[float, Field(gt=0, description="How late these come.")] = 5.0
 
 
 class Network(_Closed):
@@ -82,8 +82,8 @@ class Cluster(_Closed):
         Field(
             ge=1,
             description="num_ctx; the KV cache of a runner is this times the slots. Absent: as Ollama chooses by the GPU "
-            "memory of the smallest machine (below 24 GiB 4096, below 48 GiB 32768, else 262144), or less where that "
-            "leaves no room for the replicas.",
+            "memory of the smallest machine (below 24 GiB 4096, below 48 GiB 32768, else 262144), or less where not all "
+            "models have room beside each other with that.",
         ),
     ] = None
     max_queue: Annotated[int, Field(ge=0, description="OLLAMA_MAX_QUEUE: pending requests that need a load.")] = 512
@@ -98,6 +98,10 @@ class Cluster(_Closed):
     agents: Annotated[
         bool | Agents, Field(description="Whether an agent beside each node sends telemetry; a table: how well.")
     ] = True
+    iteration_level: Annotated[
+        bool,
+        Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
+    ] = False
     restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
 
     @model_validator(mode="after")
@@ -168,20 +172,27 @@ class Cluster(_Closed):
 
     @functools.cached_property
     def _context_tokens(self) -> int:
-        """The longest context of Ollama's tiers for which all replicas have room, as Ollama itself takes less where a
-        model does not load with more. Mixed fleets have the smallest machine's, as an operator would give all the same.
+        """The longest context of Ollama's tiers with which all models have room beside each other on every machine. Ollama
+        goes by GPU memory alone, and would evict one model for the next: a scenario that wants that gives the context.
         """
         if self.context_tokens is not None:
             return self.context_tokens
-        smallest = min(h.total_vram_gib if h.kind != "cpu" else 0.0 for h in self.hardware_of_nodes())
+        machines = list({id(hardware): hardware for hardware in self.hardware_of_nodes()}.values())
+        smallest = min(h.total_vram_gib if h.kind != "cpu" else 0.0 for h in machines)
         tiers = [tokens for _, tokens in CONTEXT_TIERS if tokens <= context_tier(smallest)]
         for tokens in tiers[:-1]:
-            try:
-                self._placement(tokens)
-            except ValueError:
-                continue
-            return tokens
+            if all(self._all_fit_together(hardware, tokens) for hardware in machines):
+                return tokens
         return tiers[-1]
+
+    def _all_fit_together(self, hardware: Hardware, tokens: int) -> bool:
+        free_gib = [hardware.vram_gib] * hardware.gpus
+        for number, name in enumerate(self.models):
+            place = fit(self._memory_gib(name, tokens), free_gib, alone=number == 0)
+            if place is None:
+                return False
+            free_gib = [gib - taken for gib, taken in zip(free_gib, place.vram_gib, strict=True)]
+        return True
 
     def _context_of(self, name: str, tokens: int) -> int:
         """A model that is known has no more than it was trained for, unless the scenario asks for it."""

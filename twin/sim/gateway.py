@@ -99,6 +99,18 @@ class Gateway:
         elif self.policy.next_wakeup() < self._wakeup_armed_s:
             self.arm_wakeup()
 
+    def adopt(self, now: float, flight: Flight, node: str) -> None:
+        """A request that is at a node already when the run starts."""
+        self.flights[flight.spec.request_id] = flight
+        for hook in self._on_admitted:
+            hook(now, flight)
+        self.engine.call_at(flight.spec.deadline_s, partial(self._adopted_deadline, flight))
+        self._dispatch(now, flight, self.policy.adopt(now, flight.spec, node))
+
+    def _adopted_deadline(self, flight: Flight) -> None:
+        if not flight.ended:
+            self._deadline_passed(self.engine.now, flight)
+
     def _dispatch(self, now: float, flight: Flight, route: Route) -> None:
         """Send one attempt to the node of its route."""
         name = route.node
@@ -109,7 +121,7 @@ class Gateway:
             flight.dispatched_s = now
         for hook in self._on_dispatch:
             hook(now, flight, self.simulation)
-        path = self.paths[name]
+        path = flight.path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
             spec.model,
@@ -157,7 +169,8 @@ class Gateway:
             return
         flight = job.owner
         assert isinstance(flight, Flight)
-        if self.paths[flight.node].cut:
+        assert flight.path is not None
+        if flight.path.cut:
             self._injection.hold_back(flight.node, partial(self._job_ended, job, error))
             return
         self._attempt_ended(flight, job, error)

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from twin.scenario.draws import stream
-from twin.scenario.hardware import Hardware
 from twin.sim.memory import RUNNER_RAM_GIB, SERVER_RAM_GIB
 
 if TYPE_CHECKING:
     from twin.sim.node import OllamaNode
 
 POWER_OF_CLOCK: Final = 3.0
+THROTTLE_MARGIN_C: Final = 0.5
+"""Below the limit by no more than this, the clock is still held down: else it would swing between looks."""
 CLOCK_STEP: Final = 0.01
 """A change of the clock below this share is not passed on to the runners."""
 
@@ -42,7 +43,7 @@ LONGEST_UPTIME_S: Final = 30 * 86_400.0
 CLOCK_JITTER_S: Final = 0.002
 """Assumptions: what a quiet Linux machine with NTP and an Ollama server has of each."""
 
-NOISE: Final = 9
+NOISES: Final = 9
 """Independent noises in a sample."""
 SAMPLES_PER_DRAW: Final = 64
 
@@ -53,17 +54,34 @@ class Machine:
     """One machine. `values` of `sample` go in the order of `twin.record.telemetry_columns`; nan: nobody can read it."""
 
     def __init__(self, node: OllamaNode, seed: int) -> None:
+        hardware = node.hardware
         self.node = node
-        self.hardware: Hardware = node.hardware
-        self._thermal = self.hardware.thermal
+        self._memory = node.memory
+        self._thermal = hardware.thermal
         self._conditions = node.conditions
         self._stream = stream(seed, f"machine:{node.name}")
         self._noise: list[list[float]] = []
         self._counter_stream: np.random.Generator | None = None
         self._counters_name = (seed, f"machine:{node.name}:counters")
+        self._kind = hardware.kind
+        self._own_vram = hardware.has_gpu_memory
+        self._gpus = hardware.gpus
+        self._cores = hardware.cores
+        self._vram_total_gib = hardware.total_vram_gib
+        self._ram_total_gib = hardware.main_memory_gib
+        self._swap_total_gib = hardware.swap_gib
+        self._counts_errors = hardware.error_counters and self._own_vram
         self.booted_s = -LONGEST_UPTIME_S * float(self._stream.random())
-        self.temperature_c = self._thermal.ambient_c + self._thermal.resistance_c_per_w * self._thermal.idle_w
-        self.power_w = self._thermal.idle_w  # of one GPU, mean since the last look
+        thermal = self._thermal
+        self._idle_w = thermal.idle_w
+        self._work_w = thermal.full_w - thermal.idle_w
+        self._resistance = thermal.resistance_c_per_w
+        self._ambient_c = thermal.ambient_c
+        self._throttle_c = thermal.throttle_c
+        self._clock_mhz = thermal.clock_mhz
+        self._idle_clock_mhz = thermal.idle_clock_mhz
+        self.temperature_c = self._ambient_c + self._resistance * self._idle_w
+        self.power_w = self._idle_w  # of one GPU, mean since the last look
         self.clock_share = 1.0  # of the usual at work
         self.utilisation = 0.0  # mean of the GPUs since the last look
         self.corrected_errors = 0
@@ -84,7 +102,7 @@ class Machine:
         busy_s = node.busy_s()
         if passed_s <= 0.0:
             return 0.0
-        self.utilisation = min(1.0, (busy_s - self._busy_s) / (passed_s * self.hardware.gpus))
+        self.utilisation = min(1.0, (busy_s - self._busy_s) / (passed_s * self._gpus))
         self._busy_s = busy_s
         self._looked_s = now
         disturbed = self._conditions.disturbed
@@ -98,29 +116,28 @@ class Machine:
 
     def _heat(self, passed_s: float, values: dict[str, float] | None) -> None:
         """Temperature after `passed_s` of this work, and the clock from now on."""
-        thermal = self._thermal
-        air_c = thermal.ambient_c
-        resistance = thermal.resistance_c_per_w
+        air_c = self._ambient_c
+        resistance = self._resistance
+        work_w = self._work_w * self.utilisation  # at the usual clock
         highest_share = 1.0
-        power_factor = 1.0
         if values is not None:
             air_c += values["ambient_added_c"]
             resistance /= max(values["cooling_factor"], 1e-6)
             highest_share = min(1.0, max(values["gpu_clock_factor"], 1e-3))
-            power_factor = values["gpu_power_factor"]
-        work_w = (thermal.full_w - thermal.idle_w) * self.utilisation * power_factor  # at the usual clock
-        self.power_w = thermal.idle_w + work_w * self.clock_share**POWER_OF_CLOCK
-        decay = math.exp(-passed_s / thermal.time_constant_s)
+            work_w *= values["gpu_power_factor"]
+        share = self.clock_share
+        self.power_w = self._idle_w + (work_w if share == 1.0 else work_w * share**POWER_OF_CLOCK)
         end_c = air_c + resistance * self.power_w
+        decay = math.exp(-passed_s / self._thermal.time_constant_s)
         temperature_c = end_c + (self.temperature_c - end_c) * decay
         share = highest_share
-        if temperature_c > thermal.throttle_c - 0.5 and work_w > 0.0:
-            carried_w = (thermal.throttle_c - air_c) / resistance - thermal.idle_w
+        if temperature_c > self._throttle_c - THROTTLE_MARGIN_C and work_w > 0.0:
+            carried_w = (self._throttle_c - air_c) / resistance - self._idle_w
             allowed = (carried_w / work_w) ** (1.0 / POWER_OF_CLOCK) if carried_w > 0.0 else 0.0
-            lowest = min(thermal.lowest_clock_share, highest_share)
+            lowest = min(self._thermal.lowest_clock_share, highest_share)
             share = min(highest_share, max(lowest, allowed))
             if allowed >= lowest:  # the clock is regulated within milliseconds, and keeps the limit
-                temperature_c = min(temperature_c, thermal.throttle_c)
+                temperature_c = min(temperature_c, self._throttle_c)
         self.temperature_c = temperature_c
         self.clock_share = share
 
@@ -146,34 +163,30 @@ class Machine:
         """What an agent reads now, in the order of the columns."""
         passed_s = self.look(now)
         node = self.node
-        hardware = self.hardware
-        thermal = self._thermal
-        memory = node.memory
+        memory = self._memory
         values = self._conditions.values if self._conditions.disturbed else None
         if not self._noise:
-            self._noise = self._stream.standard_normal((SAMPLES_PER_DRAW, NOISE)).tolist()
+            self._noise = self._stream.standard_normal((SAMPLES_PER_DRAW, NOISES)).tolist()
         n_cpu, n_ram, n_gpu, n_temperature, n_clock, n_power, n_disk, n_files, n_offset = self._noise.pop()
-        utilisation = self.utilisation
-        share = self.clock_share
+        utilisation = shown = self.utilisation
         runners = len(node.runners)
         loading = node.loading is not None
 
         read_gib = node.read_gib()
-        read_mib_per_s = (read_gib - self._read_gib) * 1024.0 / passed_s if passed_s > 0.0 else 0.0
-        self._read_gib = read_gib
+        read_mib_per_s = 0.2 * abs(n_disk)
+        if read_gib != self._read_gib and passed_s > 0.0:
+            read_mib_per_s += (read_gib - self._read_gib) * 1024.0 / passed_s
+            self._read_gib = read_gib
 
-        cores = RUNNER_CORES * (utilisation * hardware.gpus + (1.0 if loading else 0.0))
-        ram_gib = memory.ram_in_models_gib()
-        if ram_gib > 0.0 and hardware.kind != "apple":
-            cores = max(cores, utilisation * hardware.cores)
-        processor = BASE_PROCESSOR_SHARE + cores / hardware.cores + 0.005 * n_cpu
-        need_gib = memory.ram_needed_gib() + 0.05 * n_ram
-        total_gib = hardware.main_memory_gib
-        swap_gib = need_gib - total_gib
+        ram_of_models_gib = memory.ram_of_models_gib
+        cores = RUNNER_CORES * (utilisation * self._gpus + loading)
+        if ram_of_models_gib and self._kind != "apple" and utilisation * self._cores > cores:
+            cores = utilisation * self._cores
+        processor = BASE_PROCESSOR_SHARE + cores / self._cores + 0.005 * n_cpu
+        ram_gib = memory.ram_needed_gib() + 0.05 * n_ram
         files = SERVER_FILES + RUNNER_FILES * runners + abs(n_files)
-        processes = 1 + runners + loading if node.alive else 0
+        processes = 1.0 + runners + loading if node.alive else 0.0
         offset_s = CLOCK_JITTER_S * n_offset
-        shown = utilisation
         if values is not None:
             processor += values["processor_busy_share"]
             files += values["open_files_leaked"]
@@ -185,31 +198,35 @@ class Machine:
             NAN
         )
         readable = values is None or not values["gpu_unreadable"]
-        if hardware.kind != "cpu" and readable:
-            gpu_utilisation = min(1.0, max(0.0, shown + 0.01 * n_gpu * (shown > 0.0)))
-            working_mhz = thermal.clock_mhz * share
-            clock_mhz = thermal.idle_clock_mhz + (working_mhz - thermal.idle_clock_mhz) * min(1.0, 4.0 * shown)
-            clock_mhz = max(0.0, clock_mhz + 5.0 * n_clock)
-            power_w = max(0.0, self.power_w * hardware.gpus * (1.0 + 0.02 * n_power))
-        if hardware.has_gpu_memory and readable:
+        if self._kind != "cpu" and readable:
+            gpu_utilisation = shown + 0.01 * n_gpu if 0.0 < shown < 1.0 else shown
+            gpu_utilisation = 0.0 if gpu_utilisation < 0.0 else gpu_utilisation if gpu_utilisation < 1.0 else 1.0
+            clock_mhz = self._idle_clock_mhz + 5.0 * abs(n_clock)
+            if shown > 0.0:
+                awake = 4.0 * shown if shown < 0.25 else 1.0  # the clock stays up for a while after each burst of work
+                clock_mhz += (self._clock_mhz * self.clock_share - self._idle_clock_mhz) * awake
+            power_w = self.power_w * self._gpus * (1.0 + 0.02 * n_power)
+        if self._own_vram and readable:
             temperature_c = float(round(self.temperature_c + 0.5 * n_temperature))
-            vram_total_gib = hardware.total_vram_gib
-            vram_gib = min(vram_total_gib, math.fsum(memory.taken_gib(now)))
-            if hardware.error_counters:
+            vram_total_gib = self._vram_total_gib
+            vram_gib = memory.total_taken_gib(now)
+            vram_gib = min(vram_gib, vram_total_gib)
+            if self._counts_errors:
                 corrected = float(self.corrected_errors)
                 uncorrected = float(self.uncorrected_errors)
-        resident = vram_of_models = expiry_s = rss_gib = open_files = NAN
+        resident = vram_of_models_gib = expiry_s = rss_gib = open_files = NAN
         if node.alive:
             resident = float(runners)
-            vram_of_models = memory.vram_listed_gib() if hardware.kind != "cpu" else 0.0
-            rss_gib = SERVER_RAM_GIB + RUNNER_RAM_GIB * runners + ram_gib
+            vram_of_models_gib = 0.0 if self._kind == "cpu" else memory.vram_listed_gib()
+            rss_gib = SERVER_RAM_GIB + RUNNER_RAM_GIB * runners + ram_of_models_gib
             open_files = float(round(files))
-            expiry_s = self._oldest_expiry_s(now)
+            if node.keep_alive_s is not None:
+                expiry_s = self._oldest_expiry_s(now, node.keep_alive_s)
         return (
-            min(1.0, max(0.0, processor)),
-            min(total_gib, need_gib),
-            total_gib,
-            min(hardware.swap_gib, swap_gib) if swap_gib > 0.0 else 0.0,
+            0.0 if processor < 0.0 else processor if processor < 1.0 else 1.0,
+            ram_gib if ram_gib < self._ram_total_gib else self._ram_total_gib,
+            self._ram_total_gib,
+            0.0 if ram_gib <= self._ram_total_gib else min(self._swap_total_gib, ram_gib - self._ram_total_gib),
             gpu_utilisation,
             vram_gib,
             vram_total_gib,
@@ -218,30 +235,28 @@ class Machine:
             power_w,
             corrected,
             uncorrected,
-            float(self.fault_events) if hardware.kind != "apple" else NAN,
+            float(self.fault_events),
             node.files.disk_free_gib(),
-            max(0.0, read_mib_per_s + 0.2 * abs(n_disk)),
+            read_mib_per_s,
             float(self.network_errors),
             open_files,
-            float(processes),
+            processes,
             rss_gib,
             resident,
-            vram_of_models,
+            vram_of_models_gib,
             expiry_s,
             float(node.error_lines + self.logged_errors),
             now - self.booted_s,
             offset_s,
         )
 
-    def _oldest_expiry_s(self, now: float) -> float:
-        """now - the oldest `expires_at`; a model that is in use or kept for ever has none."""
+    def _oldest_expiry_s(self, now: float, keep_alive_s: float) -> float:
+        """now - the oldest `expires_at`; a model that is in use has none, and one that is kept for ever is not asked."""
         node = self.node
-        if node.keep_alive_s is None:
-            return NAN
         oldest_s = NAN
         for runner in node.runners.values():
             if not runner.count and not runner.queue:
-                over_s = now - runner.idle_since_s - node.session_s.get(runner.model, node.keep_alive_s)
+                over_s = now - runner.idle_since_s - node.session_s.get(runner.model, keep_alive_s)
                 if not over_s <= oldest_s:
                     oldest_s = over_s
         return oldest_s

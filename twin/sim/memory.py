@@ -86,20 +86,35 @@ class Memory:
         self.grabbed_gib: list[float] = []  # on each GPU, by others that took what was free; see `grab`
         self.ram_grabbed_gib = 0.0  # the same of main memory
         self.crashed: set[str] = set()  # models whose runner died without the scheduler's knowing
+        self.vram_of_models_gib = 0.0  # the sum of `size_vram` in `/api/ps`
+        self.ram_of_models_gib = 0.0  # main memory that models have, on a machine of shared memory all of them
         self._returning: list[Returning] = []
         self._return_s = return_s
+        self._own_vram = hardware.has_gpu_memory
+        self._main_memory_gib = hardware.main_memory_gib
 
     # -- what is free ---------------------------------------------------------------------------------------------
 
-    def vram_used_gib(self) -> float:
-        """What the models have of the GPUs' memory: the sum of `size_vram` in `/api/ps`."""
-        return sum(sum(placement.vram_gib) for placement in self.placements.values())
+    def _changed(self) -> None:
+        """The sums follow the placements."""
+        vram = ram = 0.0
+        for placement in self.placements.values():
+            vram += sum(placement.vram_gib)
+            ram += placement.ram_gib if self._own_vram else placement.total_gib
+        self.vram_of_models_gib = vram
+        self.ram_of_models_gib = ram
+
+    def total_taken_gib(self, now: float) -> float:
+        """What is in use on all GPUs together, by anyone."""
+        if self._returning or self.grabbed_gib:
+            return math.fsum(self.taken_gib(now))
+        return self.vram_of_models_gib + self._others_gib() * self.hardware.gpus
 
     def vram_listed_gib(self) -> float:
         """What `/api/ps` says that they have."""
         if self.conditions.disturbed and self.conditions.values["ps_claims_gpu"]:
             return sum(placement.total_gib for placement in self.placements.values())
-        return self.vram_used_gib()
+        return self.vram_of_models_gib
 
     def taken_gib(self, now: float) -> list[float]:
         """What is in use on each GPU by anyone: models, other programs, leaks, what is not given back yet."""
@@ -129,23 +144,18 @@ class Memory:
 
     def ram_needed_gib(self) -> float:
         """Main memory that all programs together want; above what there is, swap is used."""
-        need_gib = SYSTEM_RAM_GIB + SERVER_RAM_GIB + RUNNER_RAM_GIB * len(self.placements) + self.ram_in_models_gib()
+        need_gib = SYSTEM_RAM_GIB + SERVER_RAM_GIB + RUNNER_RAM_GIB * len(self.placements) + self.ram_of_models_gib
         if self.conditions.disturbed:
             need_gib += self.conditions.values["ram_leaked_gib"] + self.ram_grabbed_gib
         return need_gib
 
-    def ram_in_models_gib(self) -> float:
-        """Main memory that models have, on a machine of shared memory all of them."""
-        own = self.hardware.has_gpu_memory
-        return sum(each.ram_gib if own else each.total_gib for each in self.placements.values())
-
     def ram_free_gib(self) -> float:
         """Main memory without swap, as far as it is not wanted."""
-        return self.hardware.main_memory_gib - self.ram_needed_gib()
+        return self._main_memory_gib - self.ram_needed_gib()
 
     def ram_is_exhausted(self) -> bool:
         """Whether main memory and swap together are not enough: the kernel kills."""
-        return self.ram_needed_gib() > self.hardware.main_memory_gib + self.hardware.swap_gib
+        return self.ram_needed_gib() > self._main_memory_gib + self.hardware.swap_gib
 
     def grab(self, share: float, now: float) -> None:
         """Others take that share of the GPU memory that is free now, and keep it; what they had before counts as free."""
@@ -164,25 +174,25 @@ class Memory:
 
     def fit(self, need_gib: float, now: float) -> Placement | None:
         """Where one more model goes; None where others must go before. With nothing else loaded it always goes somewhere,
-        if need be in part into main memory, unless that has no room: see `fits_never`."""
+        if need be in part into main memory, unless that has no room."""
         alone = not self.placements
         if len(self.placements) >= self.max_models:
             return None
-        free_gib = self._visible(self.free_gib(now))
+        free_gib = self.free_gib(now)
+        lost = int(self.conditions.values["gpus_lost"]) if self.conditions.disturbed else 0
+        if lost:
+            free_gib = [0.0 if gpu >= len(free_gib) - lost else gib for gpu, gib in enumerate(free_gib)]
         placement = fit(need_gib, free_gib, alone=alone)
-        if placement is None and alone and self.hardware.has_gpu_memory:
+        blind = lost >= len(free_gib)  # it takes the machine for one without a GPU
+        if placement is None and self._own_vram and (alone or blind):
             placement = offload(need_gib, free_gib, self.ram_free_gib())
         return placement
-
-    def _visible(self, free_gib: list[float]) -> list[float]:
-        """GPUs that the server has lost sight of have no room."""
-        lost = int(self.conditions.values["gpus_lost"]) if self.conditions.disturbed else 0
-        return [0.0 if gpu >= len(free_gib) - lost else gib for gpu, gib in enumerate(free_gib)] if lost else free_gib
 
     def take(self, model: str, placement: Placement) -> None:
         """A load begins."""
         self.placements[model] = placement
         self.crashed.discard(model)
+        self._changed()
 
     def put(self, model: str, need_gib: float, now: float) -> Placement:
         """A model that is simply there: at a run's start, or where nobody asked for room. Where it does not fit, the rest
@@ -195,7 +205,7 @@ class Memory:
 
     def release(self, model: str, now: float) -> float:
         """A runner was stopped by its server; the time in which the server waits for its memory."""
-        placement = self.placements.pop(model, None)
+        placement = self._remove(model)
         if placement is None or not self.hardware.has_gpu_memory or not placement.gpus:
             return 0.0
         return_s = self._return_s() if self._return_s is not None else USUAL_RETURN_S
@@ -211,13 +221,18 @@ class Memory:
 
     def lose(self, model: str) -> None:
         """A runner died by itself; its memory is back at once, and the scheduler does not know."""
-        placement = self.placements.pop(model, None)
+        placement = self._remove(model)
         if placement is not None and self.hardware.has_gpu_memory and placement.gpus:
             self.crashed.add(model)
 
     def abandon(self, model: str) -> None:
         """A load ended before its runner was there."""
-        self.placements.pop(model, None)
+        self._remove(model)
+
+    def _remove(self, model: str) -> Placement | None:
+        placement = self.placements.pop(model, None)
+        self._changed()
+        return placement
 
     def clean_up_s(self, model: str) -> float:
         """Before it loads a model anew, the scheduler clears away its dead runner; how long it waits for its memory."""
@@ -229,6 +244,7 @@ class Memory:
     def server_ended(self) -> None:
         """The server process and its runners are gone, and with them all that they held or leaked."""
         self.placements.clear()
+        self._changed()
         self._returning.clear()
         self.crashed.clear()
         self.leaked_gib = 0.0

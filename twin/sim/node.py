@@ -19,6 +19,7 @@ from twin.scenario.memory import Placement
 from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.iteration import IterationRunner
 from twin.sim.malfunctions import Malfunctions
 from twin.sim.memory import Memory
 from twin.sim.model_files import REFUSED_S, ModelFiles
@@ -60,12 +61,11 @@ class OllamaNode:
         self.slots = slots
         self.max_queue = max_queue
         self.keep_alive_s = keep_alive_s
-        self.on_silence: Callable[[], None] | None = (
-            None  # told when a runner stops by itself, or one that stood is gone
-        )
-        self.on_emergence: Callable[[str, Runner | None], None] | None = (
-            None  # told when what a condition stands for came about
-        )
+        self.on_silence: Callable[[], None] | None = None
+        """Told when a runner stops by itself, or one that stood is gone."""
+        self.on_emergence: Callable[[str, Runner | None], None] | None = None
+        """Told when what a condition stands for came about (in that runner)."""
+        self.iteration_level = False
         self.alive = True
         self.starting = False  # a new process runs, and does not answer so far
         self._start_version = 0
@@ -146,6 +146,10 @@ class OllamaNode:
         if runner is not None:
             runner.leaving = True
             self._let_go(runner)
+
+    def let_go(self, model: str) -> None:
+        """Nobody uses the model: it is gone at once."""
+        self._drop(self.runners[model])
 
     def _let_go(self, runner: Runner) -> None:
         goes = (runner.leaving or runner.expired) and runner.alive and runner.is_unused()
@@ -325,7 +329,8 @@ class OllamaNode:
         if self.hardware.reference_model_gib is not None:
             scale *= known.size_gib / self.hardware.reference_model_gib
         prefill = self.hardware.prefill_tokens_per_s
-        runner = Runner(
+        kind = IterationRunner if self.iteration_level else Runner
+        runner = kind(
             self.clock,
             model,
             self.need_gib(model, context_tokens),
@@ -368,7 +373,7 @@ class OllamaNode:
 
     def vram_used_gib(self) -> float:
         """GPU memory of the models that are loaded or being loaded."""
-        return self.memory.vram_used_gib()
+        return self.memory.vram_of_models_gib
 
     def read_gib(self) -> float:
         """What loads have read from the disk so far."""
@@ -387,9 +392,11 @@ class OllamaNode:
     def busy_s(self) -> float:
         """Time that the GPU has worked so far."""
         now = self.clock.time()
+        busy_s = self._dead_busy_s
         for runner in self.runners.values():
             runner.advance(now)
-        return self._dead_busy_s + sum(runner.busy_s for runner in self.runners.values())
+            busy_s += runner.busy_s
+        return busy_s
 
     # -- what is done to it: the primitive operations of `twin.scenario.faults.base` -----------------------------
 

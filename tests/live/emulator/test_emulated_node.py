@@ -21,6 +21,7 @@ from live.rig.ledger import Ledger
 from live.rig.node import RigNode
 from live.rig.processes import free_port
 from twin.errors import OperatorError
+from twin.scenario.conditions import CONDITIONS
 from twin.scenario.hardware import Hardware
 
 HARDWARE = Hardware(decode_ms=[2], prefill_tokens_per_s=2000, vram_gib=2, load_gib_per_s=10, runner_start_s=0.1)
@@ -171,7 +172,7 @@ async def test_an_unknown_condition_or_a_value_that_is_no_number_is_refused_in_o
     )
     assert (status, answer["error"]) == (
         400,
-        "condition load_failure_share takes a number (share of loads that die half way through); got 'much'",
+        f"condition load_failure_share takes a number ({CONDITIONS['load_failure_share'].what}); got 'much'",
     )
 
 
@@ -195,7 +196,7 @@ async def test_an_operation_on_a_dead_node_is_an_error(node: EmulatedNode) -> No
 
 
 def test_what_the_operator_can_mend_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match=r"unknown profile; there are .*rtx-4090"):
+    with pytest.raises(OperatorError, match="unknown profile; `ollamamax catalogue hardware` lists them"):
         emulate("127.0.0.1:1", "abacus", [])
     with pytest.raises(OperatorError, match="model x: its size is not known"):
         emulate("127.0.0.1:1", "rtx-4090", ["x"])
