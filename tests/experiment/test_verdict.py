@@ -8,7 +8,7 @@ import pytest
 
 from tests.record.runs import Run
 from tests.scenario.documents import scenario
-from twin.experiment.verdict import Replication, expectation, interval, judge_one, look_up, verdict
+from twin.experiment.verdict import Replication, expectation, judge_one, look_up, verdict
 from twin.record.figures import compute_figures
 from twin.record.reader import RunRecord
 from twin.scenario.schema import Limit

@@ -24,7 +24,8 @@ from twin.sim.simulation import Simulation
 def _interruptible() -> Iterator[None]:
     """Ctrl-C ends the run even where it meets a destructor, in which Python swallows every exception."""
     asked = False
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # so it is in the workers of an engine
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
 
