@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ class DaskEngine:
 
     def results(self, work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
         """See `twin.experiment.engines.Engine`."""
+        from multiprocessing import resource_tracker  # noqa: PLC0415
+
         import dask  # noqa: PLC0415  # dear to import
         from dask.distributed import Client, LocalCluster  # noqa: PLC0415
 
@@ -57,15 +60,15 @@ class DaskEngine:
                 finally:
                     client.close(timeout=CONNECT_S)
                 return
-            with (
-                LocalCluster(
-                    n_workers=self.jobs,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                ) as cluster,
-                Client(cluster) as client,
-            ):
+            resource_tracker.ensure_running()  # whoever starts it lets SIGINT through again
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:  # what is started now inherits that: Ctrl-C, which reaches all processes of a terminal, is ours alone
+                cluster = LocalCluster(
+                    n_workers=self.jobs, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with cluster, Client(cluster) as client:
                 yield from _work_off(client, work, tasks)
 
 
