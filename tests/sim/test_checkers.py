@@ -33,7 +33,7 @@ SPEC = QUIET.cluster.spec()
 
 def simulation(it: Scenario = QUIET) -> Simulation:
     parameters = it.policy.parameters()
-    return Simulation(it, 1, ClusterPolicy(SPEC, parameters), Recorder(None), parameters=parameters)
+    return Simulation(it, 1, [ClusterPolicy(SPEC, parameters)], Recorder(None), parameters=parameters)
 
 
 def checker(name: str) -> Checker:
@@ -116,7 +116,7 @@ def still_waiting(it: Checker, world: Simulation) -> None:
     it.at_end(9.0, world)
     assert not it.violations
     for number in range(5):
-        world.policy.route(9.0, RequestSpec(number, "llama3.1:8b", 10, True, 9.0, 60.0), 0)
+        world.gateways[0].policy.route(9.0, RequestSpec(number, "llama3.1:8b", 10, True, 9.0, 60.0), 0)
     it.at_end(9.0, world)
 
 
@@ -229,14 +229,14 @@ def test_a_node_that_serves_a_request_twice_is_caught() -> None:
     seen: list[int] = []
 
     def serve_again() -> None:
-        it = next(iter(world.flights.values()))
+        it = next(iter(world.flights()))
         assert isinstance(it.job, Job)
         seen.append(it.spec.request_id)
-        world._end_request(world.engine.now, it, "succeeded", "", None)
-        world._end_request(world.engine.now, it, "succeeded", "", None)
+        world.gateways[0]._end_request(world.engine.now, it, "succeeded", "", None)
+        world.gateways[0]._end_request(world.engine.now, it, "succeeded", "", None)
         it.job.abandoned = True
         ended = AttemptEnded(it.spec.request_id, 0, it.node, it.spec.model, "cancelled", "deadline", 0.0, 0.0, 0)
-        world.policy.observe(world.engine.now, ended)
+        world.gateways[0].policy.observe(world.engine.now, ended)
 
     world.engine.call_at(20.0, serve_again)
     world.run()

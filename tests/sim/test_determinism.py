@@ -96,7 +96,7 @@ def test_an_aborted_run_leaves_nothing_behind() -> None:
     outcomes = record.table("requests", ["outcome"])["outcome"].to_pylist()
     assert "cancelled" not in outcomes  # no client went away: what was under way is lost
     assert outcomes.count("failed") > 10
-    assert world.policy.waiting == 0
+    assert world.waiting() == 0
     assert max(row["arrival_s"] for row in record.table("requests").to_pylist()) < 30
 
 

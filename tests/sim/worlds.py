@@ -63,7 +63,7 @@ def simulate(scenario: Scenario, seed: int = 1, policy: Policy | None = None) ->
     recorder = Recorder(None)
     parameters = scenario.policy.parameters()
     simulation = Simulation(
-        scenario, seed, policy or ClusterPolicy(scenario.cluster.spec(), parameters), recorder, parameters=parameters
+        scenario, seed, [policy or ClusterPolicy(scenario.cluster.spec(), parameters)], recorder, parameters=parameters
     )
     simulation.run()
     whole = {

@@ -56,7 +56,7 @@ class TwinWorld:
         policy: Policy = ClusterPolicy(scenario.cluster.spec(), parameters)
         if scenario.record.journal:
             policy = JournalingPolicy(policy, recorder)
-        simulation = Simulation(scenario, seed, policy, recorder, parameters=parameters)
+        simulation = Simulation(scenario, seed, [policy], recorder, parameters=parameters)
         started_s = time.perf_counter()
         # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
         thresholds = gc.get_threshold()

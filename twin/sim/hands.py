@@ -9,7 +9,7 @@ from twin.policy.vocabulary import Action, ActionResult, ActionStatus, AttemptEr
 from twin.sim.runner import Job
 
 if TYPE_CHECKING:
-    from twin.sim.simulation import Simulation
+    from twin.sim.gateway import Gateway
 
 UNREACHABLE_S = 5.0
 """Time after which an order to an agent that cannot be reached has failed."""
@@ -30,19 +30,19 @@ class Ordered:
 class SimulatedHands:
     """What an agent beside each node, and the gateway itself, would do."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self.simulation = simulation
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
 
     def perform(self, action: Action) -> None:
         """Do it, or fail."""
-        simulation = self.simulation
-        engine = simulation.engine
+        gateway = self.gateway
+        engine = gateway.engine
         ordered = Ordered(action, engine.now)
         if action.kind == "abort":
             aborted = 0
-            for flight in list(simulation.flights.values()):
+            for flight in list(gateway.flights.values()):
                 if flight.node == action.node and flight.job is not None:
-                    simulation.give_up(flight, flight.job, "aborted")
+                    gateway.give_up(flight, flight.job, "aborted")
                     aborted += 1
             self._answer(ordered, "done", f"{aborted} connections closed")
             return
@@ -50,26 +50,28 @@ class SimulatedHands:
             self._answer(ordered, "done", "")
             return
         engine.call_at(action.deadline_s, partial(self._answer, ordered, "timed_out", "no result by its deadline"))
-        if simulation.network.paths[action.node].cut:
+        if gateway.paths[action.node].cut:
             detail = "the node's agent cannot be reached"
             engine.call_at(engine.now + UNREACHABLE_S, partial(self._answer, ordered, "failed", detail))
         elif action.kind == "restart":
-            simulation.nodes[action.node].kill_server()
-            engine.call_at(engine.now + simulation.scenario.cluster.restart_s, partial(self._restarted, ordered))
+            gateway.nodes[action.node].kill_server()
+            engine.call_at(
+                engine.now + gateway.simulation.scenario.cluster.restart_s, partial(self._restarted, ordered)
+            )
         elif action.kind == "load":
             self._load(ordered)
         elif action.kind == "unload":
-            simulation.nodes[action.node].unload(action.model)
+            gateway.nodes[action.node].unload(action.model)
             self._answer(ordered, "done", "")
 
     def _restarted(self, ordered: Ordered) -> None:
         name = ordered.action.node
-        self.simulation.nodes[name].start_server()
-        self.simulation.injection.restarted(name)
+        self.gateway.nodes[name].start_server()
+        self.gateway.simulation.injection.restarted(name)
         self._answer(ordered, "done", "the server answers")
 
     def _load(self, ordered: Ordered) -> None:
-        node = self.simulation.nodes[ordered.action.node]
+        node = self.gateway.nodes[ordered.action.node]
         if not node.alive:
             self._answer(ordered, "failed", "connection refused")
             return
@@ -87,9 +89,9 @@ class SimulatedHands:
         ordered.answered = True
         action = ordered.action
         if status == "timed_out" and ordered.job is not None:
-            self.simulation.nodes[action.node].cancel(ordered.job)
-        now = self.simulation.engine.now
-        self.simulation.recorder.actions.add(
+            self.gateway.nodes[action.node].cancel(ordered.job)
+        now = self.gateway.engine.now
+        self.gateway.recorder.actions.add(
             (
                 action.action_id,
                 ordered.ordered_s,
@@ -104,4 +106,4 @@ class SimulatedHands:
                 detail,
             )
         )
-        self.simulation.observe(ActionResult(action.action_id, action.node, action.kind, status, detail))
+        self.gateway.observe(ActionResult(action.action_id, action.node, action.kind, status, detail))

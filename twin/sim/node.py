@@ -15,6 +15,7 @@ from functools import partial
 
 from twin.policy.vocabulary import AttemptError
 from twin.scenario.hardware import Hardware
+from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
 from twin.sim.runner import Job, Runner
 
@@ -61,6 +62,8 @@ class OllamaNode:
         self._load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
+        self.conditions = Conditions()
+        self._load_failures_owed = 0.0
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -167,7 +170,10 @@ class OllamaNode:
             version = self._load_version
             took_s = self.hardware.runner_start_s + model.size_gib / self.hardware.load_gib_per_s
             took_s = took_s * self.slowdown + (VRAM_RECOVERY_S if evicted else 0.0)
-            self.clock.call_at(now + took_s, partial(self._loaded, version))
+            if self.conditions.disturbed and self._load_dies():
+                self.clock.call_at(now + took_s / 2.0, partial(self._load_failed, version))
+            else:
+                self.clock.call_at(now + took_s, partial(self._loaded, version))
 
     def _make_room(self, need_gib: float) -> bool | None:
         """Evict idle runners until there is room. Whether one was evicted; None where there cannot be room yet."""
@@ -187,6 +193,22 @@ class OllamaNode:
         self.loading = None
         runner = self.add_runner(job.model, job.context_tokens)
         self._hand_over(runner, job)
+        self._load_next()
+
+    def _load_dies(self) -> bool:
+        """Whether this load is one of the share that fails: spread evenly, so that no random draw is needed."""
+        self._load_failures_owed += self.conditions.values["load_failure_share"]
+        if self._load_failures_owed < 1.0 - 1e-9:
+            return False
+        self._load_failures_owed -= 1.0
+        return True
+
+    def _load_failed(self, version: int) -> None:
+        if version != self._load_version or self.loading is None:
+            return
+        job = self.loading
+        self.loading = None
+        self._fail([job], "server_error")
         self._load_next()
 
     def add_runner(self, model: str, context_tokens: int = 0) -> Runner:
@@ -297,6 +319,9 @@ class OllamaNode:
         self.slowdown = factor
         for runner in self.runners.values():
             runner.set_slowdown(factor)
+
+    def conditions_changed(self) -> None:
+        """A fault set a condition, or what it set was withdrawn."""
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""

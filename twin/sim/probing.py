@@ -9,7 +9,7 @@ from twin.policy.vocabulary import AttemptError, Probe, ProbeKind, ProbeResult
 from twin.sim.runner import Job
 
 if TYPE_CHECKING:
-    from twin.sim.simulation import Simulation
+    from twin.sim.gateway import Gateway
 
 ANSWER_S = 0.001
 """Time in which a server answers what needs no runner (measured on real nodes: 1 ms)."""
@@ -33,36 +33,36 @@ class Pending:
 class Probing:
     """Answers each probe once."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self.simulation = simulation
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
         self.passed: dict[str, int] = dict.fromkeys(get_args(ProbeKind), 0)
 
     def count(self) -> None:
         """Put the counts of probes that passed into the record."""
-        self.simulation.recorder.counters |= {f"probes_passed_{kind}": count for kind, count in self.passed.items()}
+        self.gateway.recorder.counters |= {f"probes_passed_{kind}": count for kind, count in self.passed.items()}
 
     def perform(self, probe: Probe) -> None:
         """Ask a node."""
-        simulation = self.simulation
-        now = simulation.engine.now
-        path = simulation.network.paths[probe.node]
+        gateway = self.gateway
+        now = gateway.engine.now
+        path = gateway.paths[probe.node]
         pending = Pending(probe, now)
         if path.cut:
             self._later(now + probe.timeout_s, pending, "unreachable")
             return
         arrives_s = now + path.round_trip_s
         if path.round_trip_s >= DELAY_WORTH_AN_EVENT_S:
-            simulation.engine.call_at(arrives_s, partial(self._arrived, pending))
+            gateway.engine.call_at(arrives_s, partial(self._arrived, pending))
             self._later(now + probe.timeout_s, pending, "unreachable")
         else:
             self._arrived(pending)
 
     def _arrived(self, pending: Pending) -> None:
-        simulation = self.simulation
+        gateway = self.gateway
         probe = pending.probe
-        if pending.answered or simulation.network.paths[probe.node].cut:
+        if pending.answered or gateway.paths[probe.node].cut:
             return
-        node = simulation.nodes[probe.node]
+        node = gateway.nodes[probe.node]
         if not node.alive:
             self._answer(pending, "refused")
         elif probe.kind == "liveness":
@@ -74,43 +74,43 @@ class Probing:
             pending.job = Job(probe.model, PROBE_PROMPT_TOKENS, tokens, self._job_ended, pending)
             node.submit(pending.job)
             due_s = pending.sent_s + probe.timeout_s
-            if not pending.job.first_token_s <= due_s or simulation.injection.silent(probe.node):
+            if not pending.job.first_token_s <= due_s or gateway.simulation.injection.silent(probe.node):
                 self._later(due_s, pending, "first_token_timeout")
 
     def _job_ended(self, job: Job, error: AttemptError) -> None:
         pending = job.owner
         assert isinstance(pending, Pending)
-        if not pending.answered and not self.simulation.network.paths[pending.probe.node].cut:
+        if not pending.answered and not self.gateway.paths[pending.probe.node].cut:
             self._answer(pending, error)
             if pending.probe.kind == "load_path" and not error:
-                self.simulation.nodes[pending.probe.node].unload(pending.probe.model)
+                self.gateway.nodes[pending.probe.node].unload(pending.probe.model)
 
     def _later(self, time_s: float, pending: Pending, error: AttemptError) -> None:
-        self.simulation.engine.call_at(time_s, partial(self._timed_out, pending, error))
+        self.gateway.engine.call_at(time_s, partial(self._timed_out, pending, error))
 
     def _timed_out(self, pending: Pending, error: AttemptError) -> None:
         if pending.answered:
             return
         if pending.job is not None:
-            node = self.simulation.nodes[pending.probe.node]
+            node = self.gateway.nodes[pending.probe.node]
             pending.job.abandoned = True
-            if node.alive and not self.simulation.network.paths[node.name].cut:
+            if node.alive and not self.gateway.paths[node.name].cut:
                 node.cancel(pending.job)
         self._answer(pending, error)
 
     def _answer(self, pending: Pending, error: AttemptError, models: tuple[str, ...] = ()) -> None:
-        simulation = self.simulation
+        gateway = self.gateway
         probe = pending.probe
-        now = simulation.engine.now
+        now = gateway.engine.now
         pending.answered = True
         latency_s = now - pending.sent_s
         if not error:
             latency_s += ANSWER_S
             if latency_s < DELAY_WORTH_AN_EVENT_S:
-                latency_s += simulation.network.paths[probe.node].round_trip_s
+                latency_s += gateway.paths[probe.node].round_trip_s
         if error or probe.kind in ("generation", "load_path"):
-            simulation.recorder.probes.add((now, probe.node, probe.kind, probe.model, not error, latency_s, error))
+            gateway.recorder.probes.add((now, probe.node, probe.kind, probe.model, not error, latency_s, error))
         else:
             self.passed[probe.kind] += 1
         result = ProbeResult(probe.probe_id, probe.node, probe.kind, probe.model, not error, latency_s, error, models)
-        simulation.observe(result)
+        gateway.observe(result)

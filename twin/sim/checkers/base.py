@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from twin.policy.vocabulary import Action
 
 if TYPE_CHECKING:
-    from twin.sim.simulation import Flight, Simulation
+    from twin.sim.flight import Flight
+    from twin.sim.simulation import Simulation
 
 HOOKS = ("on_admitted", "on_dispatch", "on_served", "on_request_end", "on_action", "on_sample", "at_end")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twin.sim.checkers.base import Checker
 
 if TYPE_CHECKING:
-    from twin.sim.simulation import Flight
+    from twin.sim.flight import Flight
 
 
 class MonotonicClock(Checker):

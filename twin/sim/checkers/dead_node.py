@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from twin.sim.checkers.base import Checker
 
 if TYPE_CHECKING:
-    from twin.sim.simulation import Flight, Simulation
+    from twin.sim.flight import Flight
+    from twin.sim.simulation import Simulation
 
 
 class DeadNode(Checker):

@@ -8,7 +8,8 @@ from twin.policy.vocabulary import Action
 from twin.sim.checkers.base import Checker
 
 if TYPE_CHECKING:
-    from twin.sim.simulation import Flight, Simulation
+    from twin.sim.flight import Flight
+    from twin.sim.simulation import Simulation
 
 
 class DrainedNode(Checker):

@@ -17,5 +17,5 @@ class QueueEmpties(Checker):
 
     def at_end(self, now: float, simulation: Simulation) -> None:
         """Nobody waits."""
-        if simulation.policy.waiting:
-            self.violated(now, f"{simulation.policy.waiting} requests still wait in the policy")
+        if simulation.waiting():
+            self.violated(now, f"{simulation.waiting()} requests still wait in the policy")

@@ -1,0 +1,61 @@
+"""The clients: where requests come from, and what becomes of a client when its request ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from twin.policy.vocabulary import RequestSpec
+from twin.scenario.draws import Arrival, arrivals
+from twin.sim.flight import Flight
+
+if TYPE_CHECKING:
+    from twin.sim.gateway import Gateway
+    from twin.sim.simulation import Simulation
+
+
+class Clients:
+    """Offers the workload's requests to the gateway in order of arrival."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.engine = simulation.engine
+        self.requests = 0
+        self._deadline_s = simulation.scenario.workload.deadline_s
+        self._arrivals: Iterator[Arrival] = iter(())
+        self._next: Arrival | None = None
+        self._gateway: Gateway | None = None
+
+    def start(self) -> None:
+        """Have the first request come at its time."""
+        self._gateway = self.simulation.gateways[0]
+        self._arrivals = arrivals(self.simulation.scenario, self.simulation.seed)
+        self._next = next(self._arrivals, None)
+        if self._next is not None:
+            self.engine.call_at(self._next.arrival_s, self._arrive)
+
+    @property
+    def done(self) -> bool:
+        """Nobody is here, and nobody comes any more."""
+        return self._next is None and not any(gateway.flights for gateway in self.simulation.gateways)
+
+    def _arrive(self) -> None:
+        arrival = self._next
+        assert arrival is not None
+        assert self._gateway is not None
+        now = arrival.arrival_s
+        self.requests += 1
+        following = self._next = next(self._arrivals, None)
+        if following is not None:
+            self.engine.call_at(following.arrival_s, self._arrive)
+        spec = RequestSpec(
+            self.requests, arrival.model, arrival.prompt_tokens, arrival.stream, now, now + self._deadline_s
+        )
+        self._gateway.offer(now, Flight(spec, arrival.output_tokens))
+
+    def ended(self, now: float, flight: Flight, outcome: str) -> None:
+        """A request was answered for good, in whatever way."""
+        if outcome != "rejected":
+            self.simulation.abort.ended(now, outcome == "succeeded")
+        if self._next is None:
+            self.simulation.end_if_done()

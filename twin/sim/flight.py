@@ -1,0 +1,43 @@
+"""A request on its way through a gateway, and what the world knows of it."""
+
+from __future__ import annotations
+
+import math
+
+from twin.policy.vocabulary import AttemptError, RequestSpec, Route
+from twin.sim.runner import Job
+
+NAN = math.nan
+
+
+class Flight:
+    """A request on its way: what the world knows of it."""
+
+    __slots__ = (
+        "attempt",
+        "dispatched_s",
+        "ended",
+        "error",
+        "first_token_s",
+        "job",
+        "node",
+        "output_tokens",
+        "round_trip_s",
+        "route",
+        "spec",
+        "started_s",
+    )
+
+    def __init__(self, spec: RequestSpec, output_tokens: int) -> None:
+        self.spec = spec
+        self.output_tokens = output_tokens
+        self.attempt = 0
+        self.error: AttemptError = ""  # of the last failed attempt
+        self.node = ""
+        self.route: Route | None = None
+        self.job: Job | None = None  # None between attempts, and while a cut path swallows the request
+        self.dispatched_s = NAN
+        self.started_s = NAN  # of this attempt
+        self.first_token_s = NAN  # as the client saw it, in whichever attempt
+        self.round_trip_s = 0.0
+        self.ended = False

@@ -1,0 +1,381 @@
+"""A gateway: the walk of a request through it, and its policy's turn.
+
+A request: `offer` -> `Policy.route` -> node -> (deadline to the first token, stall timeout, as the route says) -> terminal
+record or failure -> `Policy.observe` -> again `route` for another attempt, or the end -> record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+from twin.policy.vocabulary import (
+    NEVER_S,
+    Action,
+    AttemptEnded,
+    AttemptError,
+    AttemptOutcome,
+    Observation,
+    Policy,
+    Probe,
+    RequestWithdrawn,
+    Route,
+)
+from twin.sim.flight import NAN, Flight
+from twin.sim.hands import SimulatedHands
+from twin.sim.node import OllamaNode
+from twin.sim.probing import Probing
+from twin.sim.runner import Job
+
+if TYPE_CHECKING:
+    from twin.sim.simulation import Simulation
+
+INLINE_ROUND_TRIP_S = 0.002
+"""A round trip shorter than this is added to what the client sees, without an event of its own; what it leaves out is
+that the slot at the node is taken and freed that much later."""
+
+
+class Gateway:
+    """One gateway with its policy. `flights` holds the admitted requests that have not ended."""
+
+    def __init__(self, simulation: Simulation, name: str, policy: Policy) -> None:
+        self.simulation = simulation
+        self.name = name
+        self.policy = policy
+        self.engine = simulation.engine
+        self.recorder = simulation.recorder
+        self.nodes = simulation.nodes
+        self.paths = simulation.network.paths
+        self.flights: dict[int, Flight] = {}
+        self.probing = Probing(self)
+        self.hands = SimulatedHands(self)
+        self._clients = simulation.clients
+        self._injection = simulation.injection
+        hooks = simulation.hooks
+        self._on_dispatch = hooks["on_dispatch"]
+        self._on_served = hooks["on_served"]
+        self._on_request_end = hooks["on_request_end"]
+        self._on_admitted = hooks["on_admitted"]
+        self._on_action = hooks["on_action"]
+        self._deadlines: deque[Flight] = deque()
+        self._deadline_armed = False
+        self._wakeup_armed_s = NEVER_S
+        self._deciding = False
+
+    def start(self, phase_s: float) -> None:
+        """Give the policy its first turn at that time."""
+        self.engine.call_at(phase_s, self.wake)
+
+    def withdraw_all(self, now: float, why: str) -> None:
+        """The run is broken off: every request that is here is lost."""
+        for flight in list(self.flights.values()):
+            if flight.job is None:
+                self.policy.observe(now, RequestWithdrawn(flight.spec.request_id))
+            self._end_request(now, flight, "failed", why, None)
+
+    # -- the walk of a request ------------------------------------------------------------------------------------
+
+    def offer(self, now: float, flight: Flight) -> None:
+        """A request arrives: it is admitted, or turned away at once."""
+        spec = flight.spec
+        route = self.policy.route(now, spec, 0)
+        if route.kind == "shed":
+            self._record_request(now, flight, "rejected", route.reason, admitted=False)
+            self._clients.ended(now, flight, "rejected")
+            return
+        self.flights[spec.request_id] = flight
+        for hook in self._on_admitted:
+            hook(now, flight)
+        self._deadlines.append(flight)
+        if not self._deadline_armed:
+            self._deadline_armed = True
+            self.engine.call_at(spec.deadline_s, self._look_at_deadlines)
+        if route.kind == "dispatch":
+            self._dispatch(now, flight, route)
+        elif self.policy.next_wakeup() < self._wakeup_armed_s:
+            self.arm_wakeup()
+
+    def _dispatch(self, now: float, flight: Flight, route: Route) -> None:
+        """Send one attempt to the node of its route."""
+        name = route.node
+        flight.node = name
+        flight.route = route
+        flight.started_s = now
+        if flight.dispatched_s != flight.dispatched_s:
+            flight.dispatched_s = now
+        for hook in self._on_dispatch:
+            hook(now, flight, self.simulation)
+        path = self.paths[name]
+        spec = flight.spec
+        job = flight.job = Job(
+            spec.model, spec.prompt_tokens, flight.output_tokens, self._job_ended, flight, spec.context_tokens
+        )
+        if path.cut:
+            self._watch_first_token(flight, job)
+            return
+        round_trip_s = flight.round_trip_s = path.round_trip_s
+        node = self.nodes[name]
+        if round_trip_s >= INLINE_ROUND_TRIP_S:
+            flight.round_trip_s = 0.0
+            self.engine.call_at(now + round_trip_s, partial(self._reach, flight, job, node))
+            self._watch_first_token(flight, job)
+        elif node.alive:
+            node.submit(job)
+            if not job.first_token_s + round_trip_s <= now + route.first_token_deadline_s or self._injection.silent(
+                name
+            ):
+                self._watch_first_token(flight, job)
+        else:
+            self.engine.call_at(now + round_trip_s, partial(self._refuse, flight, job))
+
+    def _reach(self, flight: Flight, job: Job, node: OllamaNode) -> None:
+        """A request that took its time on the network arrives."""
+        if job.abandoned or self.paths[node.name].cut:
+            return
+        if node.alive:
+            node.submit(job)
+        else:
+            self._refuse(flight, job)
+
+    def _refuse(self, flight: Flight, job: Job) -> None:
+        if not job.abandoned:
+            self._attempt_ended(flight, job, "refused")
+
+    def _job_ended(self, job: Job, error: AttemptError) -> None:
+        """A node is done with a job. What it says may not get through."""
+        if job.abandoned:
+            return
+        flight = job.owner
+        assert isinstance(flight, Flight)
+        if self.paths[flight.node].cut:
+            self._injection.hold_back(flight.node, partial(self._job_ended, job, error))
+            return
+        self._attempt_ended(flight, job, error)
+
+    def _attempt_ended(self, flight: Flight, job: Job, error: AttemptError) -> None:
+        """The gateway knows how an attempt ended."""
+        now = self.engine.now
+        spec = flight.spec
+        job.abandoned = True  # whatever the node still says of it is of no interest
+        flight.job = None
+        first_token_s = job.first_token_s + flight.round_trip_s
+        if not first_token_s <= now + flight.round_trip_s:
+            first_token_s = NAN
+        elif flight.first_token_s != flight.first_token_s:
+            flight.first_token_s = first_token_s
+        outcome: AttemptOutcome = "failed"
+        if not error:
+            outcome = "succeeded"
+        elif error == "deadline":
+            outcome = "cancelled"
+        load_s = job.loaded_s - job.submitted_s
+        ended = AttemptEnded(
+            spec.request_id,
+            flight.attempt,
+            flight.node,
+            spec.model,
+            outcome,
+            error,
+            flight.started_s,
+            first_token_s,
+            job.tokens,
+            load_s if load_s >= 0.0 else 0.0,
+            job.first_token_s - job.joined_s if not error else 0.0,  # others' prefills included, as Ollama counts
+            now - job.first_token_s if not error else 0.0,
+            now - job.submitted_s if not error else 0.0,
+        )
+        self.policy.observe(now, ended)
+        if not error:
+            for hook in self._on_served:
+                hook(now, flight, self.simulation)
+            self._end_request(now, flight, "succeeded", "", ended)
+        else:
+            flight.error = error
+            self.recorder.attempts.add(
+                (spec.request_id, flight.attempt, flight.node, flight.started_s, first_token_s, now, error, job.tokens)
+            )
+            if error == "deadline":
+                self._end_request(now, flight, "deadline", error, ended)
+            else:
+                flight.attempt += 1
+                self._take(now, flight, self.policy.route(now, spec, flight.attempt))
+        self.observed(now)
+
+    def _take(self, now: float, flight: Flight, route: Route) -> None:
+        """Do what the policy says of an admitted request."""
+        if route.kind == "dispatch":
+            self._dispatch(now, flight, route)
+        elif route.kind == "shed":
+            self._end_request(now, flight, "failed", route.reason, None)
+
+    def _end_request(self, now: float, flight: Flight, outcome: str, error: str, ended: AttemptEnded | None) -> None:
+        flight.ended = True
+        self.flights.pop(flight.spec.request_id, None)
+        for hook in self._on_request_end:
+            hook(now, flight, outcome)
+        self._record_request(now, flight, outcome, error, admitted=True, ended=ended)
+        self._clients.ended(now, flight, outcome)
+
+    # -- the limits of a route, and the request's own -------------------------------------------------------------
+
+    def _watch_first_token(self, flight: Flight, job: Job) -> None:
+        assert flight.route is not None
+        limit_s = flight.route.first_token_deadline_s
+        if limit_s != NEVER_S:
+            self.engine.call_at(flight.started_s + limit_s, partial(self._first_token_due, flight, job))
+
+    def _first_token_due(self, flight: Flight, job: Job) -> None:
+        if job.abandoned:
+            return
+        if job.first_token_s <= self.engine.now and not self._injection.silent(flight.node):
+            return
+        if job.first_token_s <= self._injection.silent_since_s(flight.node):
+            return  # it has its first token; a stall is another limit's
+        self.give_up(flight, job, "first_token_timeout")
+
+    def fell_silent(self, node: str) -> None:
+        """From now on nothing more comes from the node: every attempt there is watched."""
+        now = self.engine.now
+        for flight in list(self.flights.values()):
+            job = flight.job
+            if job is None or flight.node != node or flight.route is None:
+                continue
+            if not job.first_token_s <= now:
+                self._watch_first_token(flight, job)
+            elif flight.route.stall_timeout_s != NEVER_S:
+                since_s = self._injection.silent_since_s(node)
+                due_s = now + flight.route.stall_timeout_s
+                self.engine.call_at(due_s, partial(self._stalled, flight, job, since_s))
+
+    def _stalled(self, flight: Flight, job: Job, since_s: float) -> None:
+        if not job.abandoned and self._injection.silent_since_s(flight.node) == since_s:
+            self.give_up(flight, job, "stall_timeout")
+
+    def give_up(self, flight: Flight, job: Job, error: AttemptError) -> None:
+        """The gateway closes its connection of an attempt."""
+        node = self.nodes[flight.node]
+        job.tokens = job.runner.tokens_of(job, self.engine.now) if job.runner is not None else job.tokens
+        if not job.first_token_s <= self._injection.silent_since_s(flight.node):
+            job.tokens, job.first_token_s = 0, NAN  # made or not, it did not get through
+        job.abandoned = True
+        if not self.paths[flight.node].cut and node.alive:
+            node.cancel(job)  # through a cut path the node does not learn of it, and works on
+        self._attempt_ended(flight, job, error)
+
+    def _look_at_deadlines(self) -> None:
+        now = self.engine.now
+        deadlines = self._deadlines
+        while deadlines:
+            flight = deadlines[0]
+            if not flight.ended:
+                if flight.spec.deadline_s > now:
+                    self.engine.call_at(flight.spec.deadline_s, self._look_at_deadlines)
+                    return
+                self._deadline_passed(now, flight)
+            deadlines.popleft()
+        self._deadline_armed = False
+
+    def _deadline_passed(self, now: float, flight: Flight) -> None:
+        if flight.job is not None:
+            self.give_up(flight, flight.job, "deadline")
+        else:
+            flight.error = "deadline"
+            self.policy.observe(now, RequestWithdrawn(flight.spec.request_id))
+            self._end_request(now, flight, "deadline", "deadline", None)
+
+    # -- the policy's turn ----------------------------------------------------------------------------------------
+
+    def observed(self, now: float) -> None:
+        """After an observation: who waits may go, and the policy may want to be woken earlier."""
+        policy = self.policy
+        if policy.waiting:
+            self._release(now)
+        if policy.next_wakeup() < self._wakeup_armed_s:
+            self.arm_wakeup()
+
+    def observe(self, observation: Observation) -> None:
+        """Tell the policy something, and let it react."""
+        now = self.engine.now
+        self.policy.observe(now, observation)
+        self.observed(now)
+
+    def _release(self, now: float) -> None:
+        for request_id, route in self.policy.released(now):
+            self._take(now, self.flights[request_id], route)
+
+    def arm_wakeup(self) -> None:
+        """Have the policy woken when it wants to be."""
+        due_s = self.policy.next_wakeup()
+        if due_s == NEVER_S or self._deciding:
+            return
+        due_s = max(due_s, self.engine.now)
+        self._wakeup_armed_s = due_s
+        self.engine.call_at(due_s, partial(self._wake_at, due_s))
+
+    def _wake_at(self, due_s: float) -> None:
+        if due_s == self._wakeup_armed_s:
+            self.wake()
+
+    def wake(self) -> None:
+        """The policy's turn."""
+        now = self.engine.now
+        self._wakeup_armed_s = NEVER_S
+        self._deciding = True
+        if self.policy.waiting:
+            self._release(now)
+        for command in self.policy.decide(now):
+            if isinstance(command, Probe):
+                self.probing.perform(command)
+            else:
+                self._perform(now, command)
+        self._deciding = False
+        if self.policy.waiting:
+            self._release(now)
+        self.arm_wakeup()
+
+    def _perform(self, now: float, action: Action) -> None:
+        for hook in self._on_action:
+            hook(now, action, self.simulation)
+        self.hands.perform(action)
+
+    # -- the record -----------------------------------------------------------------------------------------------
+
+    def _record_request(
+        self,
+        now: float,
+        flight: Flight,
+        outcome: str,
+        error: str,
+        *,
+        admitted: bool,
+        ended: AttemptEnded | None = None,
+    ) -> None:
+        spec = flight.spec
+        succeeded = ended is not None and outcome == "succeeded"
+        self.recorder.requests.add(
+            (
+                spec.request_id,
+                spec.model,
+                spec.arrival_s,
+                spec.deadline_s,
+                spec.stream,
+                spec.prompt_tokens,
+                flight.output_tokens,
+                admitted,
+                outcome,
+                error,
+                flight.node or None,
+                flight.attempt + 1 if succeeded or (outcome == "deadline" and ended is not None) else flight.attempt,
+                flight.dispatched_s,
+                flight.first_token_s,
+                now + flight.round_trip_s if succeeded else now,
+                ended.tokens if ended is not None else 0,
+                ended.load_duration_s if succeeded and ended is not None else NAN,
+                ended.prompt_eval_duration_s if succeeded and ended is not None else NAN,
+                ended.eval_duration_s if succeeded and ended is not None else NAN,
+                ended.total_duration_s if succeeded and ended is not None else NAN,
+            )
+        )
+        if not spec.request_id & 0x3FF:
+            self.recorder.flush_if_large()
