@@ -19,6 +19,7 @@ from twin.experiment.statistics import interval
 from twin.experiment.verdict import Replication, expectation, verdict
 from twin.experiment.world import Progress, World, WorldName, scenario_digest
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.vocabulary import Policy
 from twin.record.figures import compute_figures
 from twin.record.names import FIGURES
 from twin.record.reader import RunRecord, RunUnreadable, open_run, record_digest
@@ -73,13 +74,14 @@ def run_scenario(
     return Result(summary, replications, folder)
 
 
-def looked_at(record: RunRecord, scenario: Scenario) -> Replication:
-    """A finished run with its figures, its digest, and whether it equals its replay."""
+def looked_at(record: RunRecord, scenario: Scenario, policy: Policy | None = None) -> Replication:
+    """A finished run with its figures, its digest, and whether it equals its replay by a fresh `policy` (the scenario's)."""
     replayed = None
     if record.manifest["rows"]["observations"]:
         live = record.manifest["world"] == "live"
         scenario = scenario.for_live() if live else scenario
-        replayed = replay(record, ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
+        policy = policy or ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+        replayed = replay(record, policy)
     return Replication(record, compute_figures(record), record_digest(record), replayed)
 
 

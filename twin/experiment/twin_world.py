@@ -48,12 +48,16 @@ class TwinWorld:
 
     name: WorldName = "twin"
 
+    def policy(self, scenario: Scenario) -> Policy:
+        """A fresh policy, as the scenario wants it."""
+        return ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
         """Simulate it once."""
         whole = manifest(scenario, seed, self.name)
         parameters = scenario.policy.parameters()
         recorder = Recorder(folder)
-        policy: Policy = ClusterPolicy(scenario.cluster.spec(), parameters)
+        policy = self.policy(scenario)
         if scenario.record.journal:
             policy = JournalingPolicy(policy, recorder)
         simulation = Simulation(scenario, seed, [policy], recorder, parameters=parameters)
