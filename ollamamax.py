@@ -56,6 +56,14 @@ class EngineChoice(StrEnum):
     dask = "dask"
 
 
+class SoakMode(StrEnum):
+    """Which invariants a soak looks at."""
+
+    safety = "safety"
+    liveness = "liveness"
+    both = "both"
+
+
 class Catalogue(StrEnum):
     """What can be listed."""
 
@@ -268,6 +276,49 @@ def compare(
     asked = Asked(scenario, vary or [], changes or [], replications, seed, _precision(until), replications_max, resume)
     figures = check_figures(figure or [])
     _study("compare", asked, _engine(engine, scheduler, jobs), out, keep_runs, figures, as_json)
+
+
+@app.command()
+def soak(
+    scenario: ScenarioFile,
+    seeds: Annotated[int, typer.Option(min=1, help="How many; 1, 2, 3 ... unless --first is given.")] = 100,
+    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 1,
+    mode: Annotated[
+        SoakMode, typer.Option(help="safety: while it runs; liveness: all is well again once the faults are over.")
+    ] = SoakMode.both,
+    changes: Changes = None,
+    engine: EngineOption = EngineChoice.local,
+    scheduler: Scheduler = None,
+    jobs: Jobs = None,
+    out: OutFolder = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Soak: many seeds of a scenario, only to see whether an invariant can be broken; what breaks one is shrunk.
+
+    [bold]ollamamax soak scenarios/soak.yaml --seeds 1000[/bold]
+
+    Exit status: 0 nothing is broken, 1 an invariant is broken, 2 bad input, 3 not complete.
+    """
+    from rich.console import Console
+
+    from reports.progress import progress_bar
+    from twin.experiment.shrink import soak_and_shrink
+
+    loaded = _load(scenario, changes, None, None)
+    command = shlex.join([_program(), *sys.argv[1:]])
+    with progress_bar(f"{loaded.name}: soak", "seeds") as on_result:
+        summary = soak_and_shrink(
+            loaded, range(first, first + seeds), mode.value, _engine(engine, scheduler, jobs), out, on_result, command
+        )
+    if as_json:
+        _print_json(summary)
+    else:
+        from reports.studies import print_soak
+
+        print_soak(summary, _program(), Console(highlight=False))
+    if summary["stopped"]:
+        sys.stderr.write(f"ollamamax: {summary['stopped']}; go on with --first {first + summary['seeds']}\n")
+    raise typer.Exit(EXIT_STATUS[summary["verdict"]])
 
 
 def _precision(until: str | None) -> Precision | None:

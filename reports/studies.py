@@ -46,6 +46,38 @@ def print_study(study: Mapping[str, Any], console: Console) -> None:
         console.print(Text(f"? Not complete: {study['stopped']}", style=STYLES["unknown"]))
 
 
+def print_soak(found: Mapping[str, Any], program: str, console: Console) -> None:
+    """Print what `soak --json` prints: what was broken and how to see it again, what was reached, how long it took."""
+    runs = found["runs"]
+    console.print(Text(f"\n{found['scenario']}, {found['mode']}: {found['seeds']:,} seeds", style="bold"))
+    console.print(
+        f"{runs['faults']:,} faults, {runs['requests']:,} requests, {runs['simulated_h']:,.1f} simulated hours in "
+        f"{found['wall_s']:,.1f} s; 10,000 seeds would take {found['wall_s_for_10000'] or 0:,.0f} s"
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("reached at least once", "", "in seeds"):
+        table.add_column(title, justify="right" if title == "in seeds" else "left", overflow="fold")
+    for each in found["reached"]:
+        table.add_row(each["name"], each["what"], f"{each['seeds']:,}", style="" if each["seeds"] else "yellow")
+    console.print()
+    console.print(table)
+    console.print()
+    for broken in found["broken"]:
+        seeds = broken["seeds"]
+        console.print(Text(f"✗ {broken['invariant']}: broken by {len(seeds):,} seeds", style=STYLES["fail"]))
+        console.print(Text(f"  seed {seeds[0]}, {broken['first']}"))
+        if broken["file"]:
+            console.print(
+                Text(f"  shrunk to {broken['faults']} faults in {broken['runs_to_shrink']} runs; see it again:")
+            )
+            console.print(f"  {program} run {broken['file']}", soft_wrap=True)
+        else:
+            console.print(Text(f"  not shrunk: {broken['why_not']}"))
+    if not found["broken"]:
+        console.print(Text(f"✓ All {len(found['invariants'])} invariants held.", style="green"))
+    console.print(f"\nresults {found['folder']}", soft_wrap=True)
+
+
 def _points(study: Mapping[str, Any]) -> Table:
     points = study["points"]
     expected = [each["name"] for each in points[0]["expectations"] if each["name"] in BETTER]

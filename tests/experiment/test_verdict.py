@@ -152,13 +152,6 @@ def test_a_scenario_that_expects_nothing_and_a_run_of_nothing_prove_nothing() ->
     assert verdict(scenario(expect=LOST), [{"verdict": "pass"}], []) == "unknown"
 
 
-def test_the_interval_is_students() -> None:
-    mean, bounds = interval([1.0, 2.0, 3.0, 4.0])
-    assert mean == 2.5
-    assert bounds == pytest.approx([2.5 - 2.054260, 2.5 + 2.054260], abs=1e-5)
-    assert interval([7.0]) == (7.0, None)
-
-
 def test_a_figure_is_looked_up_by_its_dotted_name() -> None:
     figures = {"ttft_s": {"p95": 0.25}, "ttr_s": None, "requests_lost": 3}
     assert look_up(figures, "ttft_s.p95") == 0.25

@@ -74,15 +74,18 @@ def run_scenario(
     return Result(summary, replications, folder)
 
 
-def looked_at(record: RunRecord, scenario: Scenario, policy: Policy | None = None) -> Replication:
-    """A finished run with its figures, its digest, and whether it equals its replay by a fresh `policy` (the scenario's)."""
-    replayed = None
-    if record.manifest["rows"]["observations"]:
-        live = record.manifest["world"] == "live"
-        scenario = scenario.for_live() if live else scenario
-        policy = policy or ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
-        replayed = replay(record, policy)
-    return Replication(record, compute_figures(record), record_digest(record), replayed)
+def looked_at(record: RunRecord, scenario: Scenario) -> Replication:
+    """A finished run with its figures, its digest, and whether it equals its replay."""
+    return Replication(record, compute_figures(record), record_digest(record), replayed(record, scenario))
+
+
+def replayed(record: RunRecord, scenario: Scenario, policy: Policy | None = None) -> Replay | None:
+    """A finished run replayed by a fresh `policy` (the scenario's own unless given); None where it has no journal."""
+    if not record.manifest["rows"]["observations"]:
+        return None
+    if record.manifest["world"] == "live":
+        scenario = scenario.for_live()
+    return replay(record, policy or ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
 
 
 def reason_of(error: OSError) -> str:

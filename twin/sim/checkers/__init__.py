@@ -17,7 +17,8 @@ def all_checkers(settled: bool = True) -> list[Checker]:
     for module in pkgutil.iter_modules(__path__):
         loaded = importlib.import_module(f"{__name__}.{module.name}")
         for value in vars(loaded).values():
-            if isinstance(value, type) and issubclass(value, Checker) and value is not Checker:
-                if settled or not value.needs_settling:
-                    found.append(value())
+            if not isinstance(value, type) or not issubclass(value, Checker) or value is Checker:
+                continue
+            if settled or not value.needs_settling:
+                found.append(value())
     return sorted(found, key=lambda checker: checker.name)
