@@ -75,7 +75,8 @@ def test_the_interval_of_a_median_is_the_textbooks() -> None:
 def test_a_tail_that_so_few_values_cannot_bound_has_no_interval() -> None:
     assert quantile([float(value) for value in range(20)], 0.95)[1] is None
     assert quantile([1.0], 0.5) == (1.0, None)
-    assert quantile([float(value) for value in range(200)], 0.95)[1] == [182.0, 195.0]
+    # The 184th and the 197th of 200: 2.4 % and 0.9 % are cut off.
+    assert quantile([float(value) for value in range(200)], 0.95)[1] == [183.0, 196.0]
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
@@ -193,12 +194,12 @@ def test_holms_correction_is_the_papers() -> None:
 def test_after_holms_correction_a_family_without_a_difference_errs_in_5_percent() -> None:
     random = np.random.default_rng(5)
     wrong = plain = 0
-    for _ in range(1000):
+    for _ in range(600):
         p = stats.ttest_1samp(random.normal(0.0, 1.0, (12, 8)), 0.0, axis=0).pvalue.tolist()
         wrong += min(holm(p)) < 0.05
         plain += min(p) < 0.05
-    assert wrong / 1000 == pytest.approx(0.05, abs=0.02)
-    assert plain / 1000 > 0.25
+    assert wrong / 600 == pytest.approx(0.05, abs=0.02)
+    assert plain / 600 > 0.25
 
 
 # -- censored times -------------------------------------------------------------------------------------------------

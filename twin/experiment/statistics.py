@@ -67,7 +67,7 @@ def quantile(values: Sequence[float], share: float, level: float = LEVEL) -> tup
     ordered = sorted(values)
     count = len(ordered)
     half_error = (1.0 - level) / 2.0
-    below = [float(bdtr(k, count, share)) for k in range(count)]  # P(at most k values are below the quantile)
+    below = bdtr(np.arange(count), count, share).tolist()  # P(at most k values are below the quantile)
     lower = next((k for k in range(count) if below[k] > half_error), count)  # rank r = k: P(B <= r - 1) <= half
     upper = next((k + 1 for k in range(count) if below[k] >= 1.0 - half_error), count + 1)  # P(B >= s) <= half
     value = float(np.quantile(ordered, share))
