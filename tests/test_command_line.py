@@ -128,14 +128,14 @@ def test_a_comparison_says_what_is_better_on_the_same_seeds(tmp_path: Path) -> N
     again = ollamamax(*asked, "--resume", study["folder"])
     assert again.returncode == 0, again.stderr
     assert re.search(r"policy\.preset\s+n\s+verdict", again.stdout)
-    assert "corrected for all of them (Holm)" in again.stdout.replace("\n", " ")
+    assert "corrected for all of them (Holm)" in " ".join(again.stdout.split())
 
 
 def test_a_soak_says_what_held_what_was_reached_and_how_long_many_seeds_take(tmp_path: Path) -> None:
     done = ollamamax("soak", "scenarios/soak.yaml", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "invariants held" in done.stdout
-    assert "10,000 seeds would take" in done.stdout.replace("\n", " ")
+    assert "10,000 seeds would take" in " ".join(done.stdout.split())
     assert re.search(r"restarted\s+the policy restarted a node\s+2", done.stdout)
 
 
