@@ -65,7 +65,7 @@ class RecordedCall:
         return _answer(self.call, from_json(self.decision) if self.decision is not None else None)
 
 
-class JournalingPolicy:
+class JournalingPolicy(Policy):
     """A policy that does what another one does, and records each call of it in the recorder's table `observations`.
 
     A call costs one tuple of references; they are written out when the table is flushed. So what is handed over or

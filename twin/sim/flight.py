@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from twin.policy.vocabulary import AttemptError, RequestSpec, Route
 from twin.sim.runner import Job
 
-NAN = math.nan
+NAN: Final = math.nan
 
 
 class Flight:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import (
     NEVER_S,
@@ -31,7 +31,7 @@ from twin.sim.runner import Job
 if TYPE_CHECKING:
     from twin.sim.simulation import Simulation
 
-INLINE_ROUND_TRIP_S = 0.002
+INLINE_ROUND_TRIP_S: Final = 0.002
 """A round trip shorter than this is added to what the client sees, without an event of its own; what it leaves out is
 that the slot at the node is taken and freed that much later."""
 
@@ -58,6 +58,7 @@ class Gateway:
         self._on_request_end = hooks["on_request_end"]
         self._on_admitted = hooks["on_admitted"]
         self._on_action = hooks["on_action"]
+        self._add_request = simulation.recorder.requests.add
         self._deadlines: deque[Flight] = deque()
         self._deadline_armed = False
         self._wakeup_armed_s = NEVER_S
@@ -353,7 +354,7 @@ class Gateway:
     ) -> None:
         spec = flight.spec
         succeeded = ended is not None and outcome == "succeeded"
-        self.recorder.requests.add(
+        self._add_request(
             (
                 spec.request_id,
                 spec.model,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import networkx
 
-GATEWAY = "gateway"
-SWITCH = "switch"
+GATEWAY: Final = "gateway"
+SWITCH: Final = "switch"
 
 
 class Path:
