@@ -317,7 +317,7 @@ def soak(
 
         print_soak(summary, _program(), Console(highlight=False))
     if summary["stopped"]:
-        sys.stderr.write(f"ollamamax: {summary['stopped']}; go on with --first {first + summary['seeds']}\n")
+        sys.stderr.write(f"ollamamax: {summary['stopped']}; go on with --first {summary['first_unfinished']}\n")
     raise typer.Exit(EXIT_STATUS[summary["verdict"]])
 
 

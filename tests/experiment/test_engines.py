@@ -85,8 +85,9 @@ def test_what_a_killed_process_was_doing_is_done_again(tmp_path: Path) -> None:
     assert sorted(LocalEngine(2).results(die_once, tasks)) == tasks
 
 
-def test_where_every_process_is_killed_it_gives_up_in_one_line() -> None:
-    with pytest.raises(EngineLost, match="3 times in a row a process of this machine was killed"):
+def test_where_every_process_is_killed_it_gives_up_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twin.experiment.engines.DEATHS_IN_A_ROW_MAX", 2)
+    with pytest.raises(EngineLost, match="2 times in a row a process of this machine was killed"):
         list(LocalEngine(2).results(die, range(4)))
 
 

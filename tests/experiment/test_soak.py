@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,19 @@ def test_two_faults_that_only_together_break_it_both_stay() -> None:
     document = small.shrink(as_document(pinned(troubled(faults=FAULTS * 4), 1)))
     assert sorted(fault["kind"] for fault in document["faults"]) == ["partition", "runner_hang"]
     assert all(fault["duration_s"] < 2.0 for fault in document["faults"])
+
+
+def test_an_interrupted_soak_says_what_it_saw_and_where_to_go_on(tmp_path: Path) -> None:
+    class Interrupted:
+        def results(self, work: Any, tasks: Sequence[Any]) -> Iterator[Any]:
+            yield work(tasks[1])  # results come in any order
+            yield work(tasks[0])
+            raise KeyboardInterrupt
+
+    found = soak_and_shrink(troubled(workload__duration_s=21), range(5, 10), "safety", Interrupted(), tmp_path)
+    assert (found["verdict"], found["seeds"], found["seeds_wanted"]) == ("unknown", 2, 5)
+    assert found["stopped"] == "interrupted after 2 of 5 seeds"
+    assert found["first_unfinished"] == 7
 
 
 def test_a_simulator_that_fails_is_a_finding_and_no_end_of_the_soak() -> None:

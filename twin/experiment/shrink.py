@@ -220,7 +220,7 @@ def soak_and_shrink(
     world = world or TwinWorld()
     folder = new_folder(out, f"{scenario.name}-soak")
     found = soak(scenario, seeds, mode, engine, on_result, world)
-    summary = summarise_soak(scenario, found, len(seeds), mode) | {"command": command, "folder": str(folder)}
+    summary = summarise_soak(scenario, found, seeds, mode) | {"command": command, "folder": str(folder)}
     for broken in summary["broken"]:
         broken.update(_shrunk(scenario, broken["seeds"][0], broken["invariant"], mode, world, folder))
     try:

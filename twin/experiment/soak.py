@@ -145,7 +145,7 @@ def soak(
     return Soak(rows, time.perf_counter() - started_s, stopped)
 
 
-def summarise_soak(scenario: Scenario, found: Soak, wanted: int, mode: Mode) -> dict[str, Any]:
+def summarise_soak(scenario: Scenario, found: Soak, seeds: Sequence[int], mode: Mode) -> dict[str, Any]:
     """What `soak --json` prints, but for the scenarios that were shrunk."""
     rows = found.rows
     met = {rarity.name: sum(rarity.name in row["reached"] for row in rows) for rarity in RARITIES}
@@ -153,13 +153,15 @@ def summarise_soak(scenario: Scenario, found: Soak, wanted: int, mode: Mode) -> 
     invariants += [REPLAY_INVARIANT] if scenario.record.journal else []
     invariants += [RUNS_TO_ITS_END]
     broken = found.broken
+    finished = {row["seed"] for row in rows}
     return {
         "scenario": scenario.name,
         "digest": scenario_digest(scenario),
         "mode": mode,
-        "seeds_wanted": wanted,
+        "seeds_wanted": len(seeds),
         "seeds": len(rows),
         "stopped": found.stopped,
+        "first_unfinished": next((seed for seed in seeds if seed not in finished), None),
         "verdict": "fail" if broken else "unknown" if found.stopped else "pass",
         "invariants": {name: len(broken.get(name, [])) for name in invariants if judged(mode, name)},
         "broken": [
