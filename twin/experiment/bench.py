@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twin import compiled
 from twin.experiment.twin_world import TwinWorld
 from twin.scenario.draws import arrivals
 from twin.scenario.schema import Scenario
@@ -151,6 +152,7 @@ def measure(requests: int, repeats: int) -> dict[str, Any]:
         "events_per_request": events["15 nodes"] / counts["15 nodes"],
         "cost_at_1000_nodes_to_15": cost_us["1,000 nodes"] / cost_us["15 nodes"],
         "repeats": repeats,
+        "compiled": compiled.in_use(),
     }
 
 
