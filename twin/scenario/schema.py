@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import reduce
+from heapq import heappop, heappush
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -113,17 +114,24 @@ class Cluster(_Closed):
         free = {name: hardware.vram_gib for name, hardware in zip(names, self.hardware_of_nodes(), strict=True)}
         nodes = tuple(NodeSpec(name, vram) for name, vram in free.items())
         placement: dict[str, list[str]] = {name: [] for name in names}
-        order = {name: index for index, name in enumerate(names)}
+        emptiest = [(0, index) for index in range(len(names))]  # heap: models that are placed on a node, and which
         for model in self.models:
             need = self.memory_gib(model)
-            for _ in range(self.models[model].replicas):
-                fitting = [name for name in names if free[name] >= need and model not in placement[name]]
-                if not fitting:
+            looked_at: list[tuple[int, int]] = []  # each node holds a model once
+            placed = 0
+            while placed < self.models[model].replicas:
+                if not emptiest:
                     where = f"{self.models[model].replicas} replicas of {model} ({need:.1f} GiB each)"
                     raise ValueError(f"{where} do not fit: at most {max(free.values()):.1f} GiB are free on a node")
-                best = min(fitting, key=lambda name: (len(placement[name]), order[name]))
-                placement[best].append(model)
-                free[best] -= need
+                count, index = heappop(emptiest)
+                if free[names[index]] >= need:
+                    placement[names[index]].append(model)
+                    free[names[index]] -= need
+                    count += 1
+                    placed += 1
+                looked_at.append((count, index))
+            for entry in looked_at:
+                heappush(emptiest, entry)
         models = tuple(
             ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_per_model)
             for name, model in self.models.items()

@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from twin.policy.vocabulary import AttemptError, RequestSpec, Route
+from twin.sim.network import Path
 from twin.sim.runner import Job
 
 NAN: Final = math.nan
@@ -23,6 +24,7 @@ class Flight:
         "job",
         "node",
         "output_tokens",
+        "path",
         "round_trip_s",
         "route",
         "spec",
@@ -35,6 +37,7 @@ class Flight:
         self.attempt = 0
         self.error: AttemptError = ""  # of the last failed attempt
         self.node = ""
+        self.path: Path | None = None  # to its node
         self.route: Route | None = None
         self.job: Job | None = None  # None between attempts, and while a cut path swallows the request
         self.dispatched_s = NAN

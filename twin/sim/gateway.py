@@ -107,7 +107,7 @@ class Gateway:
             flight.dispatched_s = now
         for hook in self._on_dispatch:
             hook(now, flight, self.simulation)
-        path = self.paths[name]
+        path = flight.path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
             spec.model, spec.prompt_tokens, flight.output_tokens, self._job_ended, flight, spec.context_tokens
@@ -149,7 +149,8 @@ class Gateway:
             return
         flight = job.owner
         assert isinstance(flight, Flight)
-        if self.paths[flight.node].cut:
+        assert flight.path is not None
+        if flight.path.cut:
             self._injection.hold_back(flight.node, partial(self._job_ended, job, error))
             return
         self._attempt_ended(flight, job, error)
