@@ -119,6 +119,14 @@ class JournalingPolicy(Policy):
         """What must outlive the policy. Not recorded: it changes nothing."""
         return self.policy.snapshot()
 
+    def restore(self, now: float, state: PolicyState) -> None:
+        """Refused: a journal begins with a policy that knows nothing, or its replay would differ."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """Refused, as `restore` is."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
+
     def _rows(self, added: Sequence[Row]) -> list[Row]:
         rows = []
         for call, time_s, argument, attempt, answer in added:

@@ -69,6 +69,10 @@ class Cluster(_Closed):
         Field(gt=0, description="OLLAMA_KEEP_ALIVE: idle time after which a model is let go; null: never."),
     ] = None
     network: Network = Network()
+    iteration_level: Annotated[
+        bool,
+        Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
+    ] = False
     restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
 
     @model_validator(mode="after")

@@ -97,6 +97,18 @@ class Gateway:
         elif self.policy.next_wakeup() < self._wakeup_armed_s:
             self.arm_wakeup()
 
+    def adopt(self, now: float, flight: Flight, node: str) -> None:
+        """A request that is at a node already when the run starts."""
+        self.flights[flight.spec.request_id] = flight
+        for hook in self._on_admitted:
+            hook(now, flight)
+        self.engine.call_at(flight.spec.deadline_s, partial(self._adopted_deadline, flight))
+        self._dispatch(now, flight, self.policy.adopt(now, flight.spec, node))
+
+    def _adopted_deadline(self, flight: Flight) -> None:
+        if not flight.ended:
+            self._deadline_passed(self.engine.now, flight)
+
     def _dispatch(self, now: float, flight: Flight, route: Route) -> None:
         """Send one attempt to the node of its route."""
         name = route.node

@@ -138,7 +138,7 @@ class Injection:
             self._spoke(name)
         elif operation == "pause_runner":
             node.pause_runner()
-            self._fell_silent(name)
+            self.fell_silent(name)
         elif operation == "resume_runner":
             node.resume_runner()
             self._spoke(name)
@@ -146,7 +146,7 @@ class Injection:
             node.stick_loader()
         elif operation == "cut_network":
             network.cut(name)
-            self._fell_silent(name)
+            self.fell_silent(name)
         elif operation == "slow_network":
             network.slow(name, step.argument)
         elif operation == "restore_network":
@@ -162,7 +162,8 @@ class Injection:
 
     # -- silence --------------------------------------------------------------------------------------------------
 
-    def _fell_silent(self, node: str) -> None:
+    def fell_silent(self, node: str) -> None:
+        """From now on nothing comes from the node's runners."""
         self._silent_since_s.setdefault(node, self.simulation.engine.now)
         for gateway in self.simulation.gateways:
             gateway.fell_silent(node)
