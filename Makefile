@@ -30,7 +30,8 @@ run: compiled ## set up, then rehearse the flagship failure in the twin and writ
 	@$(BIN)/ollamamax run scenarios/node-crash.yaml --out runs
 
 test: compiled components lint ## set up, then all tests but the long ones, with the real components
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m pytest -m "not long" --ignore tests/live --numprocesses 2
+	@$(BIN)/python -m pytest -m "not long" tests/live
 
 test-long: compiled components ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long

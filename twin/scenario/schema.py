@@ -98,6 +98,10 @@ class Cluster(_Closed):
     agents: Annotated[
         bool | Agents, Field(description="Whether an agent beside each node sends telemetry; a table: how well.")
     ] = True
+    iteration_level: Annotated[
+        bool,
+        Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
+    ] = False
     restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
 
     @model_validator(mode="after")
@@ -334,6 +338,14 @@ class Scenario(_Closed):
     workload: Workload
     policy: PolicyChoice = PolicyChoice()
     faults: list[AnyFault] = []
+    settle_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How long the run goes on after its load, with every fault ended. Then queues must be empty, every "
+            "node back and every incident closed; 0: it ends with its last request, and nothing of this is asked.",
+        ),
+    ] = 0.0
     steady_state: SteadyState = SteadyState()
     abort_when: AbortWhen | None = None
     expect: Annotated[dict[str, Limit], Field(description="Figure name to limit.")] = {}
@@ -385,6 +397,11 @@ class Scenario(_Closed):
     def end_of_load_s(self) -> float:
         """When the last request may arrive."""
         return self.workload.warmup_s + self.workload.duration_s
+
+    @property
+    def end_s(self) -> float:
+        """When the run may end."""
+        return self.end_of_load_s + self.settle_s
 
     def for_live(self) -> Scenario:
         """The scenario as the live world runs it: with what `live` says put in its place."""

@@ -18,6 +18,7 @@ from twin.scenario.hardware import Hardware
 from twin.scenario.memory import Placement
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.iteration import IterationRunner
 from twin.sim.memory import Memory
 from twin.sim.runner import Job, Runner
 
@@ -56,6 +57,7 @@ class OllamaNode:
         self.slots = slots
         self.max_queue = max_queue
         self.keep_alive_s = keep_alive_s
+        self.iteration_level = False
         self.alive = True
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
@@ -287,7 +289,8 @@ class OllamaNode:
         if self.hardware.reference_model_gib is not None:
             scale *= known.size_gib / self.hardware.reference_model_gib
         prefill = self.hardware.prefill_tokens_per_s
-        runner = Runner(
+        kind = IterationRunner if self.iteration_level else Runner
+        runner = kind(
             self.clock,
             model,
             self.need_gib(model, context_tokens),

@@ -39,7 +39,7 @@ class Simulation:
         self.engine = Engine()
         self.network = SimulatedNetwork(scenario.cluster.node_names(), scenario.cluster.network.latency_ms)
         self.nodes = _nodes(self.engine, scenario, seed)
-        self.checkers: list[Checker] = all_checkers()
+        self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
         self.hooks = _hooks(self.checkers)
         self.clients = Clients(self)
         self.injection = Injection(self)
@@ -60,7 +60,9 @@ class Simulation:
         self.injection.schedule()
         self.clients.start()
         self.engine.call_at(self.scenario.record.telemetry_period_s, self._sample)
-        self.engine.call_at(self.scenario.end_of_load_s, self.end_if_done)
+        if self.scenario.settle_s:
+            self.engine.call_at(self.scenario.end_of_load_s, self.injection.end_all)
+        self.engine.call_at(self.scenario.end_s, self.end_if_done)
         self.engine.run_calls()
         now = self.engine.now
         self.injection.teardown(now)
@@ -73,7 +75,7 @@ class Simulation:
 
     def end_if_done(self) -> None:
         """End the run once nobody is here and nobody comes any more."""
-        if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_of_load_s):
+        if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_s):
             self.engine.finish()
 
     def works(self, node: str) -> bool:
@@ -135,6 +137,8 @@ def _nodes(engine: Engine, scenario: Scenario, seed: int) -> dict[str, OllamaNod
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }
+    for node in nodes.values():
+        node.iteration_level = cluster.iteration_level
     for name, loaded in cluster.spec().placement.items():
         for model in loaded:
             nodes[name].add_runner(model)
