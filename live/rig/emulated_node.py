@@ -1,5 +1,6 @@
 """One emulated Ollama as a node of the rig: the same life and the same faults, of a machine that is only modelled."""
 
+import asyncio
 import contextlib
 import dataclasses
 import os
@@ -107,6 +108,8 @@ class EmulatedNode:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._config_file.write_text(self._config.model_dump_json())
         self._frozen = self._paused = self._paused_by_freeze = False
+        # A search for GPUs that takes its time: the emulator itself would answer at once.
+        await asyncio.sleep(self._conditions.get("start_added_s", 0.0))
         await self._process.start(f"{self.address}/api/version", START_LIMIT_S)
         if self._slowdown != 1.0:
             await self._operate("slow_gpu", self._slowdown)  # the heat does not go with the process

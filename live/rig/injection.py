@@ -12,6 +12,7 @@ import structlog
 
 from live.rig.cluster import RigCluster
 from live.rig.errors import RigError
+from live.rig.pulls import pull
 from live.rig.toxiproxy import NetworkFault
 from twin.scenario.active_fault import ActiveFault
 from twin.scenario.draws import targets
@@ -21,7 +22,7 @@ from twin.sim.conditions import Conditions
 
 _log = structlog.get_logger()
 
-NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "set_condition"})
+NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "set_condition", "pull_models"})
 """Operations that no signal, cgroup or network can do to a real node."""
 
 
@@ -63,6 +64,7 @@ class LiveInjection:
         ]
         self.served_at_injection: dict[str, int] = {}
         self._conditions = {node: Conditions() for node in cluster.nodes}
+        self._pulls: set[asyncio.Task[None]] = set()
         self._crowded: set[ActiveFault] = set()  # those whose foreign clients are at their node
         self._slowed: set[str] = set()
         self._paused: set[str] = set()
@@ -91,7 +93,7 @@ class LiveInjection:
                     active.end(self.now(), "schedule")
                     for step in active.fault.ending():
                         await self._perform(active, step)
-                    await self._withdraw(active)
+                    await self._withdraw_in_turn(active)
 
     async def _came_after_signs(self, active: ActiveFault) -> bool:
         """Show the signs; whether the fault then comes."""
@@ -107,11 +109,16 @@ class LiveInjection:
         if active.showing:
             active.end_signs(self.now(), "nothing" if fault.comes_to_nothing else "failed")
         if fault.comes_to_nothing:
-            await self._withdraw(active)
+            await self._withdraw_in_turn(active)
         return active.signs_outcome == "failed"
 
+    async def _withdraw_in_turn(self, active: ActiveFault) -> None:
+        """The same, when nobody restarts the node just now."""
+        async with self.cluster.locks[active.node]:
+            await self._withdraw(active)
+
     async def _withdraw(self, active: ActiveFault) -> None:
-        """What the fault set is as it was."""
+        """What the fault set is as it was. The node's lock is held."""
         if active in self._crowded:
             self._crowded.remove(active)
             await self.cluster.nodes[active.node].stop_foreign_clients()
@@ -177,6 +184,9 @@ class LiveInjection:
             await node.stick_loader()
         elif step.operation == "garble_runner":
             await node.garble_runner(step.argument)
+        elif step.operation == "pull_models":
+            for model in self.scenario.cluster.models:
+                self._pulls.add(asyncio.create_task(self._pull(active, model), name=f"pull of {model} on {name}"))
         elif step.operation == "expire_models":
             await node.expire_models()
         elif step.operation == "foreign_clients":
@@ -189,6 +199,9 @@ class LiveInjection:
             conditions.set(active, step.condition, step.argument)
             await node.set_condition(step.condition, conditions.values[step.condition])
         return remark
+
+    async def _pull(self, active: ActiveFault, model: str) -> None:
+        active.pulled(model, await pull(self.cluster.nodes[active.node].address, model))
 
     @staticmethod
     async def _if_loaded(operation: Callable[[], object]) -> str:
@@ -222,12 +235,17 @@ class LiveInjection:
     async def put_back(self) -> list[str]:
         """Undo every fault that still holds. What could not be undone, in words."""
         problems: list[str] = []
+        for task in self._pulls:
+            task.cancel()
+        await asyncio.gather(*self._pulls, return_exceptions=True)
         for active in self.faults:
             if active.active:
                 active.end(self.now(), "teardown")
             if active.showing:
                 active.end_signs(self.now(), "teardown")
-            problems += await _attempt(f"withdrawing {active.fault.about.kind}", partial(self._withdraw, active))
+            problems += await _attempt(
+                f"withdrawing {active.fault.about.kind}", partial(self._withdraw_in_turn, active)
+            )
         for node in sorted(self._paused):
             problems += await _attempt(f"resuming {node}", self.cluster.nodes[node].resume_runner)
         for node in sorted(self._slowed):

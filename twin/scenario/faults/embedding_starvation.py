@@ -24,6 +24,7 @@ class EmbeddingStarvation(Fault):
         precursor="the hidden wait grows; slots are full of answers far longer than usual",
         source="notes of ollama-herd, 2026-06-01 (202 timeouts in 93 minutes at 14 % load)",
         ended_by_restart=False,
+        live="clients that ask the node's own port, past proxy and gateway",
     )
     kind: Literal["embedding_starvation"]
     chats: Annotated[int, Field(ge=1, le=1000, description="Clients with long chats.")] = 8
