@@ -111,7 +111,7 @@ def without(old: str, new: str) -> str:
         (
             "{llama3.1:8b: {replicas: 2}}",
             "{llama3.1:8b: {replicas: 3}}",
-            "small.yaml:4: cluster: 3 replicas of llama3.1:8b (5.1 GiB each) do not fit: "
+            "small.yaml:4: cluster: 3 replicas of llama3.1:8b (8.6 GiB each) do not fit: "
             "2 nodes have room (at most 24.0 GiB are free on a node; beside others Ollama fills 80 %)",
         ),
         (

@@ -204,14 +204,14 @@ def _made(kind: type[Any], said: dict[str, Any]) -> Any:
 
 
 def _turned_back(kind: type[Any]) -> tuple[list[str], list[str], list[str]]:
-    """The fields of a dataclass that hold floats, floats by name, and tuples. Compiled classes say `tuple` and no more."""
-    hints = {name: get_origin(hint) or hint for name, hint in get_type_hints(kind).items()}
-    names = [field.name for field in dataclasses.fields(kind)]
-    return (
-        [name for name in names if hints[name] is float],
-        [name for name in names if hints[name] is dict],
-        [name for name in names if hints[name] is tuple],
-    )
+    """The fields of a dataclass that hold floats, floats by name, and tuples.
+
+    A compiled class says `tuple` where its source says `tuple[str, ...]`, so only what stands before the bracket counts.
+    """
+    hints = get_type_hints(kind)
+    plain = {field.name: get_origin(hints[field.name]) or hints[field.name] for field in dataclasses.fields(kind)}
+    floats, mappings, tuples = ([name for name in plain if plain[name] is what] for what in (float, dict, tuple))
+    return floats, mappings, tuples
 
 
 _TURNED_BACK = {kind: _turned_back(kind) for kind in (RequestSpec, Route, *_KIND_OF)}

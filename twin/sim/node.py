@@ -149,7 +149,8 @@ class OllamaNode:
 
     def let_go(self, model: str) -> None:
         """Nobody uses the model: it is gone at once."""
-        self._drop(self.runners[model])
+        if not self.malfunctions.sticks(self.runners[model]):
+            self._drop(self.runners[model], long_ago=True)
 
     def _let_go(self, runner: Runner) -> None:
         goes = (runner.leaving or runner.expired) and runner.alive and runner.is_unused()
@@ -261,11 +262,8 @@ class OllamaNode:
         """Models that were idle for longer than their keep-alive have been unloaded, some while ago."""
         if self.keep_alive_s is not None:
             for runner in [each for each in self.runners.values() if self._expired(each, now)]:
-                if self.malfunctions.sticks(runner):
-                    continue
-                room_at_s = self._room_at_s
-                self._drop(runner)
-                self._room_at_s = room_at_s
+                if not self.malfunctions.sticks(runner):
+                    self._drop(runner, long_ago=True)
 
     def _start_loading(self, job: Job, placement: Placement) -> None:
         now = self.clock.time()
@@ -349,14 +347,16 @@ class OllamaNode:
         if self.pending:
             self._load_next()
 
-    def _drop(self, runner: Runner, *, crashed: bool = False) -> list[Job]:
-        """A runner goes: stopped by the server, which then waits for its memory, or dead by itself."""
+    def _drop(self, runner: Runner, *, crashed: bool = False, long_ago: bool = False) -> list[Job]:
+        """A runner goes: stopped by the server, which then waits for its memory (or has, `long_ago`), or dead by itself."""
         self.runners.pop(runner.model, None)
         if crashed:
             self.memory.lose(runner.model)
         else:
             now = self.clock.time()
-            self._room_at_s = max(now, self._room_at_s) + self.memory.release(runner.model, now)
+            wait_s = self.memory.release(runner.model, now)
+            if not long_ago:
+                self._room_at_s = max(now, self._room_at_s) + wait_s
         jobs = runner.kill()
         self._dead_busy_s += runner.busy_s
         if runner.paused and self.on_silence is not None:

@@ -41,7 +41,7 @@ class Simulation:
         self.network = SimulatedNetwork(scenario.cluster.node_names(), scenario.cluster.network.latency_ms)
         self.nodes = _nodes(self.engine, scenario, seed)
         self.conditions = Conditions()  # of gateways and clients; each node has its own
-        self.checkers: list[Checker] = all_checkers()
+        self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
         self.hooks = _hooks(self.checkers)
         self.clients = Clients(self)
         self.injection = Injection(self)
@@ -62,7 +62,9 @@ class Simulation:
         self.injection.schedule()
         self.clients.start()
         self.engine.call_at(self.scenario.record.telemetry_period_s, self._sample)
-        self.engine.call_at(self.scenario.end_of_load_s, self.end_if_done)
+        if self.scenario.settle_s:
+            self.engine.call_at(self.scenario.end_of_load_s, self.injection.end_all)
+        self.engine.call_at(self.scenario.end_s, self.end_if_done)
         self.engine.run_calls()
         now = self.engine.now
         self.injection.teardown(now)
@@ -75,7 +77,7 @@ class Simulation:
 
     def end_if_done(self) -> None:
         """End the run once nobody is here and nobody comes any more."""
-        if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_of_load_s):
+        if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_s):
             self.engine.finish()
 
     def works(self, node: str) -> bool:
