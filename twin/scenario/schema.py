@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -15,6 +14,8 @@ from twin.record.names import EXPECTABLE
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
 from twin.scenario.hardware import MODEL_SIZES_GIB, PROFILES, Hardware
+from twin.scenario.topology import GatewayPlace, Network, Topology
+from twin.scenario.targets import check_target
 from twin.scenario.workload import Length, Workload
 
 if TYPE_CHECKING:
@@ -45,12 +46,6 @@ class NodeGroup(_Closed):
     hardware: str | Hardware
 
 
-class Network(_Closed):
-    """The path between gateway and nodes."""
-
-    latency_ms: Annotated[float, Field(ge=0, description="One way, gateway to node.")] = 0.3
-
-
 class Cluster(_Closed):
     """The machines and what they serve."""
 
@@ -68,6 +63,17 @@ class Cluster(_Closed):
         Field(gt=0, description="OLLAMA_KEEP_ALIVE: idle time after which a model is let go; null: never."),
     ] = None
     network: Network = Network()
+    gateways: Annotated[
+        Annotated[int, Field(ge=1, le=100)] | Annotated[list[GatewayPlace], Field(min_length=1, max_length=100)],
+        Field(description="How many (all at the core), or where each stands. Each has a policy of its own."),
+    ] = 1
+    coordination: Annotated[
+        Literal["lease", "none"],
+        Field(description="lease: of several gateways only one at a time restarts or unloads; none: each does."),
+    ] = "lease"
+    lease_s: Annotated[
+        float, Field(gt=0, description="How long a gateway that is cut off from the core keeps the lease.")
+    ] = 15.0
     restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
 
     @model_validator(mode="after")
@@ -91,6 +97,17 @@ class Cluster(_Closed):
     def node_names(self) -> list[str]:
         """node-0, node-1 ..."""
         return [f"node-{index}" for index in range(len(self.hardware_of_nodes()))]
+
+    def gateway_names(self) -> list[str]:
+        """gateway-0, gateway-1 ..."""
+        return [f"gateway-{place}" for place in range(len(self._gateway_places()))]
+
+    def _gateway_places(self) -> list[GatewayPlace]:
+        return [GatewayPlace()] * self.gateways if isinstance(self.gateways, int) else self.gateways
+
+    def topology(self) -> Topology:
+        """The network as a tree. Raises ValueError where its names do not fit together."""
+        return Topology(self.network, self.node_names(), self._gateway_places())
 
     def memory_gib(self, name: str) -> float:
         """Memory of a loaded model: its weights, and the KV cache for all its slots."""
@@ -140,6 +157,7 @@ class Cluster(_Closed):
                     f"model {name} needs {need:.1f} GiB and fits no node (the largest has {largest:g} GiB)"
                 )
         self.spec()
+        self.topology()
         return self
 
 
@@ -258,18 +276,12 @@ class Scenario(_Closed):
 
     @model_validator(mode="after")
     def _targets_exist(self) -> Scenario:
-        names = self.cluster.node_names()
+        topology = self.cluster.topology()
         for place, fault in enumerate(self.faults):
-            target = fault.target
-            if isinstance(target, dict):
-                raise ValueError(f"faults[{place}]: racks are not modelled yet; name a node, random, random(N) or all")
-            drawn = re.fullmatch(r"random\((\d+)\)", target)
-            if drawn and not 1 <= int(drawn[1]) <= len(names):
-                raise ValueError(f"faults[{place}]: target {target} of a cluster of {len(names)} nodes")
-            if not drawn and target not in (*names, "random", "all"):
-                raise ValueError(
-                    f"faults[{place}]: target {target!r} is no node ({names[0]} to {names[-1]}), random, random(N) or all"
-                )
+            try:
+                check_target(topology, fault)
+            except ValueError as error:
+                raise ValueError(f"faults[{place}]: {error}") from error
             if fault.at_s >= self.end_of_load_s:
                 raise ValueError(
                     f"faults[{place}]: at_s {fault.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
@@ -294,9 +306,11 @@ class Scenario(_Closed):
 
     def for_live(self) -> Scenario:
         """The scenario as the live world runs it: with what `live` says put in its place."""
-        cluster, workload = self.cluster, self.workload
+        workload = self.workload
+        otherwise: dict[str, Any] = {"gateways": 1} if self.cluster.gateways != 1 else {}  # the rig has one
         if self.live.slots_per_model is not None:
-            cluster = Cluster.model_validate(cluster.model_dump() | {"slots_per_model": self.live.slots_per_model})
+            otherwise["slots_per_model"] = self.live.slots_per_model
+        cluster = Cluster.model_validate(self.cluster.model_dump() | otherwise) if otherwise else self.cluster
         changes: dict[str, Any] = {}
         if self.live.rate_rps is not None:
             changes["arrivals"] = workload.arrivals.model_copy(update={"rate_rps": self.live.rate_rps})

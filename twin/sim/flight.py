@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from twin.policy.vocabulary import AttemptError, RequestSpec, Route
 from twin.sim.runner import Job
+
+if TYPE_CHECKING:
+    from twin.sim.transport import Passage
 
 NAN = math.nan
 
@@ -19,9 +23,11 @@ class Flight:
         "ended",
         "error",
         "first_token_s",
+        "gateway",
         "job",
         "node",
         "output_tokens",
+        "passage",
         "round_trip_s",
         "route",
         "spec",
@@ -33,6 +39,7 @@ class Flight:
         self.output_tokens = output_tokens
         self.attempt = 0
         self.error: AttemptError = ""  # of the last failed attempt
+        self.gateway = ""  # where it was offered
         self.node = ""
         self.route: Route | None = None
         self.job: Job | None = None  # None between attempts, and while a cut path swallows the request
@@ -40,4 +47,5 @@ class Flight:
         self.started_s = NAN  # of this attempt
         self.first_token_s = NAN  # as the client saw it, in whichever attempt
         self.round_trip_s = 0.0
+        self.passage: Passage | None = None  # while the attempt is on a path that carries bytes slowly or loses them
         self.ended = False

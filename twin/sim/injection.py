@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from twin.policy.vocabulary import NEVER_S
 from twin.scenario.active_fault import ActiveFault
-from twin.scenario.draws import targets
-from twin.scenario.faults.base import Step
+from twin.scenario.draws import strikes
+from twin.scenario.faults.base import NETWORK_OPERATIONS, LinkChange, NetworkFault, Step
 
 if TYPE_CHECKING:
+    from twin.sim.gateway import Gateway
     from twin.sim.simulation import Simulation
 
 
@@ -21,15 +21,15 @@ class Injection:
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
         self.faults: list[ActiveFault] = []
-        self._silent_since_s: dict[str, float] = {}
-        self._held_back: dict[str, list[Callable[[], None]]] = {}
+        self._gateways: dict[str, Gateway] = {}
 
     def schedule(self) -> None:
         """Have every fault begin at its time."""
         simulation = self.simulation
+        self._gateways = {gateway.name: gateway for gateway in simulation.gateways}
         for place, fault in enumerate(simulation.scenario.faults):
-            for node in targets(simulation.scenario, place, fault, simulation.seed):
-                active = ActiveFault(place, fault, node)
+            for node, struck in strikes(simulation.scenario, place, fault, simulation.seed):
+                active = ActiveFault(place, fault, node, struck)
                 self.faults.append(active)
                 if fault.lead_s:
                     simulation.engine.call_at(max(0.0, fault.at_s - fault.lead_s), partial(self._show, active))
@@ -117,7 +117,6 @@ class Injection:
         name = active.node
         simulation = self.simulation
         node = simulation.nodes[name]
-        network = simulation.network
         operation = step.operation
         active.note(step)
         if operation == "kill_server":
@@ -136,42 +135,38 @@ class Injection:
             self._spoke(name)
         elif operation == "stick_loader":
             node.stick_loader()
-        elif operation == "cut_network":
-            network.cut(name)
-            self._fell_silent(name)
-        elif operation == "slow_network":
-            network.slow(name, step.argument)
-        elif operation == "restore_network":
-            network.restore(name)
-            self._spoke(name)
-            for deliver in self._held_back.pop(name, []):
-                deliver()
+        elif operation in NETWORK_OPERATIONS:
+            self._perform_on_network(active, step)
         elif operation == "slow_gpu":
             node.slow_gpu(step.argument)
         elif operation == "set_condition":
             node.conditions.set(active, step.condition, step.argument)
             node.conditions_changed()
 
+    def _perform_on_network(self, active: ActiveFault, step: Step) -> None:
+        """The link of the node, or the uplink of what was struck: once, though several nodes are behind it."""
+        network = self.simulation.network
+        seen_from = active.fault.seen_from if isinstance(active.fault, NetworkFault) else None
+        if step.operation == "reset_connections":
+            for path in network.behind(active.struck, seen_from):
+                if path.node == active.node:
+                    self._gateways[path.gateway].transport.reset(path)
+            return
+        key = (active.place, active.struck, active.node) if seen_from else (active.place, active.struck)
+        if step.operation == "restore_network":
+            paths = network.restore(key, active.struck)
+        else:
+            paths = network.change(key, active.struck, step.link or LinkChange(), seen_from)
+        self.simulation.traffic.changed()
+        for path in paths:
+            self._gateways[path.gateway].transport.changed(path)
+
     # -- silence --------------------------------------------------------------------------------------------------
 
     def _fell_silent(self, node: str) -> None:
-        self._silent_since_s.setdefault(node, self.simulation.engine.now)
         for gateway in self.simulation.gateways:
-            gateway.fell_silent(node)
+            gateway.transport.fell_silent(gateway.paths[node])
 
     def _spoke(self, node: str) -> None:
-        path_is_whole = not self.simulation.network.paths[node].cut
-        if path_is_whole and not any(runner.paused for runner in self.simulation.nodes[node].runners.values()):
-            self._silent_since_s.pop(node, None)
-
-    def silent(self, node: str) -> bool:
-        """Whether nothing comes from the node's runners."""
-        return node in self._silent_since_s
-
-    def silent_since_s(self, node: str) -> float:
-        """Since when; never where it speaks."""
-        return self._silent_since_s.get(node, NEVER_S)
-
-    def hold_back(self, node: str, deliver: Callable[[], None]) -> None:
-        """What a node says into a cut path comes out when it is mended (TCP sends it again)."""
-        self._held_back.setdefault(node, []).append(deliver)
+        for gateway in self.simulation.gateways:
+            gateway.transport.spoke(gateway.paths[node])

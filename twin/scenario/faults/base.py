@@ -15,12 +15,40 @@ Operation: TypeAlias = Literal[
     "pause_runner",  # the runner processes stop executing; connections stay open, the server answers what needs no runner
     "resume_runner",
     "stick_loader",  # the scheduler's one loading routine stops for good; only a new server process frees it
-    "cut_network",  # no byte passes between gateway and node, in either direction; nothing is closed
+  "cut_network",  # no byte passes between gateway and node, in either direction; nothing is closed
     "slow_network",  # argument: milliseconds added to each direction
     "restore_network",
     "slow_gpu",  # argument: every step and prefill takes this many times as long
     "set_condition",  # the node's `condition` takes the value `argument` until the fault is over
 ]
+
+
+NETWORK_OPERATIONS: frozenset[Operation] = frozenset(
+    {
+        "cut_network",
+        "slow_network",
+        "lose_packets",
+        "limit_bandwidth",
+        "refuse_network",
+        "reset_connections",
+        "restore_network",
+    }
+)
+
+Direction: TypeAlias = Literal["both", "to_node", "from_node"]
+"""Seen from the gateways: requests go to the node, answers come from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """What a network operation does to a link, beside what else is wrong with it."""
+
+    latency_ms: float = 0.0  # added, each way
+    jitter_ms: float = 0.0  # added
+    loss: float = 0.0
+    bandwidth_kb_per_s: float | None = None  # each way; 1 kB = 1,000 bytes
+    blocked: Direction | None = None
+    refuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +59,7 @@ class Step:
     operation: Operation
     argument: float = 0.0
     condition: str = ""  # of `set_condition`: a row of `twin.scenario.conditions`
+    link: LinkChange | None = None  # of a network operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +77,10 @@ class About:
     live: str = ""  # how it is done to a real node; empty: in the twin only
 
 
-Target: TypeAlias = str | dict[str, str]
+Target: TypeAlias = str | dict[Literal["rack", "zone", "gateway"], str]
+
+
+TARGET = "A node's name, random, random(N), all, {rack: NAME}, {zone: NAME}, random_rack or random_zone."
 
 
 class Fault(BaseModel):
@@ -58,7 +90,7 @@ class Fault(BaseModel):
     about: ClassVar[About]
 
     at_s: Annotated[float, Field(ge=0, description="When, in seconds from the start of the run (warm-up included).")]
-    target: Annotated[Target, Field(description="A node's name, random, random(N), all, or {rack: NAME}.")] = "random"
+    target: Annotated[Target, Field(description=TARGET)] = "random"
     duration_s: Annotated[
         float | None,
         Field(gt=0, description="When the outside world would end it if nobody did before; absent: never."),
@@ -95,3 +127,15 @@ class Fault(BaseModel):
     def ending(self) -> Iterator[Step]:
         """What the outside world does at the end of `duration_s`."""
         raise NotImplementedError
+
+
+class NetworkFault(Fault):
+    """A fault of the network: it strikes the link of a node, or the uplink of a rack, a zone or a gateway."""
+
+    seen_from: Annotated[
+        str | None, Field(description="Only between this gateway and the target; the others notice nothing.")
+    ] = None
+
+    def ending(self) -> Iterator[Step]:
+        """As it was."""
+        yield Step(0.0, "restore_network")
