@@ -35,7 +35,7 @@ from twin.experiment.world import Progress, WorldName, manifest
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
-from twin.record.rows import incident_row
+from twin.record.rows import FIRST_GATEWAY, incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
 from twin.scenario.schema import Scenario
@@ -299,6 +299,7 @@ def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -
         timings.prompt_eval_duration_s if timings is not None else math.nan,
         timings.eval_duration_s if timings is not None else math.nan,
         timings.total_duration_s if timings is not None else math.nan,
+        FIRST_GATEWAY,
     )
 
 

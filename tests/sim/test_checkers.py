@@ -103,10 +103,10 @@ def served_by_a_younger_server(it: Checker, world: Simulation) -> None:
 
 
 def sent_to_a_drained_node(it: Checker, world: Simulation) -> None:
-    it.on_action(1.0, action("drain"), world)
+    it.on_action(1.0, action("drain"), world, "gateway-0")
     it.on_dispatch(2.0, flight(node="node-1"), world)
-    it.on_action(3.0, action("drain", "node-1"), world)
-    it.on_action(4.0, action("return", "node-1"), world)
+    it.on_action(3.0, action("drain", "node-1"), world, "gateway-0")
+    it.on_action(4.0, action("return", "node-1"), world, "gateway-0")
     it.on_dispatch(5.0, flight(node="node-1"), world)
     assert not it.violations
     it.on_dispatch(6.0, flight(node="node-0"), world)
@@ -121,12 +121,12 @@ def still_waiting(it: Checker, world: Simulation) -> None:
 
 
 def last_replica_restarted(it: Checker, world: Simulation) -> None:
-    it.on_action(1.0, action("restart"), world)
+    it.on_action(1.0, action("restart"), world, "gateway-0")
     world.nodes["node-1"].kill_server()
-    it.on_action(2.0, action("restart", "node-1"), world)  # it is dead: nothing is taken away
-    it.on_action(2.0, action("drain"), world)
+    it.on_action(2.0, action("restart", "node-1"), world, "gateway-0")  # it is dead: nothing is taken away
+    it.on_action(2.0, action("drain"), world, "gateway-0")
     assert not it.violations
-    it.on_action(3.0, action("restart"), world)
+    it.on_action(3.0, action("restart"), world, "gateway-0")
 
 
 def too_many_attempts(it: Checker, world: Simulation) -> None:
@@ -148,6 +148,15 @@ def too_many_retries_in_all(it: Checker, world: Simulation) -> None:
     it.on_dispatch(1.0, flight(attempt=1), world)
 
 
+def two_gateways_in_one_lease(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart"), world, "gateway-0")
+    it.on_action(2.0, action("restart", "node-1"), world, "gateway-0")
+    it.on_action(3.0, action("drain", "node-1"), world, "gateway-1")
+    it.on_action(17.0, action("restart", "node-1"), world, "gateway-1")
+    assert not it.violations
+    it.on_action(31.0, action("restart"), world, "gateway-0")
+
+
 VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("admitted_request_ends_once", twice_admitted, "at 2.000 s: request 1 was admitted twice"),
     ("admitted_request_ends_once", ended_twice, "at 3.000 s: request 1 ended (succeeded) without being there"),
@@ -163,6 +172,7 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("replica_floor", last_replica_restarted, "at 3.000 s: restarting node-0 leaves 0 replicas of llama3.1:8b"),
     ("retries_within_budget", too_many_attempts, "at 2.000 s: attempt 4 of request 1: 3 allowed"),
     ("retries_within_budget", too_many_retries_in_all, "at 1.000 s: 103 retries for 10 requests"),
+    ("only_the_lease_holder_disturbs", two_gateways_in_one_lease, "at 31.000 s: gateway-0 disturbs node-0 14.0 s after gateway-1 acted"),
 ]  # fmt: skip
 
 

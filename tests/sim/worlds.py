@@ -62,9 +62,9 @@ def simulate(scenario: Scenario, seed: int = 1, policy: Policy | None = None) ->
     """Run it, with the scenario's policy unless another is given."""
     recorder = Recorder(None)
     parameters = scenario.policy.parameters()
-    simulation = Simulation(
-        scenario, seed, [policy or ClusterPolicy(scenario.cluster.spec(), parameters)], recorder, parameters=parameters
-    )
+    spec = scenario.cluster.spec()
+    policies = [policy or ClusterPolicy(spec, parameters) for _ in scenario.cluster.gateway_names()]
+    simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
     simulation.run()
     whole = {
         "scenario": scenario.model_dump(mode="json", by_alias=True),

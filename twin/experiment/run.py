@@ -78,7 +78,7 @@ def _looked_at(record: RunRecord, scenario: Scenario) -> Replication:
     if record.manifest["rows"]["observations"]:
         live = record.manifest["world"] == "live"
         scenario = scenario.for_live() if live else scenario
-        replayed = replay(record, ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
+        replayed = replay(record, *_policies(scenario))
     return Replication(record, compute_figures(record), record_digest(record), replayed)
 
 
@@ -160,9 +160,15 @@ def replay_run(folder: Path) -> Replay:
     record = _open(folder)
     scenario = _scenario_of(folder, record)
     try:
-        return replay(record, ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
+        return replay(record, *_policies(scenario))
     except RunUnreadable as error:
         raise OperatorError(str(error)) from error
+
+
+def _policies(scenario: Scenario) -> list[ClusterPolicy]:
+    """A fresh one for each gateway."""
+    spec, parameters = scenario.cluster.spec(), scenario.policy.parameters()
+    return [ClusterPolicy(spec, parameters) for _ in scenario.cluster.gateway_names()]
 
 
 def _scenario_of(folder: Path, record: RunRecord) -> Scenario:

@@ -14,8 +14,8 @@ from twin.record.names import EXPECTABLE
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
 from twin.scenario.hardware import MODEL_SIZES_GIB, PROFILES, Hardware
-from twin.scenario.topology import GatewayPlace, Network, Topology
 from twin.scenario.targets import check_target
+from twin.scenario.topology import GatewayPlace, Network, Topology
 from twin.scenario.workload import Length, Workload
 
 if TYPE_CHECKING:

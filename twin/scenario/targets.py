@@ -35,7 +35,7 @@ def check_target(topology: Topology, fault: Fault) -> None:
         if target == f"random_{what}" and not groups_of_it:
             raise ValueError(f"target: the cluster has no {what}s; give cluster.network.{what}s")
     if not drawn and target not in (*names, "all", "random_rack", "random_zone"):
+        groups_known = ", {rack: NAME}, {zone: NAME}" if topology.racks or topology.zones else ""
         raise ValueError(
-            f"target {target!r} is no node ({names[0]} to {names[-1]}), random, random(N), all, random_rack, "
-            "random_zone, {rack: NAME}, {zone: NAME} or {gateway: NAME}"
+            f"target {target!r} is no node ({names[0]} to {names[-1]}), random, random(N){groups_known} or all"
         )

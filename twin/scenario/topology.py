@@ -32,7 +32,9 @@ class Link(_Closed):
     """What a link does to what passes it. The same in both directions."""
 
     latency_ms: Annotated[float, Field(ge=0, le=60_000, description="One way.")] = 0.0
-    jitter_ms: Annotated[float, Field(ge=0, le=60_000, description="Latency varies by as much, evenly, up and down.")] = 0.0
+    jitter_ms: Annotated[
+        float, Field(ge=0, le=60_000, description="Latency varies by as much, evenly, up and down.")
+    ] = 0.0
     bandwidth_mbps: Annotated[
         float | None, Field(gt=0, description="Megabits per second, each way, shared; null: more than enough.")
     ] = None
@@ -105,7 +107,9 @@ class Topology:
             self.parents.setdefault(node, self.CORE)
         for name, place in zip(self.gateways, gateways, strict=True):
             if place.zone is not None and place.zone not in self.zones:
-                raise ValueError(f"gateways: unknown zone {place.zone!r}; {suggestion(place.zone, self.zones, 'zones')}")
+                raise ValueError(
+                    f"gateways: unknown zone {place.zone!r}; {suggestion(place.zone, self.zones, 'zones')}"
+                )
             self.parents[name] = place.zone or self.CORE
             self.uplinks[name] = Link()
 
@@ -138,7 +142,9 @@ class Topology:
             if above != self.CORE:
                 self.zones[above] += here
         if left:
-            raise ValueError(f"network: {left[0]} is in no rack or zone ({len(left)} of {len(nodes)} nodes are left over)")
+            raise ValueError(
+                f"network: {left[0]} is in no rack or zone ({len(left)} of {len(nodes)} nodes are left over)"
+            )
 
     def _deal_out(self, network: Network, nodes: Sequence[str]) -> None:
         of_racks = isinstance(network.racks, int)
@@ -167,7 +173,9 @@ class Topology:
         for rack in racks:
             for node in rack.nodes if isinstance(rack.nodes, list) else []:
                 if node not in known:
-                    raise ValueError(f"network: unknown node {node!r} in {rack.name}; {suggestion(node, self.nodes, 'nodes')}")
+                    raise ValueError(
+                        f"network: unknown node {node!r} in {rack.name}; {suggestion(node, self.nodes, 'nodes')}"
+                    )
                 if node in named:
                     raise ValueError(f"network: {node} is in two places, one of them {rack.name}")
                 named.add(node)

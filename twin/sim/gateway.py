@@ -24,7 +24,6 @@ from twin.policy.vocabulary import (
 )
 from twin.sim.flight import NAN, Flight
 from twin.sim.hands import SimulatedHands
-from twin.sim.node import OllamaNode
 from twin.sim.probing import Probing
 from twin.sim.runner import Job
 from twin.sim.transport import Transport

@@ -152,11 +152,14 @@ class Injection:
                 if path.node == active.node:
                     self._gateways[path.gateway].transport.reset(path)
             return
+        now, coordination = self.simulation.engine.now, self.simulation.coordination
+        coordination.network_changes(now)
         key = (active.place, active.struck, active.node) if seen_from else (active.place, active.struck)
         if step.operation == "restore_network":
             paths = network.restore(key, active.struck)
         else:
             paths = network.change(key, active.struck, step.link or LinkChange(), seen_from)
+        coordination.network_changed(now)
         self.simulation.traffic.changed()
         for path in paths:
             self._gateways[path.gateway].transport.changed(path)

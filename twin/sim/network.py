@@ -19,6 +19,7 @@ are left out: it is an upper bound. Connections are taken as open: gateways keep
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -121,8 +122,8 @@ class Path:
     """
 
     __slots__ = (
-        "_draws",
         "_drawn",
+        "_draws",
         "_generator",
         "_stream",
         "answer_lanes",
@@ -195,6 +196,10 @@ class Path:
             return self.round_trip_s
         return max(0.0, self.round_trip_s + self.jitter_s * (2.0 * (self.draw() + self.draw()) - 2.0))
 
+    def share_bytes_per_s(self, lanes: list[Lane]) -> float:
+        """What one more message would get of these lanes (the path's own, one way)."""
+        return min(lane.bytes_per_s / (lane.transfers + 1) for lane in lanes)
+
     def loss_delay_s(self, segments: int = 1) -> float:
         """By how much the last of so many segments, sent at once, comes later because some are lost."""
         if self.loss == 0.0:
@@ -240,8 +245,8 @@ class SimulatedNetwork:
             self.paths[gateway] = {node: self._path(gateway, node, ways[node], seed) for node in topology.nodes}
 
     def _path(self, gateway: str, node: str, way: list[str], seed: int) -> Path:
-        edges = [self.graph.edges[step]["edge"] for step in zip(way, way[1:], strict=False)]
-        climbs = sum(self.topology.parents.get(low) == high for low, high in zip(way, way[1:], strict=False))
+        edges = [self.graph.edges[step]["edge"] for step in itertools.pairwise(way)]
+        climbs = sum(self.topology.parents.get(low) == high for low, high in itertools.pairwise(way))
         path = Path(gateway, node, edges, climbs, (seed, f"network:{gateway}:{node}"))
         for edge in edges:
             self._crossing.setdefault(id(edge), []).append(path)

@@ -19,19 +19,19 @@ class Sampling:
     def sample(self, now: float) -> None:
         """Read every node."""
         simulation = self.simulation
-        gateway = simulation.gateways[0]
-        known = gateway.policy.snapshot().parts.get("nodes", {})
+        known = [gateway.policy.snapshot().parts.get("nodes", {}) for gateway in simulation.gateways]
         passed_s = now - self._sampled_s
-        waiting = gateway.policy.waiting
+        waiting = simulation.waiting()
         in_flight = dict.fromkeys(simulation.nodes, 0)
-        for flight in gateway.flights.values():
+        for flight in simulation.flights():
             if flight.job is not None:
                 in_flight[flight.node] += 1
         for name, node in simulation.nodes.items():
             busy_s = node.busy_s()
             used = (busy_s - self._busy_s[name]) / passed_s
             self._busy_s[name] = busy_s
-            health = known.get(name, {}).get("health")
+            views = {view.get(name, {}).get("health"): None for view in known}
+            health = next(iter(views)) if len(views) == 1 else "/".join(str(view) for view in views)
             simulation.recorder.telemetry.add(
                 (now, name, in_flight[name], waiting, node.vram_used_gib(), len(node.runners), used, health)
             )

@@ -16,7 +16,8 @@ from twin.sim.network import Lane
 
 TOKEN_BYTES = 200
 """One token of a stream: {"model":"llama3.1:8b","created_at":"2026-01-01T00:00:00.123456789Z","message":{"role":
-"assistant","content":" word"},"done":false} and a line end are 131 bytes, the chunk's own frame 6, TCP, IP and Ethernet 66."""
+"assistant","content":" word"},"done":false} and a line end are 132 bytes, the chunk's own frame 6, TCP, IP and Ethernet
+66: together about 200."""
 
 PROMPT_TOKEN_BYTES = 4
 """English text has about four characters a token (OpenAI's rule of thumb for its tokenizers)."""

@@ -55,7 +55,7 @@ class Transport:
         else:
             trip_s = path.trip_s()
             if trip_s >= INLINE_ROUND_TRIP_S or not node.alive:
-                self.engine.call_at(now + trip_s, partial(self.reach, flight, job, node, path))
+                self.engine.call_at(now + trip_s, partial(self._arrive, flight, job, node, path))
                 gateway.watch_first_token(flight, job)
             else:
                 flight.round_trip_s = trip_s
@@ -64,6 +64,9 @@ class Transport:
                 due_s = now + flight.route.first_token_deadline_s
                 if not job.first_token_s + trip_s <= due_s or path.silent_since_s != NEVER_S:
                     gateway.watch_first_token(flight, job)
+
+    def _arrive(self, flight: Flight, job: Job, node: OllamaNode, path: Path) -> None:
+        self.reach(flight, job, node, path)
 
     def reach(self, flight: Flight, job: Job, node: OllamaNode, path: Path) -> bool:
         """A request that took its time on the network arrives. Whether the node took it."""

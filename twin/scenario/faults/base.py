@@ -15,13 +15,16 @@ Operation: TypeAlias = Literal[
     "pause_runner",  # the runner processes stop executing; connections stay open, the server answers what needs no runner
     "resume_runner",
     "stick_loader",  # the scheduler's one loading routine stops for good; only a new server process frees it
-  "cut_network",  # no byte passes between gateway and node, in either direction; nothing is closed
+    "cut_network",  # no byte passes in the link's `blocked` direction; nothing is closed
     "slow_network",  # argument: milliseconds added to each direction
-    "restore_network",
+    "lose_packets",  # argument: share of the packets that are lost, each way
+    "limit_bandwidth",  # argument: kilobytes per second that pass, each way
+    "refuse_network",  # whoever connects is refused at once; connections that were open are reset
+    "reset_connections",  # connections that are open are reset, once; new ones are well
+    "restore_network",  # what this fault did to the network is taken back
     "slow_gpu",  # argument: every step and prefill takes this many times as long
     "set_condition",  # the node's `condition` takes the value `argument` until the fault is over
 ]
-
 
 NETWORK_OPERATIONS: frozenset[Operation] = frozenset(
     {

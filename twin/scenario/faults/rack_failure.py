@@ -37,7 +37,9 @@ class RackFailure(Fault):
     def _nodes_that_share_something(cls, value: Target) -> Target:
         if value in ("random_rack", "random_zone") or (isinstance(value, dict) and "gateway" not in value):
             return value
-        raise ValueError("rack_failure strikes a rack or a zone: random_rack, random_zone, {rack: NAME} or {zone: NAME}")
+        raise ValueError(
+            "rack_failure strikes a rack or a zone: random_rack, random_zone, {rack: NAME} or {zone: NAME}"
+        )
 
     def onset(self) -> Iterator[Step]:
         """The power is gone: first nothing is heard any more, so that no connection is closed."""
