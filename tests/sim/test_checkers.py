@@ -42,7 +42,7 @@ def checker(name: str) -> Checker:
 
 def flight(number: int = 1, node: str = "node-0", attempt: int = 0) -> Flight:
     it = Flight(RequestSpec(number, "llama3.1:8b", 10, True, 1.0, 60.0), 10)
-    it.node, it.attempt, it.started_s = node, attempt, 1.0
+    it.gateway, it.node, it.attempt, it.started_s = "gateway-0", node, attempt, 1.0
     return it
 
 
@@ -148,7 +148,7 @@ def too_many_retries_in_all(it: Checker, world: Simulation) -> None:
     it.on_dispatch(1.0, flight(attempt=1), world)
 
 
-def two_gateways_in_one_lease(it: Checker, world: Simulation) -> None:
+def two_in_a_lease(it: Checker, world: Simulation) -> None:
     it.on_action(1.0, action("restart"), world, "gateway-0")
     it.on_action(2.0, action("restart", "node-1"), world, "gateway-0")
     it.on_action(3.0, action("drain", "node-1"), world, "gateway-1")
@@ -172,7 +172,7 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("replica_floor", last_replica_restarted, "at 3.000 s: restarting node-0 leaves 0 replicas of llama3.1:8b"),
     ("retries_within_budget", too_many_attempts, "at 2.000 s: attempt 4 of request 1: 3 allowed"),
     ("retries_within_budget", too_many_retries_in_all, "at 1.000 s: 103 retries for 10 requests"),
-    ("only_the_lease_holder_disturbs", two_gateways_in_one_lease, "at 31.000 s: gateway-0 disturbs node-0 14.0 s after gateway-1 acted"),
+    ("only_the_lease_holder_disturbs", two_in_a_lease, "at 31.000 s: gateway-0 disturbs node-0 14.0 s after gateway-1"),
 ]  # fmt: skip
 
 

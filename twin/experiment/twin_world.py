@@ -60,7 +60,7 @@ class TwinWorld:
         started_s = time.perf_counter()
         # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
         thresholds = gc.get_threshold()
-        gc.set_threshold(100_000, 50, 100)
+        gc.set_threshold(1_000_000, 50, 100)
         try:
             with _interruptible():
                 simulation.run()

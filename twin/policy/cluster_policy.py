@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mypy_extensions import mypyc_attr
+
 from twin.policy.detection import FAST_PROBE_S, Detection
 from twin.policy.healer import Healer
 from twin.policy.parameters import Parameters
@@ -17,6 +19,7 @@ from twin.policy.vocabulary import (
     Command,
     Incident,
     Observation,
+    Policy,
     PolicyState,
     Probe,
     ProbeResult,
@@ -27,7 +30,8 @@ from twin.policy.vocabulary import (
 )
 
 
-class ClusterPolicy:
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClusterPolicy(Policy):
     """Routes, detects, heals and keeps replicas for one cluster. See `twin.policy.vocabulary.Policy`."""
 
     def __init__(self, cluster: ClusterSpec, parameters: Parameters) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 from twin.policy.health import ROUTABLE, Health, HealthEvent, after
 from twin.policy.parameters import Parameters
 from twin.policy.vocabulary import NEVER_S, ClusterSpec, ModelSpec, NodeSpec, RequestId, RequestSpec, Route
 
-LEVELS = 64
+LEVELS: Final = 64
 """Levels of busyness that are told apart; what is busier shares the last."""
 
-OFF_S = 3600.0
+OFF_S: Final = 3600.0
 """A deadline parameter of this value is off."""
 
 

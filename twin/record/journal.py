@@ -68,7 +68,7 @@ class RecordedCall:
         return _answer(self.call, from_json(self.decision) if self.decision is not None else None)
 
 
-class JournalingPolicy:
+class JournalingPolicy(Policy):
     """A policy that does what another one does, and records each call of it in the recorder's table `observations`.
 
     Several gateways write into one table, in the order of the calls; `gateway` says whose policy it is.

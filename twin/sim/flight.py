@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import AttemptError, RequestSpec, Route
 from twin.sim.runner import Job
@@ -11,7 +11,7 @@ from twin.sim.runner import Job
 if TYPE_CHECKING:
     from twin.sim.transport import Passage
 
-NAN = math.nan
+NAN: Final = math.nan
 
 
 class Flight:

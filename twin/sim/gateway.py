@@ -54,6 +54,7 @@ class Gateway:
         self._on_request_end = hooks["on_request_end"]
         self._on_admitted = hooks["on_admitted"]
         self._on_action = hooks["on_action"]
+        self._add_request = simulation.recorder.requests.add
         self._deadlines: deque[Flight] = deque()
         self._deadline_armed = False
         self._wakeup_armed_s = NEVER_S
@@ -357,7 +358,7 @@ class Gateway:
     ) -> None:
         spec = flight.spec
         succeeded = ended is not None and outcome == "succeeded"
-        self.recorder.requests.add(
+        self._add_request(
             (
                 spec.request_id,
                 spec.model,

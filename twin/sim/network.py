@@ -22,6 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Final
 
 import networkx
 import numpy as np
@@ -31,18 +32,18 @@ from twin.scenario.draws import stream
 from twin.scenario.faults.base import LinkChange
 from twin.scenario.topology import Link, Topology
 
-INLINE_ROUND_TRIP_S = 0.002
+INLINE_ROUND_TRIP_S: Final = 0.002
 """A round trip shorter than this is added to what the client sees, without an event of its own; what it leaves out is
 that the slot at the node is taken and freed that much later."""
 
-AMPLE_BYTES_PER_S = 40e6
+AMPLE_BYTES_PER_S: Final = 40e6
 """A path this wide limits nothing: a thousand streams of 200 tokens per second fit (see `traffic.TOKEN_BYTES`)."""
 
-RTO_VARIANCE_MIN_S = 0.2
-RTO_MAX_S = 120.0
-SEGMENT_BYTES = 1448  # of payload in an Ethernet frame with TCP timestamps
-DRAWS_AT_ONCE = 256
-LOSSES_MAX = 64  # after so many in a row, whoever waits has long given up
+RTO_VARIANCE_MIN_S: Final = 0.2
+RTO_MAX_S: Final = 120.0
+SEGMENT_BYTES: Final = 1448  # of payload in an Ethernet frame with TCP timestamps
+DRAWS_AT_ONCE: Final = 256
+LOSSES_MAX: Final = 64  # after so many in a row, whoever waits has long given up
 
 
 class Lane:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from twin.policy.vocabulary import AttemptError
 from twin.scenario.hardware import Hardware
@@ -19,7 +20,7 @@ from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
 from twin.sim.runner import Job, Runner
 
-VRAM_RECOVERY_S = 0.75
+VRAM_RECOVERY_S: Final = 0.75
 """Wait for the driver to give memory back after an unload; typically 0.5 to 1.5 s (Ollama's scheduler polls it)."""
 
 
@@ -71,7 +72,7 @@ class OllamaNode:
     def submit(self, job: Job) -> None:
         """Take a generation. The server must be alive; the job's `on_end` is called once, later, unless it hangs."""
         assert self.alive, f"{self.name} is dead: nobody listens there"
-        now = self.clock.now
+        now = self.clock.time()
         job.submitted_s = now
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
@@ -131,7 +132,7 @@ class OllamaNode:
     def _hand_over(self, runner: Runner, job: Job) -> None:
         runner.leaving = False  # somebody wants it again
         if job.output_tokens == 0:
-            job.loaded_s = self.clock.now
+            job.loaded_s = self.clock.time()
             self._end_later(job, "")
         else:
             runner.submit(job)
@@ -141,14 +142,14 @@ class OllamaNode:
             if not job.abandoned:
                 job.on_end(job, error)
 
-        self.clock.call_at(self.clock.now, end)
+        self.clock.call_at(self.clock.time(), end)
 
     # -- the one loading routine ----------------------------------------------------------------------------------
 
     def _load_next(self) -> None:
         """Serve the head of the pending queue as far as possible."""
         while self.pending and self.loading is None and not self.loader_stuck and self.alive:
-            now = self.clock.now
+            now = self.clock.time()
             job = self.pending[0]
             runner = self.runners.get(job.model)
             if runner is not None and (self._needs_reload(runner, job) or self._expired(runner, now)):
@@ -251,12 +252,12 @@ class OllamaNode:
 
     def resident(self) -> tuple[str, ...]:
         """The loaded models, as `/api/ps` lists them."""
-        now = self.clock.now
+        now = self.clock.time()
         return tuple(name for name, runner in self.runners.items() if not self._expired(runner, now))
 
     def busy_s(self) -> float:
         """Time that the GPU has worked so far."""
-        now = self.clock.now
+        now = self.clock.time()
         for runner in self.runners.values():
             runner.advance(now)
         return self._dead_busy_s + sum(runner.busy_s for runner in self.runners.values())
@@ -281,7 +282,7 @@ class OllamaNode:
         if self.alive:
             return
         self.alive = True
-        self.started_s = self.clock.now
+        self.started_s = self.clock.time()
         self.loader_stuck = False
 
     def kill_runner(self) -> None:

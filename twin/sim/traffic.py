@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from twin.policy.vocabulary import NEVER_S
 from twin.sim.engine import Engine
 from twin.sim.network import Lane
 
-TOKEN_BYTES = 200
+TOKEN_BYTES: Final = 200
 """One token of a stream: {"model":"llama3.1:8b","created_at":"2026-01-01T00:00:00.123456789Z","message":{"role":
 "assistant","content":" word"},"done":false} and a line end are 132 bytes, the chunk's own frame 6, TCP, IP and Ethernet
 66: together about 200."""
 
-PROMPT_TOKEN_BYTES = 4
+PROMPT_TOKEN_BYTES: Final = 4
 """English text has about four characters a token (OpenAI's rule of thumb for its tokenizers)."""
 
-MESSAGE_BYTES = 500
+MESSAGE_BYTES: Final = 500
 """Assumption: the head of a request or an answer, or a small one as a whole."""
 
 

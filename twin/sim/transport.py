@@ -13,7 +13,7 @@ What a gateway does over a plain path it does itself, without an event. Everythi
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.sim.flight import NAN, Flight
@@ -25,7 +25,7 @@ from twin.sim.traffic import MESSAGE_BYTES, PROMPT_TOKEN_BYTES, TOKEN_BYTES, Tra
 if TYPE_CHECKING:
     from twin.sim.gateway import Gateway
 
-LOOK_AGAIN_S = 0.05
+LOOK_AGAIN_S: Final = 0.05
 """How often a job that waits for its slot is looked at, whether its first token has come."""
 
 

@@ -28,5 +28,5 @@ class Lease(Checker):
             return
         for other, acted_s in self.last_acted_s.items():
             if other != gateway and now - acted_s < cluster.lease_s:
-                self.violated(now, f"{gateway} disturbs {action.node} {now - acted_s:.1f} s after {other} acted")
+                self.violated(now, f"{gateway} disturbs {action.node} {now - acted_s:.1f} s after {other}")
         self.last_acted_s[gateway] = now
