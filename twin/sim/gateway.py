@@ -6,6 +6,7 @@ record or failure -> `Policy.observe` -> again `route` for another attempt, or t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -141,19 +142,20 @@ class Gateway:
         else:
             self.transport.node_ended(flight, job, error, path)
 
-    def attempt_ended(self, flight: Flight, job: Job, error: AttemptError) -> None:
-        """The gateway knows how an attempt ended."""
+    def attempt_ended(
+        self, flight: Flight, job: Job, error: AttemptError, served_s: float | None = None, seen_s: float = NAN
+    ) -> None:
+        """The gateway knows how an attempt ended. Where the network held it up: `served_s`, when the node was done, and
+        `seen_s`, when its first token got through."""
         now = self.engine.now
         spec = flight.spec
         job.abandoned = True  # whatever the node still says of it is of no interest
         flight.job = None
         first_token_s = job.first_token_s + flight.round_trip_s
-        served_s = now
-        passage = flight.passage
-        if passage is not None:
-            first_token_s, served_s = passage.first_token_s, passage.served_s
-            passage.close()
-            flight.passage = None
+        if served_s is None:
+            served_s = now
+        elif not math.isnan(seen_s):
+            first_token_s = seen_s
         if not first_token_s <= now + flight.round_trip_s:
             first_token_s = NAN
         elif flight.first_token_s != flight.first_token_s:
@@ -256,7 +258,7 @@ class Gateway:
         path = self.paths[flight.node]
         job.tokens = job.runner.tokens_of(job, self.engine.now) if job.runner is not None else job.tokens
         if flight.passage is not None:
-            job.tokens = flight.passage.tokens_arrived()
+            flight.passage.break_off()
         elif not job.first_token_s <= path.silent_since_s:
             job.tokens, job.first_token_s = 0, NAN  # made or not, it did not get through
         job.abandoned = True

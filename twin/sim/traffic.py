@@ -1,8 +1,8 @@
 """What goes over edges that limit it: each carries so many bytes per second, shared evenly by what crosses it.
 
-A transfer's rate is that of its tightest lane, rate of the lane / transfers on it. Whoever does not use its share leaves
-it unused, so that a lane with many slow streams is taken as somewhat narrower than it is. The size of a prompt and of a
-streamed token in bytes is counted below; headers of TCP and Ethernet are in it.
+A transfer's rate is that of its tightest lane, rate of the lane / transfers on it, and 0 over a lane that is blocked.
+Whoever does not use its share leaves it unused, so that a lane with many slow streams is taken as somewhat narrower than
+it is. The size of a prompt and of a streamed token in bytes is counted below; headers of TCP and Ethernet are in it.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class Traffic:
         for transfer in self.transfers:
             rate = NEVER_S
             for lane in transfer.lanes:
-                rate = min(rate, lane.bytes_per_s / lane.transfers)
+                rate = min(rate, 0.0 if lane.blocked else lane.bytes_per_s / lane.transfers)
             transfer.rate = rate
-            if transfer.on_goal is not None and transfer.goal != NEVER_S:
+            if transfer.on_goal is not None and transfer.goal != NEVER_S and rate > 0.0:
                 left = transfer.goal - transfer.carried
                 due_s = min(due_s, now + (left / rate if left > 0.0 else 0.0))
         self._version += 1

@@ -84,16 +84,21 @@ class Transport:
         if flight.passage is not None:
             flight.passage.node_ended(error)
         else:
-            self.deliver(flight, job, error, path)
+            self.deliver(flight, job, error, path, self.engine.now)
 
-    def deliver(self, flight: Flight, job: Job, error: AttemptError, path: Path) -> None:
-        """The end of an answer is at the gateway's door."""
+    def deliver(self, flight: Flight, job: Job, error: AttemptError, path: Path, served_s: float) -> None:
+        """The end of an answer is at the gateway's door. `served_s`: when the node was done with it."""
         if job.abandoned:
             return
-        if path.answers_pass:
-            self.gateway.attempt_ended(flight, job, error)
-        else:
-            path.held_back.append(partial(self.deliver, flight, job, error, path))
+        if not path.answers_pass:
+            path.held_back.append(partial(self.deliver, flight, job, error, path, served_s))
+            return
+        seen_s = flight.first_token_s
+        if flight.passage is not None:
+            seen_s = flight.passage.first_token_s
+            flight.passage.close()
+            flight.passage = None
+        self.gateway.attempt_ended(flight, job, error, served_s, seen_s)
 
     # -- changes of a path ----------------------------------------------------------------------------------------
 
@@ -112,10 +117,21 @@ class Transport:
         if answers_passed and not path.answers_pass:
             self.fell_silent(path)
         elif path.answers_pass and not answers_passed:
+            self._tokens_arrive(path)
             self.spoke(path)
             held_back, path.held_back = path.held_back, []
             for deliver in held_back:
                 deliver()
+
+    def _tokens_arrive(self, path: Path) -> None:
+        """First tokens that were made behind the cut are seen now."""
+        now = self.engine.now
+        for flight in self.gateway.flights.values():
+            job = flight.job
+            if job is None or flight.node != path.node or flight.passage is not None:
+                continue
+            if flight.first_token_s != flight.first_token_s and path.silent_since_s < job.first_token_s <= now:
+                flight.first_token_s = now
 
     def reset(self, path: Path) -> None:
         """Connections that are open on the path break, on both sides."""
@@ -147,17 +163,17 @@ class Passage:
         "_node_ended",
         "_path",
         "_sent_bytes",
+        "_served_s",
         "_transfer",
         "_transport",
         "first_token_s",
         "flight",
-        "served_s",
     )
 
     def __init__(self, transport: Transport, flight: Flight, job: Job, node: OllamaNode, path: Path) -> None:
         self.flight = flight
         self.first_token_s = NAN  # at the gateway
-        self.served_s = NAN  # when the node was done
+        self._served_s = NAN  # when the node was done
         self._transport = transport
         self._job = job
         self._node = node
@@ -247,7 +263,7 @@ class Passage:
 
     def node_ended(self, error: AttemptError) -> None:
         """The node has said its last word."""
-        self.served_s = self._transport.engine.now
+        self._served_s = self._transport.engine.now
         self._node_ended, self._error = True, error
         if self._transfer is None:
             if self._job.tokens:
@@ -274,7 +290,7 @@ class Passage:
             self._deliver()
 
     def _deliver(self) -> None:
-        self._transport.deliver(self.flight, self._job, self._error, self._path)
+        self._transport.deliver(self.flight, self._job, self._error, self._path, self._served_s)
 
     def _plan_a_stall(self) -> None:
         """The longest gap that losses make in the stream: where it is beyond the route's limit, the attempt ends in it.
@@ -301,8 +317,14 @@ class Passage:
 
     # -- what others want to know ---------------------------------------------------------------------------------
 
-    def tokens_arrived(self) -> int:
-        """Tokens that the gateway has by now."""
+    def break_off(self) -> None:
+        """The gateway gives the attempt up: what it has by now is what counts."""
+        self._job.tokens = self._tokens_arrived()
+        self._job.first_token_s = self.first_token_s
+        self.close()
+        self.flight.passage = None
+
+    def _tokens_arrived(self) -> int:
         if self.first_token_s != self.first_token_s:
             return 0
         sent = self._sent_bytes
