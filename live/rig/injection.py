@@ -11,29 +11,41 @@ import structlog
 
 from live.rig.cluster import RigCluster
 from live.rig.errors import RigError
+from live.rig.network_steps import NOT_LIVE as NOT_BY_TOXIPROXY
+from live.rig.network_steps import NetworkSteps
 from live.rig.toxiproxy import NetworkFault
 from twin.scenario.active_fault import ActiveFault
-from twin.scenario.draws import targets
-from twin.scenario.faults.base import Operation, Step
+from twin.scenario.draws import strikes
+from twin.scenario.faults.base import NETWORK_OPERATIONS, Operation, Step
 from twin.scenario.schema import Scenario
+from twin.scenario.targets import check_target
 
 _log = structlog.get_logger()
 
-NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "set_condition"})
+_IN_THE_TWIN: frozenset[Operation] = frozenset({"set_condition"})
+NOT_LIVE: frozenset[Operation] = _IN_THE_TWIN | NOT_BY_TOXIPROXY
+"""Operations that neither kind of node can have done to it."""
+
+NOT_REAL: frozenset[Operation] = frozenset({"stick_loader"})
 """Operations that no signal, cgroup or network can do to a real node."""
 
 
 def check_possible(scenario: Scenario, kind: str) -> None:
     """Raises `RigError` where the scenario has a fault that cannot be done to such nodes."""
+    topology = scenario.cluster.topology()
     for place, fault in enumerate(scenario.faults):
+        try:
+            check_target(topology, fault)
+        except ValueError as error:
+            raise RigError(f"faults[{place}]: {error} (the rig has one gateway); use --world twin") from error
         if fault.lead_s:
             raise RigError(f"faults[{place}]: signs before a fault are shown in the twin only; leave lead_s away")
         steps = list(_first(fault.onset())) + list(_first(fault.ending()))
         for step in steps:
-            if step.operation == "set_condition" or (kind == "real" and step.operation in NOT_REAL):
+            if step.operation in NOT_LIVE or (kind == "real" and step.operation in NOT_REAL):
                 raise RigError(
                     f"faults[{place}]: {fault.about.kind} cannot be done to {kind} nodes; "
-                    f"use {'--world twin' if step.operation == 'set_condition' else '--nodes emulated, or --world twin'}"
+                    f"use {'--world twin' if step.operation in NOT_LIVE else '--nodes emulated, or --world twin'}"
                 )
 
 
@@ -53,14 +65,14 @@ class LiveInjection:
         self.cluster = cluster
         self.now: Callable[[], float] = _no_clock
         self.faults = [
-            ActiveFault(place, fault, node)
+            ActiveFault(place, fault, node, struck)
             for place, fault in enumerate(scenario.faults)
-            for node in targets(scenario, place, fault, seed)
+            for node, struck in strikes(scenario, place, fault, seed)
         ]
         self.served_at_injection: dict[str, int] = {}
         self._slowed: set[str] = set()
         self._paused: set[str] = set()
-        self._cut: set[str] = set()
+        self.network = NetworkSteps(cluster.network, cluster.nodes)
 
     async def run(self, now: Callable[[], float]) -> None:
         """Do every fault at its time by the run's clock. Raises `RigError` where one could not be done."""
@@ -98,11 +110,12 @@ class LiveInjection:
 
     async def _perform(self, active: ActiveFault, step: Step) -> None:
         async with self.cluster.locks[active.node]:
-            remark = await self._do(active.node, step)
+            remark = await self._do(active, step)
         active.note(step, remark)
 
-    async def _do(self, name: str, step: Step) -> str:
+    async def _do(self, active: ActiveFault, step: Step) -> str:
         """One primitive operation; what there is to remark on it."""
+        name = active.node
         node = self.cluster.nodes[name]
         network = self.cluster.network
         remark = ""
@@ -112,7 +125,8 @@ class LiveInjection:
             await network.refuse(name)
         elif step.operation == "start_server":
             await node.start()
-            await network.restore(name, NetworkFault.REFUSE)
+            if not self.network.refuses(name):
+                await network.restore(name, NetworkFault.REFUSE)
         elif step.operation == "kill_runner":
             remark = await self._if_loaded(node.kill_runner)
         elif step.operation == "pause_runner":
@@ -121,15 +135,8 @@ class LiveInjection:
         elif step.operation == "resume_runner":
             await node.resume_runner()
             self._paused.discard(name)
-        elif step.operation == "cut_network":
-            await network.black_hole(name)
-            self._cut.add(name)
-        elif step.operation == "slow_network":
-            # Toxiproxy delays what comes back; a request and its answer see both directions' delay together.
-            await network.slow(name, round(2 * step.argument))
-        elif step.operation == "restore_network":
-            await network.restore(name)
-            self._cut.discard(name)
+        elif step.operation in NETWORK_OPERATIONS:
+            await self.network.perform(active.place, name, step)
         elif step.operation == "slow_gpu":
             if step.argument == 1.0:
                 await node.unthrottle()
@@ -152,7 +159,7 @@ class LiveInjection:
 
     def reachable(self, node: str) -> bool:
         """Whether an agent beside the node could be reached: it shares the node's path."""
-        return node not in self._cut
+        return self.network.reachable(node)
 
     async def restarted(self, node: str) -> None:
         """A new server process runs: faults that lived in the old one are over."""

@@ -22,7 +22,7 @@ class RackFailure(Fault):
         precursor="none",
         source="an assumption from data centres in general: nodes that share a supply or a switch fail together",
         ended_by_restart=False,
-        live="each node's processes are killed and its Toxiproxy edge falls silent; without racks, those of the file",
+        live="each node's processes are killed; its Toxiproxy edge refuses, since it cannot stay silent for a dead node",
     )
     kind: Literal["rack_failure"]
     target: Annotated[Target, Field(description="random_rack, random_zone, {rack: NAME} or {zone: NAME}.")] = (
