@@ -31,6 +31,7 @@ class Coordination:
         self._lease_s = lease_s
         self._holder = self._gateways[0]
         self._lapses_s = NEVER_S  # when the holder that is cut off loses it
+        self._changed_s = 0.0  # when the network last changed
         self.handed_over: list[tuple[float, str]] = []  # when, to whom
 
     def holder_instead_of(self, gateway: str, action: Action, now: float) -> str:
@@ -47,7 +48,7 @@ class Coordination:
             if not there:
                 return ""
             self._holder = there[0]
-            self.handed_over.append((self._lapses_s, self._holder))
+            self.handed_over.append((max(self._lapses_s, self._changed_s), self._holder))
             self._lapses_s = NEVER_S
         return self._holder
 
@@ -57,6 +58,7 @@ class Coordination:
 
     def network_changed(self, now: float) -> None:
         """A change of the network: the holder renews its lease, or can no longer."""
+        self._changed_s = now
         if self._network.reaches_core(self._holder):
             if now < self._lapses_s:
                 self._lapses_s = NEVER_S
