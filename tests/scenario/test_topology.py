@@ -119,9 +119,3 @@ def test_a_random_rack_is_one_of_them_and_the_same_for_the_same_seed() -> None:
     assert {element for nodes in drawn for _, element in nodes} == {"r1", "r2"}
     assert all(len({element for _, element in nodes}) == 1 for nodes in drawn)
     assert drawn == [strikes(it, 0, it.faults[0], seed) for seed in range(20)]
-
-
-def test_the_live_world_has_one_gateway_and_the_same_racks() -> None:
-    it = scenario(cluster=cluster(ZONES, gateways=[{"zone": "east"}, {"zone": "west"}])).for_live()
-    assert it.cluster.gateway_names() == ["gateway-0"]
-    assert list(it.cluster.topology().racks) == ["e1", "e2"]

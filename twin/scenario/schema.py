@@ -15,7 +15,7 @@ from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
 from twin.scenario.hardware import MODEL_SIZES_GIB, PROFILES, Hardware
 from twin.scenario.targets import check_target
-from twin.scenario.topology import GatewayPlace, Network, Topology
+from twin.scenario.topology import GatewayPlace, Gateways, Network, Topology
 from twin.scenario.workload import Length, Workload
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Cluster(_Closed):
     ] = None
     network: Network = Network()
     gateways: Annotated[
-        Annotated[int, Field(ge=1, le=100)] | Annotated[list[GatewayPlace], Field(min_length=1, max_length=100)],
+        Gateways,
         Field(description="How many (all at the core), or where each stands. Each has a policy of its own."),
     ] = 1
     coordination: Annotated[
@@ -306,11 +306,9 @@ class Scenario(_Closed):
 
     def for_live(self) -> Scenario:
         """The scenario as the live world runs it: with what `live` says put in its place."""
-        workload = self.workload
-        otherwise: dict[str, Any] = {"gateways": 1} if self.cluster.gateways != 1 else {}  # the rig has one
+        cluster, workload = self.cluster, self.workload
         if self.live.slots_per_model is not None:
-            otherwise["slots_per_model"] = self.live.slots_per_model
-        cluster = Cluster.model_validate(self.cluster.model_dump() | otherwise) if otherwise else self.cluster
+            cluster = Cluster.model_validate(cluster.model_dump() | {"slots_per_model": self.live.slots_per_model})
         changes: dict[str, Any] = {}
         if self.live.rate_rps is not None:
             changes["arrivals"] = workload.arrivals.model_copy(update={"rate_rps": self.live.rate_rps})

@@ -16,11 +16,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-NodesHere: TypeAlias = Annotated[int, Field(ge=1)] | Annotated[list[str], Field(min_length=1)]
+
+def number_or_list(value: Any) -> str:
+    """Which of the two was meant, so that only its own errors are shown."""
+    return "List" if isinstance(value, list) else "Number"
+
+
+NodesHere: TypeAlias = Annotated[
+    Annotated[int, Field(ge=1), Tag("Number")] | Annotated[list[str], Field(min_length=1), Tag("List")],
+    Discriminator(number_or_list),
+]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -48,6 +57,12 @@ class Rack(Link):
     nodes: Annotated[NodesHere, Field(description="How many (the next ones), or which.")]
 
 
+Racks: TypeAlias = Annotated[
+    Annotated[int, Field(ge=1), Tag("Number")] | Annotated[list[Rack], Field(min_length=1), Tag("List")],
+    Discriminator(number_or_list),
+]
+
+
 class Zone(Link):
     """Racks, or nodes, that share an uplink to the core."""
 
@@ -62,16 +77,22 @@ class Zone(Link):
         return self
 
 
+Zones: TypeAlias = Annotated[
+    Annotated[int, Field(ge=1), Tag("Number")] | Annotated[list[Zone], Field(min_length=1), Tag("List")],
+    Discriminator(number_or_list),
+]
+
+
 class Network(Link):
     """The network between the gateways and the nodes."""
 
     latency_ms: Annotated[float, Field(ge=0, le=60_000, description="One way, on each node's own link.")] = 0.3
     racks: Annotated[
-        Annotated[int, Field(ge=1)] | Annotated[list[Rack], Field(min_length=1)] | None,
+        Racks | None,
         Field(description="How many (r1, r2 ...; nodes are dealt out in turn), or which."),
     ] = None
     zones: Annotated[
-        Annotated[int, Field(ge=1)] | Annotated[list[Zone], Field(min_length=1)] | None,
+        Zones | None,
         Field(description="How many (z1, z2 ...; nodes are dealt out in turn), or which."),
     ] = None
 
@@ -80,6 +101,13 @@ class GatewayPlace(_Closed):
     """Where a gateway stands."""
 
     zone: Annotated[str | None, Field(description="Behind this zone's uplink; absent: at the core.")] = None
+
+
+Gateways: TypeAlias = Annotated[
+    Annotated[int, Field(ge=1, le=100), Tag("Number")]
+    | Annotated[list[GatewayPlace], Field(min_length=1, max_length=100), Tag("List")],
+    Discriminator(number_or_list),
+]
 
 
 class Topology:
@@ -161,7 +189,7 @@ class Topology:
                 self.parents[node] = name
 
     def _add(self, name: str, above: str, link: Link, group: dict[str, list[str]]) -> None:
-        if name in self.uplinks or name in (*self.nodes, *self.gateways, self.CORE):
+        if name in self.uplinks or name in (*self.nodes, self.CORE) or name.startswith("gateway-"):
             raise ValueError(f"network: the name {name} is taken; give each rack and zone one of its own")
         self.parents[name] = above
         self.uplinks[name] = link

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Operation: TypeAlias = Literal[
     "kill_server",  # the Ollama server and its runners die at once
@@ -80,7 +80,15 @@ class About:
     live: str = ""  # how it is done to a real node; empty: in the twin only
 
 
-Target: TypeAlias = str | dict[Literal["rack", "zone", "gateway"], str]
+def _name_or_part(value: object) -> str:
+    """Which of the two was meant, so that only its own errors are shown."""
+    return "Part" if isinstance(value, dict) else "Name"
+
+
+Target: TypeAlias = Annotated[
+    Annotated[str, Tag("Name")] | Annotated[dict[Literal["rack", "zone", "gateway"], str], Tag("Part")],
+    Discriminator(_name_or_part),
+]
 
 
 TARGET = "A node's name, random, random(N), all, {rack: NAME}, {zone: NAME}, random_rack or random_zone."
