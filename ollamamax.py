@@ -253,18 +253,21 @@ def replay(
 def bench(
     requests: Annotated[int, typer.Option(min=1000, help="Requests in each measured run.")] = 100_000,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; medians are printed.")] = 3,
+    long: Annotated[bool, typer.Option("--long", help="Also ten million requests, and a whole day (minutes).")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the simulator's speed beside a plain event loop in the same run."""
     from twin.experiment.bench import measure
 
-    figures = measure(requests, repeats)
+    figures = measure(requests, repeats, long=long)
     if as_json:
         _print_json(figures)
         return
     from reports.tables import print_table
 
     print_table(figures["rows"])
+    print_table(figures["more"])
+    typer.echo("hot modules: " + ("compiled" if figures["compiled"] else "interpreted; `make compiled` compiles them"))
 
 
 @app.command()

@@ -113,4 +113,34 @@ class ClusterPolicy(Policy):
             }
             for node in self.view.nodes.values()
         }
-        return PolicyState(self._due_s, {"nodes": nodes, "retry_budget": self.router.budget, "waiting": self.waiting})
+        open_incidents = {name: [it.incident.diagnosis, it.incident.evidence] for name, it in self.healer.open.items()}
+        parts = {
+            "nodes": nodes,
+            "retry_budget": self.router.budget,
+            "waiting": self.waiting,
+            "open_incidents": open_incidents,
+        }
+        return PolicyState(self._due_s, parts)
+
+    def restore(self, now: float, state: PolicyState) -> None:
+        """Go on from a snapshot: what nodes were taken for, what they had loaded, and which incidents were open.
+
+        Requests are not part of it: those at nodes come through `adopt`, those that waited are offered again.
+        """
+        for name, known in state.parts["nodes"].items():
+            node = self.view.nodes.get(name)
+            if node is None:
+                continue  # it has left the cluster meanwhile
+            node.health = known["health"]
+            node.penalty = known["penalty"]
+            for model, replica in node.replicas.items():
+                replica.resident = model in known["resident"]
+            self.view.replace(node, now)
+        self.router.budget = state.parts["retry_budget"]
+        for name, (diagnosis, evidence) in state.parts["open_incidents"].items():
+            if name in self.view.nodes:
+                self.detection.reopen(now, self.view.nodes[name], diagnosis, evidence)
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """Take over a request that is at a node already."""
+        return self.router.adopt(now, request, node)

@@ -207,6 +207,11 @@ class Detection:
         self.confirmed.append(Confirmed(node, diagnosis, evidence))
         self.wake_s = now
 
+    def reopen(self, now: float, node: NodeView, diagnosis: Diagnosis, evidence: str) -> None:
+        """A failure that an earlier object of this class had confirmed, and that has not ended."""
+        self.confirmed.append(Confirmed(node, diagnosis, evidence))
+        self.wake_s = now
+
     # -- active ---------------------------------------------------------------------------------------------------
 
     def answered(self, now: float, result: ProbeResult) -> None:

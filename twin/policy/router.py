@@ -105,6 +105,12 @@ class Router:
             return route
         return Route("dispatch", route.node, route.first_token_deadline_s + allowance_s, route.stall_timeout_s)
 
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """The route of a request that is at a node already, counted there. Raises `KeyError` for an unknown node."""
+        own = self.view.nodes[node].replicas[request.model]
+        member = own if self.by_model else self.view.indexed(own)
+        return self._dispatch(now, member.pool, member, request)
+
     def ended(self, now: float, ended: AttemptEnded) -> Replica:
         """Account for the end of an attempt; the replica that it was at."""
         own = self.view.nodes[ended.node].replicas[ended.model]

@@ -343,3 +343,11 @@ class Policy:
     def snapshot(self) -> PolicyState:
         """What must outlive this object."""
         raise NotImplementedError
+
+    def restore(self, now: float, state: PolicyState) -> None:
+        """Go on from what another object knew. To be called before anything else."""
+        raise NotImplementedError
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """Take over a request that is at a node already: its route, as if it had been dispatched now."""
+        raise NotImplementedError

@@ -125,6 +125,14 @@ class JournalingPolicy(Policy):
         """What must outlive the policy. Not recorded: it changes nothing."""
         return self.policy.snapshot()
 
+    def restore(self, now: float, state: PolicyState) -> None:
+        """Refused: a journal begins with a policy that knows nothing, or its replay would differ."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """Refused, as `restore` is."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
+
 
 class JournalRows:
     """Turns the calls of all policies that write into one table into its rows, and counts them."""

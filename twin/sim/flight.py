@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import AttemptError, RequestSpec, Route
+from twin.sim.network import Path
 from twin.sim.runner import Job
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Flight:
         "node",
         "output_tokens",
         "passage",
+        "path",
         "round_trip_s",
         "route",
         "spec",
@@ -41,6 +43,7 @@ class Flight:
         self.error: AttemptError = ""  # of the last failed attempt
         self.gateway = ""  # where it was offered
         self.node = ""
+        self.path: Path | None = None  # to its node
         self.route: Route | None = None
         self.job: Job | None = None  # None between attempts, and while a cut path swallows the request
         self.dispatched_s = NAN

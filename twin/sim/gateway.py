@@ -95,6 +95,18 @@ class Gateway:
         elif self.policy.next_wakeup() < self._wakeup_armed_s:
             self.arm_wakeup()
 
+    def adopt(self, now: float, flight: Flight, node: str) -> None:
+        """A request that is at a node already when the run starts."""
+        self.flights[flight.spec.request_id] = flight
+        for hook in self._on_admitted:
+            hook(now, flight)
+        self.engine.call_at(flight.spec.deadline_s, partial(self._adopted_deadline, flight))
+        self._dispatch(now, flight, self.policy.adopt(now, flight.spec, node))
+
+    def _adopted_deadline(self, flight: Flight) -> None:
+        if not flight.ended:
+            self._deadline_passed(self.engine.now, flight)
+
     def _dispatch(self, now: float, flight: Flight, route: Route) -> None:
         """Send one attempt to the node of its route."""
         name = route.node
@@ -105,7 +117,7 @@ class Gateway:
             flight.dispatched_s = now
         for hook in self._on_dispatch:
             hook(now, flight, self.simulation)
-        path = self.paths[name]
+        path = flight.path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
             spec.model, spec.prompt_tokens, flight.output_tokens, self._job_ended, flight, spec.context_tokens
@@ -136,7 +148,8 @@ class Gateway:
             return
         flight = job.owner
         assert isinstance(flight, Flight)
-        path = self.paths[flight.node]
+        path = flight.path
+        assert path is not None
         if path.plain and flight.passage is None:
             self.attempt_ended(flight, job, error)
         else:

@@ -129,7 +129,7 @@ class Injection:
             self._spoke(name)
         elif operation == "pause_runner":
             node.pause_runner()
-            self._fell_silent(name)
+            self.fell_silent(name)
         elif operation == "resume_runner":
             node.resume_runner()
             self._spoke(name)
@@ -166,7 +166,8 @@ class Injection:
 
     # -- silence --------------------------------------------------------------------------------------------------
 
-    def _fell_silent(self, node: str) -> None:
+    def fell_silent(self, node: str) -> None:
+        """From now on nothing comes from the node's runners."""
         for gateway in self.simulation.gateways:
             gateway.transport.fell_silent(gateway.paths[node])
 

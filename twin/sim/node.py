@@ -18,6 +18,7 @@ from twin.policy.vocabulary import AttemptError
 from twin.scenario.hardware import Hardware
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.iteration import IterationRunner
 from twin.sim.runner import Job, Runner
 
 VRAM_RECOVERY_S: Final = 0.75
@@ -54,6 +55,7 @@ class OllamaNode:
         self.slots = slots
         self.max_queue = max_queue
         self.keep_alive_s = keep_alive_s
+        self.iteration_level = False
         self.alive = True
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
@@ -107,6 +109,10 @@ class OllamaNode:
         if runner is not None:
             runner.leaving = True
             self._let_go(runner)
+
+    def let_go(self, model: str) -> None:
+        """Nobody uses the model: it is gone at once."""
+        self._drop(self.runners[model])
 
     def _let_go(self, runner: Runner) -> None:
         if runner.leaving and runner.alive and runner.is_unused():
@@ -219,7 +225,8 @@ class OllamaNode:
         if self.hardware.reference_model_gib is not None:
             scale = known.size_gib / self.hardware.reference_model_gib
         prefill = self.hardware.prefill_tokens_per_s
-        runner = Runner(
+        kind = IterationRunner if self.iteration_level else Runner
+        runner = kind(
             self.clock,
             model,
             known.memory_gib,
@@ -281,6 +288,7 @@ class OllamaNode:
         """A new server process: nothing is loaded, and nothing is stuck."""
         if self.alive:
             return
+        self.iteration_level = False
         self.alive = True
         self.started_s = self.clock.time()
         self.loader_stuck = False

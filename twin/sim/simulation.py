@@ -22,6 +22,7 @@ from twin.sim.gateway import Gateway
 from twin.sim.injection import Injection
 from twin.sim.network import SimulatedNetwork
 from twin.sim.node import ModelOnNode, OllamaNode
+from twin.sim.present import ClusterNow, begin_from
 from twin.sim.sampling import Sampling
 from twin.sim.traffic import Traffic
 
@@ -50,6 +51,7 @@ class Simulation:
         self.sampling = Sampling(self)
         self.abort = AbortWatch(scenario)
         self.aborted = ""  # why the run was broken off
+        self.start: ClusterNow | None = None  # what the run begins with; None: what the scenario says
 
     def run(self) -> None:
         """Run to the end of the load and of every request."""
@@ -57,6 +59,8 @@ class Simulation:
         phases = stream(self.seed, "policy:phase").random(len(self.gateways))
         for gateway, phase in zip(self.gateways, phases.tolist(), strict=True):
             gateway.start(phase * self.parameters.probes.period_s)
+        if self.start is not None:
+            begin_from(self, self.start)
         self.injection.schedule()
         self.clients.start()
         self.engine.call_at(self.scenario.record.telemetry_period_s, self._sample)
@@ -125,6 +129,8 @@ def _nodes(engine: Engine, scenario: Scenario) -> dict[str, OllamaNode]:
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }
+    for node in nodes.values():
+        node.iteration_level = cluster.iteration_level
     for name, loaded in cluster.spec().placement.items():
         for model in loaded:
             nodes[name].add_runner(model)
