@@ -24,7 +24,8 @@ from twin.sim.simulation import Simulation
 def _interruptible() -> Iterator[None]:
     """Ctrl-C ends the run even where it meets a destructor, in which Python swallows every exception."""
     asked = False
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # so it is in the workers of an engine
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -47,6 +48,10 @@ class TwinWorld:
 
     name: WorldName = "twin"
 
+    def policy(self, scenario: Scenario) -> Policy:
+        """A fresh policy, as the scenario wants it."""
+        return ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
         """Simulate it once."""
         whole = manifest(scenario, seed, self.name)
@@ -54,7 +59,7 @@ class TwinWorld:
         recorder = Recorder(folder)
         policies: list[Policy] = []
         for gateway in scenario.cluster.gateway_names():
-            policy: Policy = ClusterPolicy(scenario.cluster.spec(), parameters)
+            policy = self.policy(scenario)
             policies.append(JournalingPolicy(policy, recorder, gateway) if scenario.record.journal else policy)
         simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
         started_s = time.perf_counter()

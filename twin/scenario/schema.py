@@ -270,6 +270,14 @@ class Scenario(_Closed):
     workload: Workload
     policy: PolicyChoice = PolicyChoice()
     faults: list[AnyFault] = []
+    settle_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How long the run goes on after its load, with every fault ended. Then queues must be empty, every "
+            "node back and every incident closed; 0: it ends with its last request, and nothing of this is asked.",
+        ),
+    ] = 0.0
     steady_state: SteadyState = SteadyState()
     abort_when: AbortWhen | None = None
     expect: Annotated[dict[str, Limit], Field(description="Figure name to limit.")] = {}
@@ -315,6 +323,11 @@ class Scenario(_Closed):
     def end_of_load_s(self) -> float:
         """When the last request may arrive."""
         return self.workload.warmup_s + self.workload.duration_s
+
+    @property
+    def end_s(self) -> float:
+        """When the run may end."""
+        return self.end_of_load_s + self.settle_s
 
     def for_live(self) -> Scenario:
         """The scenario as the live world runs it: with what `live` says put in its place."""

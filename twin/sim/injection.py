@@ -80,6 +80,14 @@ class Injection:
             self._perform(active, step)
         self._withdraw(active)
 
+    def end_all(self) -> None:
+        """The outside world ends whatever is going on; nothing begins any more."""
+        for active in self.faults:
+            if active.showing:
+                active.end_signs(self.simulation.engine.now, "nothing")
+                self._withdraw(active)
+            self._end(active)
+
     def _withdraw(self, active: ActiveFault) -> None:
         """What the fault set is as it was."""
         node = self.simulation.nodes[active.node]

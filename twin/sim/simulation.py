@@ -43,7 +43,7 @@ class Simulation:
         names = scenario.cluster.gateway_names()
         self.coordination = Coordination(self.network, names, scenario.cluster.coordination, scenario.cluster.lease_s)
         self.nodes = _nodes(self.engine, scenario)
-        self.checkers: list[Checker] = all_checkers()
+        self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
         self.hooks = _hooks(self.checkers)
         self.clients = Clients(self)
         self.injection = Injection(self)
@@ -64,7 +64,9 @@ class Simulation:
         self.injection.schedule()
         self.clients.start()
         self.engine.call_at(self.scenario.record.telemetry_period_s, self._sample)
-        self.engine.call_at(self.scenario.end_of_load_s, self.end_if_done)
+        if self.scenario.settle_s:
+            self.engine.call_at(self.scenario.end_of_load_s, self.injection.end_all)
+        self.engine.call_at(self.scenario.end_s, self.end_if_done)
         self.engine.run_calls()
         now = self.engine.now
         self.injection.teardown(now)
@@ -77,7 +79,7 @@ class Simulation:
 
     def end_if_done(self) -> None:
         """End the run once nobody is here and nobody comes any more."""
-        if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_of_load_s):
+        if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_s):
             self.engine.finish()
 
     def works(self, node: str) -> bool:

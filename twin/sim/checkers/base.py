@@ -20,6 +20,8 @@ class Checker:
     """One invariant."""
 
     name: ClassVar[str]
+    needs_settling: ClassVar[bool] = False
+    """Liveness: it holds only of a run that goes on after its faults until all is well again (`settle_s`)."""
 
     def __init__(self) -> None:
         self.violations = 0
