@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from twin.experiment.twin_world import TwinWorld
-from twin.scenario.draws import arrivals
+from twin.scenario.demand import Demand
 from twin.scenario.schema import Scenario
 
 REQUESTS_PER_NODE_S = 1.2
@@ -77,7 +77,7 @@ def plain_loop(scenario: Scenario, seed: int) -> int:
     slots = len(scenario.cluster.node_names()) * scenario.cluster.slots_per_model
     step_s = hardware.decode_ms[min(scenario.cluster.slots_per_model, len(hardware.decode_ms)) - 1] / 1000.0
     prefill_s = 1.0 / (hardware.prefill_tokens_per_s or 1e12)
-    source = arrivals(scenario, seed)
+    source = Demand(scenario, seed).openings()
     heap: list[tuple[float, int, int]] = []
     queue: deque[float] = deque()
     free = slots

@@ -102,6 +102,7 @@ class RequestSpec:
     arrival_s: float
     deadline_s: float  # the time (not the duration) by which it must have ended
     context_tokens: int = 0  # num_ctx where the client asks for one, else 0: the model's own
+    session: int = 0  # the conversation that it goes on with, where the client says so; 0: none
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,62 +8,16 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from twin.scenario.faults.base import Fault
 from twin.scenario.schema import Scenario
 
-CHUNK = 4096
-
 
 def stream(seed: int, name: str) -> np.random.Generator:
     """The random stream of that name."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(name.encode())])))
-
-
-class Arrival(NamedTuple):
-    """One request of the workload."""
-
-    arrival_s: float
-    model: str
-    prompt_tokens: int
-    output_tokens: int
-    stream: bool
-
-
-def arrivals(scenario: Scenario, seed: int) -> Iterator[Arrival]:
-    """The workload's requests in order of arrival, up to the end of the load."""
-    workload = scenario.workload
-    shares = workload.models or {name: 1.0 for name, model in scenario.cluster.models.items() if model.replicas}
-    if not shares:
-        shares = dict.fromkeys(scenario.cluster.models, 1.0)
-    names = list(shares)
-    weights = np.array([shares[name] for name in names])
-    weights = weights / weights.sum()
-    gaps, prompts, outputs, streams, models = (
-        stream(seed, f"workload:{purpose}") for purpose in ("gaps", "prompt", "output", "stream", "model")
-    )
-    now = 0.0
-    end_s = scenario.end_of_load_s
-    while True:
-        times = now + np.cumsum(workload.arrivals.gaps_s(gaps, CHUNK))
-        now = float(times[-1])
-        chosen = models.choice(len(names), CHUNK, p=weights).tolist() if len(names) > 1 else [0] * CHUNK
-        rows = zip(
-            times.tolist(),
-            chosen,
-            workload.prompt_tokens.tokens(prompts, CHUNK).tolist(),
-            workload.output_tokens.tokens(outputs, CHUNK).tolist(),
-            (streams.random(CHUNK) < workload.streaming).tolist(),
-            strict=True,
-        )
-        for arrival_s, model, prompt, output, streams_it in rows:
-            if arrival_s >= end_s:
-                return
-            yield Arrival(arrival_s, names[model], prompt, output, streams_it)
 
 
 def targets(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[str]:

@@ -15,7 +15,7 @@ from twin.record.names import EXPECTABLE
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
 from twin.scenario.hardware import MODEL_SIZES_GIB, PROFILES, Hardware
-from twin.scenario.workload import Length, Workload
+from twin.scenario.workload import Arrivals, Length, Workload
 
 if TYPE_CHECKING:
     AnyFault: TypeAlias = Fault
@@ -36,6 +36,7 @@ class Model(_Closed):
     kv_mib_per_1k_tokens: Annotated[float | None, Field(ge=0, description="KV cache per 1,000 tokens of context.")] = (
         None
     )
+    embedding: Annotated[bool, Field(description="An embedding model: Ollama loads it with one slot.")] = False
 
 
 class NodeGroup(_Closed):
@@ -92,6 +93,10 @@ class Cluster(_Closed):
         """node-0, node-1 ..."""
         return [f"node-{index}" for index in range(len(self.hardware_of_nodes()))]
 
+    def slots_of(self, name: str) -> int:
+        """Sequences that a runner of the model decodes at once."""
+        return 1 if self.models[name].embedding else self.slots_per_model
+
     def memory_gib(self, name: str) -> float:
         """Memory of a loaded model: its weights, and the KV cache for all its slots."""
         model = self.models[name]
@@ -100,7 +105,7 @@ class Cluster(_Closed):
         kv = model.kv_mib_per_1k_tokens if model.kv_mib_per_1k_tokens is not None else kv
         if size is None:
             raise ValueError(f"the size of model {name} is not known; give size_gib and kv_mib_per_1k_tokens")
-        return size + (kv or 0.0) * self.context_tokens / 1000.0 * self.slots_per_model / MIB_PER_GIB
+        return size + (kv or 0.0) * self.context_tokens / 1000.0 * self.slots_of(name) / MIB_PER_GIB
 
     def size_gib(self, name: str) -> float:
         """The weights alone."""
@@ -125,7 +130,7 @@ class Cluster(_Closed):
                 placement[best].append(model)
                 free[best] -= need
         models = tuple(
-            ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_per_model)
+            ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_of(name))
             for name, model in self.models.items()
         )
         return ClusterSpec(nodes, models, {name: tuple(loaded) for name, loaded in placement.items()})
@@ -218,6 +223,7 @@ class LiveChoice(_Closed):
 
     slots_per_model: Annotated[int | None, Field(ge=1)] = None
     rate_rps: Annotated[float | None, Field(gt=0)] = None
+    arrivals: Arrivals | None = None
     prompt_tokens: Length | None = None
     output_tokens: Length | None = None
 
@@ -274,9 +280,10 @@ class Scenario(_Closed):
                 raise ValueError(
                     f"faults[{place}]: at_s {fault.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
                 )
-        for model in self.workload.models or {}:
-            if model not in self.cluster.models:
-                raise ValueError(f"workload.models names {model}, which the cluster does not serve")
+        for key in ("models", "embed_models"):
+            for model in getattr(self.workload, key) or {}:
+                if model not in self.cluster.models:
+                    raise ValueError(f"workload.{key} names {model}, which the cluster does not serve")
         return self
 
     @model_validator(mode="after")
@@ -285,6 +292,8 @@ class Scenario(_Closed):
             self.for_live()
         except ValidationError as error:
             raise ValueError(f"live: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        except ValueError as error:
+            raise ValueError(f"live.{error}") from error
         return self
 
     @property
@@ -298,8 +307,10 @@ class Scenario(_Closed):
         if self.live.slots_per_model is not None:
             cluster = Cluster.model_validate(cluster.model_dump() | {"slots_per_model": self.live.slots_per_model})
         changes: dict[str, Any] = {}
-        if self.live.rate_rps is not None:
-            changes["arrivals"] = workload.arrivals.model_copy(update={"rate_rps": self.live.rate_rps})
+        if self.live.arrivals is not None:
+            changes["arrivals"] = self.live.arrivals
+        elif self.live.rate_rps is not None:
+            changes["arrivals"] = workload.with_rate(self.live.rate_rps)
         for key in ("prompt_tokens", "output_tokens"):
             if getattr(self.live, key) is not None:
                 changes[key] = getattr(self.live, key)

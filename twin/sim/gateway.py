@@ -109,7 +109,14 @@ class Gateway:
         path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
-            spec.model, spec.prompt_tokens, flight.output_tokens, self._job_ended, flight, spec.context_tokens
+            spec.model,
+            spec.prompt_tokens,
+            flight.output_tokens or 1,  # an embedding ends with its prefill
+            self._job_ended,
+            flight,
+            spec.context_tokens,
+            spec.session,
+            flight.shared_tokens,
         )
         if path.cut:
             self._watch_first_token(flight, job)
@@ -222,7 +229,7 @@ class Gateway:
     def _watch_first_token(self, flight: Flight, job: Job) -> None:
         assert flight.route is not None
         limit_s = flight.route.first_token_deadline_s
-        if limit_s != NEVER_S:
+        if limit_s != NEVER_S and flight.output_tokens:  # an embedding has no first token
             self.engine.call_at(flight.started_s + limit_s, partial(self._first_token_due, flight, job))
 
     def _first_token_due(self, flight: Flight, job: Job) -> None:
@@ -252,8 +259,52 @@ class Gateway:
         if not job.abandoned and self._injection.silent_since_s(flight.node) == since_s:
             self.give_up(flight, job, "stall_timeout")
 
+    def cancel(self, flight: Flight) -> None:
+        """The client closed its connection: so does the gateway, which says nothing of the node."""
+        now = self.engine.now
+        job = flight.job
+        ended: AttemptEnded | None = None
+        spec = flight.spec
+        if job is None:
+            self.policy.observe(now, RequestWithdrawn(spec.request_id))
+        else:
+            self._hang_up(flight, job)
+            flight.job = None
+            first_token_s = job.first_token_s + flight.round_trip_s
+            if not first_token_s <= now:
+                first_token_s = NAN
+            elif flight.first_token_s != flight.first_token_s:
+                flight.first_token_s = first_token_s
+            ended = AttemptEnded(
+                spec.request_id,
+                flight.attempt,
+                flight.node,
+                spec.model,
+                "cancelled",
+                "",
+                flight.started_s,
+                first_token_s,
+                job.tokens,
+            )
+            self.policy.observe(now, ended)
+        self._end_request(now, flight, "cancelled", "", ended)
+        self.observed(now)
+
+    def has_first_token(self, flight: Flight) -> bool:
+        """Whether the client of a request has the first token by now."""
+        now, job = self.engine.now, flight.job
+        if flight.first_token_s <= now:
+            return True
+        if job is None or not job.first_token_s + flight.round_trip_s <= now:
+            return False
+        return job.first_token_s <= self._injection.silent_since_s(flight.node)
+
     def give_up(self, flight: Flight, job: Job, error: AttemptError) -> None:
-        """The gateway closes its connection of an attempt."""
+        """The gateway closes its connection of an attempt that goes on too long."""
+        self._hang_up(flight, job)
+        self._attempt_ended(flight, job, error)
+
+    def _hang_up(self, flight: Flight, job: Job) -> None:
         node = self.nodes[flight.node]
         job.tokens = job.runner.tokens_of(job, self.engine.now) if job.runner is not None else job.tokens
         if not job.first_token_s <= self._injection.silent_since_s(flight.node):
@@ -261,7 +312,6 @@ class Gateway:
         job.abandoned = True
         if not self.paths[flight.node].cut and node.alive:
             node.cancel(job)  # through a cut path the node does not learn of it, and works on
-        self._attempt_ended(flight, job, error)
 
     def _look_at_deadlines(self) -> None:
         now = self.engine.now
@@ -366,15 +416,17 @@ class Gateway:
                 outcome,
                 error,
                 flight.node or None,
-                flight.attempt + 1 if succeeded or (outcome == "deadline" and ended is not None) else flight.attempt,
+                flight.attempt + 1 if ended is not None else flight.attempt,
                 flight.dispatched_s,
                 flight.first_token_s,
                 now + flight.round_trip_s if succeeded else now,
-                ended.tokens if ended is not None else 0,
+                ended.tokens if ended is not None and flight.output_tokens else 0,
                 ended.load_duration_s if succeeded and ended is not None else NAN,
                 ended.prompt_eval_duration_s if succeeded and ended is not None else NAN,
                 ended.eval_duration_s if succeeded and ended is not None else NAN,
                 ended.total_duration_s if succeeded and ended is not None else NAN,
+                spec.session,
+                flight.retry_of,
             )
         )
         if not spec.request_id & 0x3FF:

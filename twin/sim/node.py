@@ -16,6 +16,7 @@ from functools import partial
 from twin.policy.vocabulary import AttemptError
 from twin.scenario.hardware import Hardware
 from twin.sim.engine import Clock
+from twin.sim.prefixes import SlotPrefixes
 from twin.sim.runner import Job, Runner
 
 VRAM_RECOVERY_S = 0.75
@@ -30,6 +31,7 @@ class ModelOnNode:
     size_gib: float
     memory_gib: float
     context_tokens: int
+    slots: int | None = None  # None: as many as the node gives every model
 
 
 class OllamaNode:
@@ -61,6 +63,7 @@ class OllamaNode:
         self._load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
+        self.remembers_prefixes = False  # to be set where prompts repeat what was there before
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -201,12 +204,14 @@ class OllamaNode:
             model,
             known.memory_gib,
             context_tokens or known.context_tokens,
-            self.slots,
+            known.slots if known.slots is not None else self.slots,
             [step_ms / 1000.0 * scale for step_ms in self.hardware.decode_ms],
             scale / prefill if prefill is not None else 0.0,
             self._runner_idle,
         )
         runner.slowdown = self.slowdown
+        if self.remembers_prefixes:
+            runner.prefixes = SlotPrefixes()
         self.runners[model] = runner
         return runner
 

@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heappush
 
 from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.sim.engine import Clock
+from twin.sim.prefixes import SlotPrefixes
 
 TOLERANCE_TOKENS = 1e-6
 """A sequence this close to its end has ended: floating point does not hit ends exactly."""
@@ -37,6 +38,8 @@ class Job:
         "owner",
         "prompt_tokens",
         "runner",
+        "session",
+        "shared_tokens",
         "start_clock",
         "submitted_s",
         "tokens",
@@ -50,8 +53,12 @@ class Job:
         on_end: Callable[[Job, AttemptError], None],
         owner: object = None,
         context_tokens: int = 0,
+        session: int = 0,
+        shared_tokens: int = 0,
     ) -> None:
         self.model = model
+        self.session = session  # 0: none
+        self.shared_tokens = shared_tokens  # of the prompt: those that repeat what the session had before
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.context_tokens = context_tokens
@@ -91,6 +98,7 @@ class Runner:
         "model",
         "paused",
         "prefill_s_per_token",
+        "prefixes",
         "queue",
         "slots",
         "slowdown",
@@ -116,6 +124,7 @@ class Runner:
         self.slots = slots
         self.step_s = (step_s + [step_s[-1]] * slots)[:slots]  # by sequences in the batch, less one
         self.prefill_s_per_token = prefill_s_per_token
+        self.prefixes: SlotPrefixes | None = None  # None: no prompt repeats another, so nothing is kept account of
         self.slowdown = 1.0
         self.alive = True
         self.leaving = False  # to be let go once nobody uses it
@@ -168,6 +177,9 @@ class Runner:
                 ended.append(heappop(self.active)[2])
         if ended:
             self.count -= len(ended)
+            if self.prefixes is not None:
+                for job in ended:
+                    self.prefixes.give(job.session, job.prompt_tokens + job.output_tokens)
             self._fill(now)
         self._rearm(now)
         for job in ended:
@@ -198,7 +210,10 @@ class Runner:
 
     def _join(self, now: float, job: Job) -> None:
         job.joined_s = now
-        prefill_s = job.prompt_tokens * self.prefill_s_per_token * self.slowdown
+        prompt_tokens = job.prompt_tokens
+        if self.prefixes is not None:
+            prompt_tokens -= self.prefixes.take(job.session, job.shared_tokens, self.slots - self.count)
+        prefill_s = prompt_tokens * self.prefill_s_per_token * self.slowdown
         begin_s = self._paused_at_s if self.paused else now  # `resume` moves what begins in a pause to its end
         start_s = self.frozen_until_s if self.frozen_until_s > begin_s else begin_s
         self.frozen_until_s = start_s + prefill_s
@@ -231,6 +246,8 @@ class Runner:
             return
         now = self._clock.now
         self.advance(now)
+        if self.prefixes is not None and not math.isnan(job.joined_s):
+            self.prefixes.give(job.session, job.prompt_tokens + job.tokens)
         self.active = [entry for entry in self.active if entry[2] is not job]
         heapify(self.active)
         self.count = len(self.active)

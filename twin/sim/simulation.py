@@ -10,6 +10,7 @@ from twin.policy.vocabulary import Policy
 from twin.record.rows import incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
+from twin.scenario.demand import Demand
 from twin.scenario.draws import stream
 from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
@@ -36,7 +37,8 @@ class Simulation:
         self.recorder = recorder
         self.engine = Engine()
         self.network = SimulatedNetwork(scenario.cluster.node_names(), scenario.cluster.network.latency_ms)
-        self.nodes = _nodes(self.engine, scenario)
+        self.demand = Demand(scenario, seed)
+        self.nodes = _nodes(self.engine, scenario, self.demand.has_sessions)
         self.checkers: list[Checker] = all_checkers()
         self.hooks = _hooks(self.checkers)
         self.clients = Clients(self)
@@ -108,10 +110,12 @@ def _hooks(checkers: Sequence[Checker]) -> dict[str, list[Callable[..., None]]]:
     }
 
 
-def _nodes(engine: Engine, scenario: Scenario) -> dict[str, OllamaNode]:
+def _nodes(engine: Engine, scenario: Scenario, remember_prefixes: bool) -> dict[str, OllamaNode]:
     cluster = scenario.cluster
     models = {
-        name: ModelOnNode(name, cluster.size_gib(name), cluster.memory_gib(name), cluster.context_tokens)
+        name: ModelOnNode(
+            name, cluster.size_gib(name), cluster.memory_gib(name), cluster.context_tokens, cluster.slots_of(name)
+        )
         for name in cluster.models
     }
     nodes = {
@@ -121,6 +125,7 @@ def _nodes(engine: Engine, scenario: Scenario) -> dict[str, OllamaNode]:
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }
     for name, loaded in cluster.spec().placement.items():
+        nodes[name].remembers_prefixes = remember_prefixes
         for model in loaded:
             nodes[name].add_runner(model)
     return nodes
