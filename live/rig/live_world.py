@@ -38,6 +38,7 @@ from twin.record.reader import RunRecord
 from twin.record.rows import incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
+from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
 
 WATCH_PERIOD_S = 0.5
@@ -56,6 +57,7 @@ class LiveWorld:
         """Run it once. Raises `RigError`; whatever happens, everything is put back."""
         scenario = scenario.for_live()
         whole = manifest(scenario, seed, self.name)
+        scenario = expanded(scenario, seed)
         check_possible(scenario, self.nodes)
         recorder = Recorder(folder)
         started_s = time.perf_counter()

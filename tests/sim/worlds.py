@@ -9,6 +9,7 @@ from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.vocabulary import AttemptError, Policy
 from twin.record.reader import RunRecord
 from twin.record.writer import Recorder
+from twin.scenario.generators import expanded
 from twin.scenario.hardware import Hardware
 from twin.scenario.schema import Scenario
 from twin.sim.engine import Engine
@@ -60,6 +61,7 @@ class NodeBench:
 
 def simulate(scenario: Scenario, seed: int = 1, policy: Policy | None = None) -> tuple[Simulation, RunRecord]:
     """Run it, with the scenario's policy unless another is given."""
+    scenario = expanded(scenario, seed)
     recorder = Recorder(None)
     parameters = scenario.policy.parameters()
     simulation = Simulation(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from twin.record.reader import RunRecord
+from twin.scenario.generators import drawn_faults
 from twin.scenario.inputs import files_of, without_places
 from twin.scenario.schema import Scenario
 
@@ -51,6 +52,7 @@ def manifest(scenario: Scenario, seed: int, world: WorldName) -> dict[str, Any]:
     return {
         "scenario": document,
         "files": files_of(document),
+        "faults_drawn": drawn_faults(scenario, seed),
         "digest": scenario_digest(scenario),
         "seed": seed,
         "world": world,

@@ -167,8 +167,6 @@ class Contents:
             one(self.workload.output_tokens, "output", trace.output_tokens),
         )
 
-
-
     def turns(self, count: int) -> list[int]:
         """How many turns the next conversations have."""
         sessions = self.workload.sessions
@@ -188,9 +186,7 @@ class Contents:
         thinks = [0.0] * total
         if self.workload.sessions is not None:
             thinks = self.workload.sessions.think_time.seconds(self.stream("sessions:think"), total).tolist()
-        rows = zip(
-            *self.lengths(total), self.streaming(total), self.tempers(total), thinks, strict=True
-        )
+        rows = zip(*self.lengths(total), self.streaming(total), self.tempers(total), thinks, strict=True)
         found = []
         for model, context, embed, several in zip(
             self.models(count), self.contexts(count), embed_models, turns, strict=True

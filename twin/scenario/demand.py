@@ -196,9 +196,7 @@ class _Client:
         return _opened(talk, since_s + self._thinks.pop(), session, self.number, talks)
 
 
-def _opened(
-    talk: list[Arrival], time_s: float, session: int, client: int, talks: dict[int, list[Arrival]]
-) -> Arrival:
+def _opened(talk: list[Arrival], time_s: float, session: int, client: int, talks: dict[int, list[Arrival]]) -> Arrival:
     """The first turn of a conversation; those that are to come go into `talks`."""
     if session:
         talks[session] = talk[:0:-1]

@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from twin.scenario.faults.base import Fault
+from twin.scenario.faults.base import Fault, Target
 from twin.scenario.schema import Scenario
 
 
@@ -22,13 +22,17 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 def targets(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[str]:
     """The nodes that a fault strikes (`place`: its place in the scenario's list)."""
+    return nodes_of(scenario, fault.target, stream(seed, f"fault:{place}:target"))
+
+
+def nodes_of(scenario: Scenario, target: Target, random: np.random.Generator) -> list[str]:
+    """The nodes that a target means; `random` draws where it is a random one."""
     names = scenario.cluster.node_names()
-    assert isinstance(fault.target, str)
-    if fault.target == "all":
+    assert isinstance(target, str)
+    if target == "all":
         return names
-    drawn = re.fullmatch(r"random(?:\((\d+)\))?", fault.target)
+    drawn = re.fullmatch(r"random(?:\((\d+)\))?", target)
     if drawn is None:
-        return [fault.target]
-    count = int(drawn[1] or 1)
-    chosen = stream(seed, f"fault:{place}:target").permutation(len(names))[:count]
+        return [target]
+    chosen = random.permutation(len(names))[: int(drawn[1] or 1)]
     return [names[index] for index in sorted(chosen.tolist())]

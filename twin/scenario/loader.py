@@ -187,9 +187,9 @@ def _say(error: ValidationError, document: dict[str, Any], source: str, lines: L
     path, tags = _path_in(document, problem["loc"])
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     where = f"{source}:{line}" if line else source
-    place = re.match(r"Value error, faults\[(\d+)\]", problem["msg"])
-    if place and ("faults", int(place[1])) in lines:
-        where = f"{source}:{lines['faults', int(place[1])]}"
+    place = re.match(r"Value error, (faults|fault_generators)\[(\d+)\]", problem["msg"])
+    if place and (place[1], int(place[2])) in lines:
+        where = f"{source}:{lines[place[1], int(place[2])]}"
     key = ".".join(str(step) for step in path)
     kind = problem["type"]
     if kind == "extra_forbidden":

@@ -14,6 +14,7 @@ from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec
 from twin.record.names import EXPECTABLE
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
+from twin.scenario.generator_kinds import FaultGenerator
 from twin.scenario.hardware import MODEL_SIZES_GIB, PROFILES, Hardware
 from twin.scenario.workload import Arrivals, Length, Workload
 
@@ -246,6 +247,9 @@ class Scenario(_Closed):
     workload: Workload
     policy: PolicyChoice = PolicyChoice()
     faults: list[AnyFault] = []
+    fault_generators: Annotated[
+        list[FaultGenerator], Field(description="Faults that are drawn for each seed, beside those of `faults`.")
+    ] = []
     steady_state: SteadyState = SteadyState()
     abort_when: AbortWhen | None = None
     expect: Annotated[dict[str, Limit], Field(description="Figure name to limit.")] = {}
@@ -265,21 +269,24 @@ class Scenario(_Closed):
     @model_validator(mode="after")
     def _targets_exist(self) -> Scenario:
         names = self.cluster.node_names()
-        for place, fault in enumerate(self.faults):
+        generators = [
+            (f"fault_generators[{place}]", it) for place, it in enumerate(self.fault_generators) if it.kind != "swarm"
+        ]
+        aimed = [(f"faults[{place}]", fault) for place, fault in enumerate(self.faults)]
+        for place, fault in (*aimed, *generators):
             target = fault.target
             if isinstance(target, dict):
-                raise ValueError(f"faults[{place}]: racks are not modelled yet; name a node, random, random(N) or all")
+                raise ValueError(f"{place}: racks are not modelled yet; name a node, random, random(N) or all")
             drawn = re.fullmatch(r"random\((\d+)\)", target)
             if drawn and not 1 <= int(drawn[1]) <= len(names):
-                raise ValueError(f"faults[{place}]: target {target} of a cluster of {len(names)} nodes")
+                raise ValueError(f"{place}: target {target} of a cluster of {len(names)} nodes")
             if not drawn and target not in (*names, "random", "all"):
                 raise ValueError(
-                    f"faults[{place}]: target {target!r} is no node ({names[0]} to {names[-1]}), random, random(N) or all"
+                    f"{place}: target {target!r} is no node ({names[0]} to {names[-1]}), random, random(N) or all"
                 )
-            if fault.at_s >= self.end_of_load_s:
-                raise ValueError(
-                    f"faults[{place}]: at_s {fault.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
-                )
+            at_s = getattr(fault, "at_s", None)
+            if at_s is not None and at_s >= self.end_of_load_s:
+                raise ValueError(f"{place}: at_s {at_s:g} is after the load's end ({self.end_of_load_s:g} s)")
         for key in ("models", "embed_models"):
             for model in getattr(self.workload, key) or {}:
                 if model not in self.cluster.models:

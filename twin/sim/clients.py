@@ -98,7 +98,10 @@ class Clients:
         temper = arrival.temper
         if temper is None or flight.spec.request_id not in self._gateway.flights:  # turned away
             return
-        for patience_s, until_end in ((temper.first_token_s[arrival.tries], False), (temper.end_s[arrival.tries], True)):
+        for patience_s, until_end in (
+            (temper.first_token_s[arrival.tries], False),
+            (temper.end_s[arrival.tries], True),
+        ):
             if patience_s < self._deadline_s:
                 lose = partial(self._lose_patience, self._gateway, flight, until_end or not arrival.stream)
                 self.engine.call_at(now + patience_s, lose)

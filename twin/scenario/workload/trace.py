@@ -15,7 +15,9 @@ class TraceArrivals(Closed):
     trace's first request. After its last one nothing more arrives."""
 
     kind: Literal["trace"]
-    file: Annotated[str, Field(min_length=1, description="Relative to the scenario's file; in --set, to where you are.")]
+    file: Annotated[
+        str, Field(min_length=1, description="Relative to the scenario's file; in --set, to where you are.")
+    ]
     sha256: Annotated[str | None, Field(description="Of the file; filled in when the scenario is loaded.")] = None
     source: Annotated[str, Field(description="Where to get the file; said when it is not there.")] = ""
     time_scale: Annotated[float, Field(gt=0, description="Times are multiplied by this: 0.5 is twice as fast.")] = 1.0
