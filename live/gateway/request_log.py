@@ -95,4 +95,6 @@ class RequestLog:
             self.timings.prompt_eval_duration_s,
             self.timings.eval_duration_s,
             self.timings.total_duration_s,
+            0,  # of which session it is a turn, and whether it is a client's further try, is not known here
+            None,
         )
