@@ -418,7 +418,7 @@ class Gateway:
                 flight.node or None,
                 flight.attempt + 1 if ended is not None else flight.attempt,
                 flight.dispatched_s,
-                flight.first_token_s,
+                flight.first_token_s if flight.output_tokens else NAN,
                 now + flight.round_trip_s if succeeded else now,
                 ended.tokens if ended is not None and flight.output_tokens else 0,
                 ended.load_duration_s if succeeded and ended is not None else NAN,

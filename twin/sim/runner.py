@@ -246,7 +246,7 @@ class Runner:
             return
         now = self._clock.now
         self.advance(now)
-        if self.prefixes is not None and not math.isnan(job.joined_s):
+        if self.prefixes is not None:
             self.prefixes.give(job.session, job.prompt_tokens + job.tokens)
         self.active = [entry for entry in self.active if entry[2] is not job]
         heapify(self.active)
