@@ -6,8 +6,9 @@ clock: to add a generator, a node or a policy shifts nobody else's faults. Times
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -19,6 +20,8 @@ from twin.scenario.faults.base import Fault
 from twin.scenario.generator_kinds import Cascade, Correlated, FaultGenerator, Renewal, Swizzle, fault_of
 from twin.scenario.schema import Scenario
 from twin.scenario.swarm import swarm
+
+Drawn = TypeVar("Drawn")
 
 DRAWN_MAX = 100_000
 """More faults than this in one run are a mistake in the scenario."""
@@ -36,11 +39,6 @@ def expanded(scenario: Scenario, seed: int) -> Scenario:
         fault for place, it in enumerate(scenario.fault_generators) for fault in _faults_of(scenario, seed, place, it)
     ]
     drawn.sort(key=lambda fault: fault.at_s)
-    if len(drawn) > DRAWN_MAX:
-        raise OperatorError(
-            f"fault_generators of {scenario.name}: seed {seed} draws {len(drawn)} faults, more than {DRAWN_MAX}; "
-            "make failures rarer or the run shorter"
-        )
     document = scenario.model_dump(mode="json", by_alias=True, exclude_unset=True)
     del document["fault_generators"]
     document["faults"] = [
@@ -78,8 +76,26 @@ def _faults_of(scenario: Scenario, seed: int, place: int, generator: FaultGenera
     return [fault for fault in found if fault.at_s < scenario.end_of_load_s]
 
 
+def _bounded(name: str, found: Iterable[Drawn]) -> Iterator[Drawn]:
+    """The same, as long as they are not too many."""
+    for count, it in enumerate(found):
+        if count >= DRAWN_MAX:
+            number = name.removeprefix("generator:")
+            raise OperatorError(
+                f"fault_generators[{number}] draws more than {DRAWN_MAX} faults; make failures rarer or the run shorter"
+            )
+        yield it
+
+
 def _one(duration: Duration, random: np.random.Generator) -> float:
     return float(duration.seconds(random, 1)[0])
+
+
+def _events(gap: Duration, random: np.random.Generator, from_s: float, until_s: float) -> Iterator[float]:
+    """Times of a renewal process, at least a millisecond apart."""
+    now = from_s
+    while (now := round(now + max(0.001, _one(gap, random)), 3)) < until_s:
+        yield now
 
 
 def _repair_s(duration: Duration | None, random: np.random.Generator) -> float | None:
@@ -94,11 +110,8 @@ def _renewal(scenario: Scenario, it: Renewal, seed: int, name: str) -> Iterator[
     nodes = nodes_of(scenario, it.target, stream(seed, f"{name}:target"))
     from_s = it.from_s if it.from_s is not None else scenario.workload.warmup_s
     if it.clock == "node":
-        failures = sorted(
-            failure
-            for node in nodes
-            for failure in _failures_of_node(scenario, it, seed, f"{name}:{node}", node, from_s)
-        )
+        clocks = (_failures_of_node(scenario, it, seed, f"{name}:{node}", node, from_s) for node in nodes)
+        failures = sorted(_bounded(name, itertools.chain.from_iterable(clocks)))
     else:
         failures = list(_failures_of_cluster(scenario, it, seed, name, nodes, from_s))
     down: list[float] = []  # when each of those that are down is repaired
@@ -114,8 +127,8 @@ def _failures_of_node(
     scenario: Scenario, it: Renewal, seed: int, name: str, node: str, now: float
 ) -> Iterator[tuple[float, str, float | None]]:
     works, fails = stream(seed, f"{name}:works"), stream(seed, f"{name}:repair")
-    for _ in range(DRAWN_MAX):
-        now = round(now + _one(it.time_between_failures, works), 3)
+    while True:
+        now = round(now + max(0.001, _one(it.time_between_failures, works)), 3)
         if now >= scenario.end_of_load_s:
             return
         lasts_s = _repair_s(it.repair, fails)
@@ -126,14 +139,11 @@ def _failures_of_node(
 
 
 def _failures_of_cluster(
-    scenario: Scenario, it: Renewal, seed: int, name: str, nodes: list[str], now: float
+    scenario: Scenario, it: Renewal, seed: int, name: str, nodes: list[str], from_s: float
 ) -> Iterator[tuple[float, str, float | None]]:
     gaps, choice, fails = (stream(seed, f"{name}:{purpose}") for purpose in ("gap", "node", "repair"))
     down_until_s = dict.fromkeys(nodes, 0.0)
-    for _ in range(DRAWN_MAX):
-        now = round(now + _one(it.time_between_failures, gaps), 3)
-        if now >= scenario.end_of_load_s:
-            return
+    for now in _bounded(name, _events(it.time_between_failures, gaps, from_s, scenario.end_of_load_s)):
         order, lasts_s = choice.permutation(len(nodes)).tolist(), _repair_s(it.repair, fails)
         standing = [nodes[index] for index in order if down_until_s[nodes[index]] <= now]
         if standing:
@@ -185,12 +195,11 @@ def _correlated(scenario: Scenario, it: Correlated, seed: int, name: str) -> Ite
         stream(seed, f"{name}:{purpose}") for purpose in ("event", "target", "spread", "repair")
     )
     busy_until_s: dict[str, float] = {}
-    at_s = it.at_s if it.at_s is not None else scenario.workload.warmup_s
-    for _ in range(DRAWN_MAX):
-        if it.time_between_events is not None:
-            at_s += _one(it.time_between_events, events)
-        if at_s >= scenario.end_of_load_s:
-            return
+    times: Iterable[float] = [it.at_s] if it.at_s is not None else []
+    if it.time_between_events is not None:
+        from_s, until_s = scenario.workload.warmup_s, scenario.end_of_load_s
+        times = _bounded(name, _events(it.time_between_events, events, from_s, until_s))
+    for at_s in times:
         for node in nodes_of(scenario, it.target, choice):
             struck_s = round(at_s + it.spread_s * float(spread.random()), 3)
             lasts_s = _repair_s(it.repair, fails)
@@ -198,8 +207,6 @@ def _correlated(scenario: Scenario, it: Correlated, seed: int, name: str) -> Ite
                 continue  # an earlier event still holds it
             busy_until_s[node] = np.inf if lasts_s is None else struck_s + lasts_s
             yield fault_of(it.fault, struck_s, node, lasts_s)
-        if it.at_s is not None:
-            return
 
 
 def _swizzle(scenario: Scenario, it: Swizzle, seed: int, name: str) -> Iterator[Fault]:

@@ -83,7 +83,11 @@ def test_ones_own_trace_may_name_model_streaming_session_and_context(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "name", "words"),
     [
-        (AZURE.replace("396", "many"), "t.csv", r"t.csv:3: broken line \(invalid literal .*'many'\); it must be like 2023"),
+        (
+            AZURE.replace("396", "many"),
+            "t.csv",
+            r"t.csv:3: broken line \(invalid literal .*'many'\); it must be like 2023",
+        ),
         (AZURE.replace("396,109", "396"), "t.csv", r"t.csv:3: broken line \(not enough values"),
         (AZURE.replace("2023-11-16 18:15:50", "yesterday"), "t.csv", "t.csv:3: broken line .*mend it or take it out"),
         (AZURE.replace("18:16:46", "18:14:46"), "t.csv", "t.csv:4: it arrives 64.3146 s before the line above; sort"),
