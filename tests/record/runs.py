@@ -57,6 +57,8 @@ class Run:
             "prompt_eval_duration_s": 0.0,
             "eval_duration_s": 0.0,
             "total_duration_s": 0.0,
+            "session": 0,
+            "retry_of": None,
         }
         assert set(changes) <= set(row), changes
         self.requests += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_a_node_works_and_is_repaired_for_as_long_as_the_distributions_say() -> 
     for node in {str(fault.target) for fault in faults}:
         own = [fault for fault in faults if fault.target == node]
         repairs += [fault.duration_s or 0.0 for fault in own]
-        works += [b.at_s - a.at_s - (a.duration_s or 0.0) for a, b in zip(own, own[1:], strict=False)]
+        works += [b.at_s - a.at_s - (a.duration_s or 0.0) for a, b in itertools.pairwise(own)]
     assert min(works) >= 0.0
     # What the end of the run cuts off are the long ones: over 50 cycles that is a few in a hundred.
     assert np.mean(works) == pytest.approx(200, abs=4 * 200 / math.sqrt(len(works)) + 6)

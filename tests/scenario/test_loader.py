@@ -223,12 +223,13 @@ def test_nodes_and_groups_put_each_other_aside() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_scenario_stands_and_has_a_claim_with_limits(path: Path) -> None:
-    scenario = load(path)
+    scenario = load(path, files=False)
     assert scenario.name == path.stem
     assert scenario.expect, "a claim needs something to judge it by"
     assert scenario.claim.endswith(".")
     assert scenario.why
-    assert scenario.replications >= 20
+    hours = scenario.replications * scenario.workload.duration_s / 3600
+    assert scenario.replications >= 20 or hours > 2, "few runs are enough only where they are long"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -249,7 +250,7 @@ def test_the_published_json_schema_refuses_what_the_loader_refuses() -> None:
 
 
 def test_every_fault_kind_is_in_a_shipped_scenario() -> None:
-    shipped = {fault.about.kind for path in SHIPPED for fault in load(path).faults}
+    shipped = {fault.about.kind for path in SHIPPED for fault in load(path, files=False).faults}
     assert shipped >= set(FAULT_KINDS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from typing import Any
@@ -110,7 +111,7 @@ def test_a_turn_comes_a_think_time_after_the_last_and_repeats_what_was_said() ->
     assert len(alone) == pytest.approx(40 / 4, abs=4 * math.sqrt(40 * 3 / 16))
     assert np.mean([len(each) for each in turns.values()] + [1] * len(alone)) == pytest.approx(4, abs=2.2)
     for several in turns.values():
-        for before, after in zip(several, several[1:], strict=False):
+        for before, after in itertools.pairwise(several):
             assert after["arrival_s"] == pytest.approx(before["end_s"] + 2.0, abs=0.001)
             assert after["prompt_tokens"] == before["prompt_tokens"] + before["output_tokens"] + 100
 
@@ -155,7 +156,7 @@ def test_sessions_go_on_though_a_turn_was_lost_and_the_lost_turn_is_no_history()
             by_session[row["session"]].append(row)
     hit = 0
     for several in by_session.values():
-        for before, after in zip(several, several[1:], strict=False):
+        for before, after in itertools.pairwise(several):
             if before["outcome"] != "succeeded":
                 hit += 1
                 assert after["prompt_tokens"] == before["prompt_tokens"]

@@ -114,10 +114,10 @@ def test_a_broken_trace_is_one_line_with_file_line_and_what_to_do(
 def test_a_cut_off_or_binary_file_is_one_line_too(tmp_path: Path) -> None:
     whole = gzip.compress(AZURE.encode())
     (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TraceError, match="cut.csv.gz: .*; give a whole file"):
+    with pytest.raises(TraceError, match=r"cut\.csv\.gz: .*; give a whole file"):
         read_trace(str(tmp_path / "cut.csv.gz"))
     (tmp_path / "binary.csv").write_bytes(b"TIMESTAMP\xff\xfe\n")
-    with pytest.raises(TraceError, match="binary.csv: it is not UTF-8 text"):
+    with pytest.raises(TraceError, match=r"binary\.csv: it is not UTF-8 text"):
         read_trace(str(tmp_path / "binary.csv"))
     with pytest.raises(TraceError, match="Is a directory; name a trace that can be read"):
         read_trace(str(tmp_path))
