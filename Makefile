@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup components run test test-long lint fmt lock bench drill docs pictures clean
+.PHONY: help setup compiled components run test test-long lint fmt lock bench drill docs pictures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,16 +20,20 @@ $(READY): requirements.lock pyproject.toml
 
 setup: $(READY) ## only the virtual environment: leaves .venv/bin/ollamamax
 
+compiled: $(READY) ## compile the hot modules of the simulator (into ~/.cache/ollamamax; done again when they change)
+	@$(BIN)/python -c "from twin.compiled import main; main()"
+
 components: $(READY) ## find or build the real Ollama and Toxiproxy (into ~/.cache/ollamamax)
 	@$(BIN)/python -m live.rig.components
 
-run: $(READY) ## set up, then rehearse the flagship failure in the twin and write its page
+run: compiled ## set up, then rehearse the flagship failure in the twin and write its page
 	@$(BIN)/ollamamax run scenarios/node-crash.yaml --out runs
 
-test: $(READY) components lint ## set up, then all tests but the long ones, with the real components
-	@$(BIN)/python -m pytest -m "not long"
+test: compiled components lint ## set up, then all tests but the long ones, with the real components
+	@$(BIN)/python -m pytest -m "not long" --ignore tests/live --numprocesses 2
+	@$(BIN)/python -m pytest -m "not long" tests/live
 
-test-long: $(READY) components ## the tests that take minutes
+test-long: compiled components ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long
 
 lint: $(READY) ## ruff, mypy strict, import-linter
@@ -42,7 +46,7 @@ fmt: $(READY) ## put the code into its form
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## speed of the simulator beside a plain event loop in the same run
+bench: compiled ## speed of the simulator beside a plain event loop in the same run
 	@$(BIN)/ollamamax bench
 
 drill: $(READY) components ## the flagship failure on three real Ollama nodes behind real Toxiproxy

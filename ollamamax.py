@@ -21,6 +21,10 @@ import typer
 from twin.errors import OperatorError
 
 if TYPE_CHECKING:
+    from twin.experiment.conduct import Asked
+    from twin.experiment.engines import Engine
+    from twin.experiment.statistics import Precision
+    from twin.experiment.study import Kind
     from twin.experiment.world import World
     from twin.scenario.schema import Scenario
 
@@ -45,6 +49,21 @@ class WorldChoice(StrEnum):
     live = "live"
 
 
+class EngineChoice(StrEnum):
+    """Where the runs of a study run."""
+
+    local = "local"
+    dask = "dask"
+
+
+class SoakMode(StrEnum):
+    """Which invariants a soak looks at."""
+
+    safety = "safety"
+    liveness = "liveness"
+    both = "both"
+
+
 class Catalogue(StrEnum):
     """What can be listed."""
 
@@ -63,6 +82,29 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario, e.g. --set policy.preset=none."),
 ]
+
+
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=V1,V2...", help="Values of a key of the scenario; repeatable: all combinations."),
+]
+Replications = Annotated[int | None, typer.Option(min=1, help="Runs at each point, all on the same seeds.")]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIGURE=WIDTH",
+        help="Go on until the 95 % interval's half width is at most this, e.g. e2e_s.p95=5% or ttr_s=0.5.",
+    ),
+]
+ReplicationsMax = Annotated[int | None, typer.Option(min=1, help="For --until: at most so many; 10 times as a rule.")]
+EngineOption = Annotated[EngineChoice, typer.Option(help="This machine's cores, or a Dask cluster.")]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="For --engine dask: a scheduler, e.g. tcp://host:8786.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes of this machine; all cores unless given.")]
+Resume = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Go on with a study that was broken off.")]
+KeepRuns = Annotated[bool, typer.Option("--keep-runs", help="Keep the record of every run in the study's folder.")]
+OutFolder = Annotated[Path, typer.Option(help="Where the folder goes.")]
 
 
 def _print_json(value: Any) -> None:
@@ -174,6 +216,166 @@ def _say_what_is_next(console: Any, scenario: Path, summary: dict[str, Any], fol
 
 
 @app.command()
+def sweep(
+    scenario: ScenarioFile,
+    vary: Vary = None,
+    replications: Replications = None,
+    seed: Annotated[int | None, typer.Option(help="Of the first replication.")] = None,
+    until: Until = None,
+    replications_max: ReplicationsMax = None,
+    changes: Changes = None,
+    engine: EngineOption = EngineChoice.local,
+    scheduler: Scheduler = None,
+    jobs: Jobs = None,
+    out: OutFolder = Path("runs"),
+    resume: Resume = None,
+    keep_runs: KeepRuns = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sweep: run a scenario at every point of a grid, on all cores or a cluster, and map how it goes.
+
+    [bold]ollamamax sweep scenarios/node-crash.yaml --vary cluster.nodes=3,5,10[/bold]
+
+    Exit status: 0 the map is complete (whatever it shows), 1 an invariant is broken, 2 bad input, 3 not complete.
+    """
+    from twin.experiment.conduct import Asked
+
+    asked = Asked(scenario, vary or [], changes or [], replications, seed, _precision(until), replications_max, resume)
+    _study("sweep", asked, _engine(engine, scheduler, jobs), out, keep_runs, [], as_json)
+
+
+@app.command()
+def compare(
+    scenario: ScenarioFile,
+    vary: Vary = None,
+    replications: Replications = None,
+    seed: Annotated[int | None, typer.Option(help="Of the first replication.")] = None,
+    figure: Annotated[
+        list[str] | None, typer.Option(help="Compare by this; repeatable. Else by what the scenario expects, and more.")
+    ] = None,
+    until: Until = None,
+    replications_max: ReplicationsMax = None,
+    changes: Changes = None,
+    engine: EngineOption = EngineChoice.local,
+    scheduler: Scheduler = None,
+    jobs: Jobs = None,
+    out: OutFolder = Path("runs"),
+    resume: Resume = None,
+    keep_runs: KeepRuns = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare: the same seeds with different settings, pair by pair; the first values are the baseline.
+
+    [bold]ollamamax compare scenarios/node-crash.yaml --vary policy.preset=default,none[/bold]
+
+    Exit status: 0 the comparison is complete, 1 an invariant is broken, 2 bad input, 3 not complete.
+    """
+    from twin.experiment.conduct import Asked
+    from twin.experiment.study import check_figures
+
+    asked = Asked(scenario, vary or [], changes or [], replications, seed, _precision(until), replications_max, resume)
+    figures = check_figures(figure or [])
+    _study("compare", asked, _engine(engine, scheduler, jobs), out, keep_runs, figures, as_json)
+
+
+@app.command()
+def soak(
+    scenario: ScenarioFile,
+    seeds: Annotated[int, typer.Option(min=1, help="How many; 1, 2, 3 ... unless --first is given.")] = 100,
+    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 1,
+    mode: Annotated[
+        SoakMode, typer.Option(help="safety: while it runs; liveness: all is well again once the faults are over.")
+    ] = SoakMode.both,
+    changes: Changes = None,
+    engine: EngineOption = EngineChoice.local,
+    scheduler: Scheduler = None,
+    jobs: Jobs = None,
+    out: OutFolder = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Soak: many seeds of a scenario, only to see whether an invariant can be broken; what breaks one is shrunk.
+
+    [bold]ollamamax soak scenarios/soak.yaml --seeds 1000[/bold]
+
+    Exit status: 0 nothing is broken, 1 an invariant is broken, 2 bad input, 3 not complete.
+    """
+    from rich.console import Console
+
+    from reports.progress import progress_bar
+    from twin.experiment.shrink import soak_and_shrink
+
+    loaded = _load(scenario, changes, None, None)
+    command = shlex.join([_program(), *sys.argv[1:]])
+    with progress_bar(f"{loaded.name}: soak", "seeds") as on_result:
+        summary = soak_and_shrink(
+            loaded, range(first, first + seeds), mode.value, _engine(engine, scheduler, jobs), out, on_result, command
+        )
+    if as_json:
+        _print_json(summary)
+    else:
+        from reports.studies import print_soak
+
+        print_soak(summary, _program(), Console(highlight=False))
+    if summary["stopped"]:
+        sys.stderr.write(f"ollamamax: {summary['stopped']}; go on with --first {summary['first_unfinished']}\n")
+    raise typer.Exit(EXIT_STATUS[summary["verdict"]])
+
+
+def _precision(until: str | None) -> Precision | None:
+    from twin.experiment.study import parse_precision
+
+    return parse_precision(until) if until is not None else None
+
+
+def _engine(choice: EngineChoice, scheduler: str | None, jobs: int | None) -> Engine:
+    if choice is EngineChoice.local:
+        if scheduler is not None:
+            raise OperatorError("--scheduler is for --engine dask; give that, too")
+        from twin.experiment.engines import LocalEngine
+
+        return LocalEngine(jobs)
+    from twin.experiment.engine_dask import DaskEngine
+
+    return DaskEngine(scheduler, jobs)
+
+
+def _study(
+    kind: Kind, asked: Asked, engine: Engine, out: Path, keep_runs: bool, figures: list[str], as_json: bool
+) -> None:
+    from rich.console import Console
+
+    from reports.progress import progress_bar
+    from twin.experiment.conduct import conduct, plan_of
+
+    plan = plan_of(kind, asked)
+    command = shlex.join([_program(), *sys.argv[1:]])
+    with progress_bar(f"{plan.scenario.name}: {kind}", "runs") as on_result:
+        folder, summary = conduct(
+            plan,
+            engine,
+            out,
+            resume=asked.resume,
+            keep_runs=keep_runs,
+            figures=figures,
+            command=command,
+            on_result=on_result,
+        )
+    if as_json:
+        _print_json(summary | {"folder": str(folder)})
+    else:
+        from reports.studies import print_study
+
+        print_study(summary, Console(highlight=False))
+        typer.echo(f"\nresults {folder}")
+    if not summary["complete"]:
+        again = command if asked.resume else f"{command} --resume {shlex.quote(str(folder))}"
+        sys.stderr.write(f"ollamamax: {summary['stopped']}; go on with: {again}\n")
+        raise typer.Exit(EXIT_STATUS["unknown"])
+    broken = any(any(point["invariants"].values()) for point in summary["points"])
+    raise typer.Exit(EXIT_STATUS["fail" if broken else "pass"])
+
+
+@app.command()
 def validate(
     scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files.")],
     as_json: AsJson = False,
@@ -258,18 +460,21 @@ def replay(
 def bench(
     requests: Annotated[int, typer.Option(min=1000, help="Requests in each measured run.")] = 100_000,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; medians are printed.")] = 3,
+    long: Annotated[bool, typer.Option("--long", help="Also ten million requests, and a whole day (minutes).")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure the simulator's speed beside a plain event loop in the same run."""
     from twin.experiment.bench import measure
 
-    figures = measure(requests, repeats)
+    figures = measure(requests, repeats, long=long)
     if as_json:
         _print_json(figures)
         return
     from reports.tables import print_table
 
     print_table(figures["rows"])
+    print_table(figures["more"])
+    typer.echo("hot modules: " + ("compiled" if figures["compiled"] else "interpreted; `make compiled` compiles them"))
 
 
 @app.command()

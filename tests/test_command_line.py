@@ -117,6 +117,28 @@ def test_a_report_of_finished_runs_is_one_page(tmp_path: Path) -> None:
     assert "A crashed node costs no admitted request" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_a_comparison_says_what_is_better_on_the_same_seeds(tmp_path: Path) -> None:
+    asked = ("compare", "scenarios/node-crash.yaml", "--vary", "policy.preset=none,default", "--replications", "3")
+    done = ollamamax(*asked, "--out", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    study = json.loads(done.stdout)
+    lost = next(pair for pair in study["pairs"] if pair["figure"] == "requests_lost")
+    assert (lost["verdict"], lost["difference"]["n"]) == ("better", 3)
+    assert [point["verdict"] for point in study["points"]] == ["fail", "pass"]
+    again = ollamamax(*asked, "--resume", study["folder"])
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"policy\.preset\s+n\s+verdict", again.stdout)
+    assert "corrected for all of them (Holm)" in " ".join(again.stdout.split())
+
+
+def test_a_soak_says_what_held_what_was_reached_and_how_long_many_seeds_take(tmp_path: Path) -> None:
+    done = ollamamax("soak", "scenarios/soak.yaml", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "invariants held" in done.stdout
+    assert "10,000 seeds would take" in " ".join(done.stdout.split())
+    assert re.search(r"restarted\s+the policy restarted a node\s+2", done.stdout)
+
+
 @pytest.mark.parametrize("what", ["faults", "workloads", "policies", "parameters", "metrics"])
 def test_every_catalogue_is_listed_for_people_and_for_scripts(what: str) -> None:
     assert json.loads(ollamamax("catalogue", what, "--json").stdout) == json.loads(json.dumps(rows(what)))
@@ -167,6 +189,16 @@ def test_the_benchmark_prints_the_simulator_beside_a_plain_loop() -> None:
         (("run", "scenarios/node-crash.yaml", "--world", "live", "--nodes", "imaginary"), r"--nodes imaginary"),
         (("run", "scenarios/scheduler-deadlock.yaml", "--world", "live"), r"cannot be done to a real node"),
         (("run", "scenarios/node-crash.yaml", "--out", "/proc/runs"), r"--out /proc/runs"),
+        (("sweep", "scenarios/node-crash.yaml"), r"nothing to vary; give --vary"),
+        (("sweep", "scenarios/node-crash.yaml", "--vary", "clustr.nodes=1,2"), r"did you mean cluster\?"),
+        (("sweep", "scenarios/node-crash.yaml", "--vary", "cluster.nodes=1,2", "--scheduler", "x"), r"--engine dask"),
+        (("sweep", "scenarios/node-crash.yaml", "--vary", "cluster.nodes=5", "--resume", "nowhere"), r"nowhere"),
+        (("compare", "scenarios/node-crash.yaml", "--vary", "policy.preset=none,nonne"), r"unknown preset 'nonne'"),
+        (
+            ("compare", "scenarios/node-crash.yaml", "--vary", "policy.preset=none,default", "--figure", "incidents"),
+            r"--figure incidents: can be compared by",
+        ),
+        (("soak", "scenarios/soak.yaml", "--seeds", "1", "--out", "/proc/runs"), r"--out /proc/runs"),
         (("replay", "nowhere"), r"nowhere"),
         (("report", "nowhere", "--html", "x.html"), r"nowhere"),
         (("serve",), r"node"),
@@ -299,7 +331,11 @@ def test_every_command_of_the_readme_works(command: str, tmp_path: Path) -> None
         assert all(word in help_text for word in arguments if word.startswith("--"))
         return  # what it does is a test above; the nodes that it names are the reader's
     expected = 0
-    if arguments[0] == "run":
+    if arguments[0] in ("sweep", "compare"):
+        arguments += ["--out", str(tmp_path), "--replications", "2"]
+    elif arguments[0] == "soak":
+        arguments += ["--out", str(tmp_path), "--seeds", "4"]
+    elif arguments[0] == "run":
         arguments += ["--out", str(tmp_path)]
         if "live" in arguments:
             duration_s = 16 if "scenarios/runner-hang.yaml" in arguments else 11

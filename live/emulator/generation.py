@@ -106,7 +106,7 @@ class Generation:
         runner = self.job.runner
         if runner is None or runner.paused:
             return self._told
-        return runner.tokens_of(self.job, self._node.clock.now)
+        return runner.tokens_of(self.job, self._node.clock.time())
 
     async def _sleep(self) -> None:
         """Wait for a slot, the end or the time of the next token, whichever is first."""
@@ -127,7 +127,7 @@ class Generation:
             return math.inf
         if runner.paused:
             return LONGEST_SLEEP_S
-        now = self._node.clock.now
+        now = self._node.clock.time()
         if now < job.first_token_s:
             return job.first_token_s - now
         made = runner.clock_tokens - job.start_clock

@@ -31,7 +31,7 @@ class KeepAlive:
         if keep_alive_s is None:
             session = self._sessions.get(model)
             keep_alive_s = session[1] if session is not None and session[0] is runner else self._default_s
-        now = self._clock.now
+        now = self._clock.time()
         self._sessions[model] = (runner, keep_alive_s, now)
         if keep_alive_s == 0.0:
             self._expire(model)
@@ -41,7 +41,7 @@ class KeepAlive:
     def expires_in_s(self, model: str) -> float:
         """How long a model that stays idle is still kept; infinite: for ever."""
         session = self._sessions.get(model)
-        return session[1] + session[2] - self._clock.now if session is not None else math.inf
+        return session[1] + session[2] - self._clock.time() if session is not None else math.inf
 
     def _expire(self, model: str) -> None:
         session = self._sessions.get(model)

@@ -19,19 +19,21 @@ from twin.scenario.schema import Scenario
 
 _log = structlog.get_logger()
 
-NOT_REAL: frozenset[Operation] = frozenset({"stick_loader"})
+NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "set_condition"})
 """Operations that no signal, cgroup or network can do to a real node."""
 
 
 def check_possible(scenario: Scenario, kind: str) -> None:
     """Raises `RigError` where the scenario has a fault that cannot be done to such nodes."""
     for place, fault in enumerate(scenario.faults):
+        if fault.lead_s:
+            raise RigError(f"faults[{place}]: signs before a fault are shown in the twin only; leave lead_s away")
         steps = list(_first(fault.onset())) + list(_first(fault.ending()))
         for step in steps:
-            if kind == "real" and step.operation in NOT_REAL:
+            if step.operation == "set_condition" or (kind == "real" and step.operation in NOT_REAL):
                 raise RigError(
-                    f"faults[{place}]: {fault.about.kind} cannot be done to a real node; "
-                    "use --nodes emulated, or --world twin"
+                    f"faults[{place}]: {fault.about.kind} cannot be done to {kind} nodes; "
+                    f"use {'--world twin' if step.operation == 'set_condition' else '--nodes emulated, or --world twin'}"
                 )
 
 

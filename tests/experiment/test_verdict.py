@@ -8,7 +8,7 @@ import pytest
 
 from tests.record.runs import Run
 from tests.scenario.documents import scenario
-from twin.experiment.verdict import Replication, expectation, interval, judge_one, look_up, verdict
+from twin.experiment.verdict import Replication, expectation, judge_one, look_up, verdict
 from twin.record.figures import compute_figures
 from twin.record.reader import RunRecord
 from twin.scenario.schema import Limit
@@ -150,13 +150,6 @@ def test_an_aborted_replication_leaves_the_claim_unknown_but_does_not_hide_a_fai
 def test_a_scenario_that_expects_nothing_and_a_run_of_nothing_prove_nothing() -> None:
     assert verdict(scenario(), [], [served()]) == "unknown"
     assert verdict(scenario(expect=LOST), [{"verdict": "pass"}], []) == "unknown"
-
-
-def test_the_interval_is_students() -> None:
-    mean, bounds = interval([1.0, 2.0, 3.0, 4.0])
-    assert mean == 2.5
-    assert bounds == pytest.approx([2.5 - 2.054260, 2.5 + 2.054260], abs=1e-5)
-    assert interval([7.0]) == (7.0, None)
 
 
 def test_a_figure_is_looked_up_by_its_dotted_name() -> None:

@@ -15,6 +15,7 @@ from twin.policy.vocabulary import (
     AttemptEnded,
     ClusterSpec,
     Command,
+    Incident,
     Observation,
     RequestId,
     RequestSpec,
@@ -148,6 +149,55 @@ def too_many_retries_in_all(it: Checker, world: Simulation) -> None:
     it.on_dispatch(1.0, flight(attempt=1), world)
 
 
+def node_gone(it: Checker, world: Simulation) -> None:
+    it.at_end(9.0, world)
+    assert not it.violations
+    world.nodes["node-1"].kill_server()
+    it.at_end(9.0, world)
+
+
+def loader_left_stuck(it: Checker, world: Simulation) -> None:
+    world.nodes["node-0"].stick_loader()
+    it.at_end(9.0, world)
+
+
+def path_left_cut(it: Checker, world: Simulation) -> None:
+    world.network.cut("node-0")
+    it.at_end(9.0, world)
+
+
+def node_still_distrusted(it: Checker, world: Simulation) -> None:
+    policy = world.gateways[0].policy
+    assert isinstance(policy, ClusterPolicy)
+    policy.view.nodes["node-1"].health = "down"
+    it.at_end(9.0, world)
+
+
+def incident_left_open(it: Checker, world: Simulation) -> None:
+    policy = world.gateways[0].policy
+    assert isinstance(policy, ClusterPolicy)
+    policy.incidents.append(Incident(3, "node-1", "server_down", "refused", 1.0, "closed"))
+    it.at_end(9.0, world)
+    assert not it.violations
+    policy.incidents.append(Incident(4, "node-1", "server_down", "refused", 2.0, "given_up"))
+    it.at_end(9.0, world)
+
+
+def job_left_at_a_node(it: Checker, world: Simulation) -> None:
+    it.at_end(9.0, world)
+    assert not it.violations
+    for _ in range(3):  # two slots
+        world.nodes["node-0"].submit(Job("llama3.1:8b", 10, 10, lambda _job, _error: None, None))
+    it.at_end(9.0, world)
+
+
+def replica_gone(it: Checker, world: Simulation) -> None:
+    it.at_end(9.0, world)
+    assert not it.violations
+    world.nodes["node-0"].kill_runner()
+    it.at_end(9.0, world)
+
+
 VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("admitted_request_ends_once", twice_admitted, "at 2.000 s: request 1 was admitted twice"),
     ("admitted_request_ends_once", ended_twice, "at 3.000 s: request 1 ended (succeeded) without being there"),
@@ -160,6 +210,13 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("no_work_on_a_dead_node", served_by_a_younger_server, "at 3.000 s: request 1 was served by node-0, which had died"),
     ("no_dispatch_to_a_drained_node", sent_to_a_drained_node, "at 6.000 s: request 1 was sent to node-0, which is drained"),
     ("queue_empties_at_the_end", still_waiting, "at 9.000 s: 1 requests still wait in the policy"),
+    ("every_node_is_back", node_gone, "at 9.000 s: node-1 cannot generate"),
+    ("every_node_is_back", loader_left_stuck, "at 9.000 s: node-0 can load nothing"),
+    ("every_node_is_back", path_left_cut, "at 9.000 s: node-0 cannot be reached"),
+    ("every_node_is_back", node_still_distrusted, "at 9.000 s: gateway-0 takes node-1 for down"),
+    ("no_incident_stays_open", incident_left_open, "at 9.000 s: incident 4 on node-1 is given_up"),
+    ("node_queues_empty_after_settling", job_left_at_a_node, "at 9.000 s: 1 jobs still wait on node-0"),
+    ("every_replica_is_back", replica_gone, "at 9.000 s: 1 replicas of llama3.1:8b where 2 should be"),
     ("replica_floor", last_replica_restarted, "at 3.000 s: restarting node-0 leaves 0 replicas of llama3.1:8b"),
     ("retries_within_budget", too_many_attempts, "at 2.000 s: attempt 4 of request 1: 3 allowed"),
     ("retries_within_budget", too_many_retries_in_all, "at 1.000 s: 103 retries for 10 requests"),
@@ -187,7 +244,7 @@ def test_every_hook_of_the_base_is_called_by_the_simulation(monkeypatch: pytest.
     for hook in HOOKS:
         setattr(Watcher, hook, lambda self, *_arguments, hook=hook: called.add(hook))
     it = scenario(faults=[{"kind": "server_crash", "at_s": 5, "target": "node-0"}])
-    monkeypatch.setattr("twin.sim.simulation.all_checkers", lambda: [Watcher()])
+    monkeypatch.setattr("twin.sim.simulation.all_checkers", lambda settled: [Watcher()])
     simulate(it)
     assert called == set(HOOKS)
 

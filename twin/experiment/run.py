@@ -15,9 +15,11 @@ from pydantic import ValidationError
 
 from twin.errors import OperatorError
 from twin.experiment.replay import Replay, replay
-from twin.experiment.verdict import Replication, expectation, interval, verdict
+from twin.experiment.statistics import interval
+from twin.experiment.verdict import Replication, expectation, verdict
 from twin.experiment.world import Progress, World, WorldName, scenario_digest
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.vocabulary import Policy
 from twin.record.figures import compute_figures
 from twin.record.names import FIGURES
 from twin.record.reader import RunRecord, RunUnreadable, open_run, record_digest
@@ -48,21 +50,21 @@ def run_scenario(
     Ctrl-C ends the loop; what is finished is kept and judged as unknown. Raises `OperatorError`.
     """
     started_s = time.perf_counter()
-    folder = _new_folder(out, f"{scenario.name}-{world.name}") if out is not None else None
+    folder = new_folder(out, f"{scenario.name}-{world.name}") if out is not None else None
     replications: list[Replication] = []
     interrupted = False
     for count in range(scenario.replications):
         seed = scenario.seed + count
         try:
             record = world.run(scenario, seed, folder / f"seed-{seed}" if folder else None, progress)
-            replications.append(_looked_at(record, scenario))
+            replications.append(looked_at(record, scenario))
             on_replication(count + 1, scenario.replications)
         except KeyboardInterrupt:
             interrupted = True
             break
         except OSError as error:
             kept = f"; the {count} runs that are finished lie in {folder}" if count else ""
-            raise OperatorError(f"{folder}: {_reason(error)}; make room, or name another --out{kept}") from error
+            raise OperatorError(f"{folder}: {reason_of(error)}; make room, or name another --out{kept}") from error
     summary = summarise(world.name, scenario, replications, interrupted)
     summary["run_dirs"] = [str(it.record.folder) for it in replications if it.record.folder is not None]
     summary["total_wall_s"] = round(time.perf_counter() - started_s, 3)
@@ -72,22 +74,26 @@ def run_scenario(
     return Result(summary, replications, folder)
 
 
-def _looked_at(record: RunRecord, scenario: Scenario) -> Replication:
+def looked_at(record: RunRecord, scenario: Scenario) -> Replication:
     """A finished run with its figures, its digest, and whether it equals its replay."""
-    replayed = None
-    if record.manifest["rows"]["observations"]:
-        live = record.manifest["world"] == "live"
-        scenario = scenario.for_live() if live else scenario
-        replayed = replay(record, ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
-    return Replication(record, compute_figures(record), record_digest(record), replayed)
+    return Replication(record, compute_figures(record), record_digest(record), replayed(record, scenario))
 
 
-def _reason(error: OSError) -> str:
+def replayed(record: RunRecord, scenario: Scenario, policy: Policy | None = None) -> Replay | None:
+    """A finished run replayed by a fresh `policy` (the scenario's own unless given); None where it has no journal."""
+    if not record.manifest["rows"]["observations"]:
+        return None
+    if record.manifest["world"] == "live":
+        scenario = scenario.for_live()
+    return replay(record, policy or ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
+
+
+def reason_of(error: OSError) -> str:
     """The system's reason, without the library that met it."""
     return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _new_folder(out: Path, name: str) -> Path:
+def new_folder(out: Path, name: str) -> Path:
     """A folder that does not exist yet, named by the time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for count in range(1000):
@@ -149,7 +155,7 @@ def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, 
                     f"{folder}: {key} is {record.manifest[key]}, that of {folders[0]} is {first[key]}; "
                     "give runs of one scenario in one world"
                 )
-    replications = [_looked_at(it, scenario) for it in records]
+    replications = [looked_at(it, scenario) for it in records]
     summary = summarise(first["world"], scenario, replications)
     summary["run_dirs"] = [str(folder) for folder in folders]
     return records, summary

@@ -25,7 +25,8 @@ from twin.sim.simulation import Simulation
 def _interruptible() -> Iterator[None]:
     """Ctrl-C ends the run even where it meets a destructor, in which Python swallows every exception."""
     asked = False
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # so it is in the workers of an engine
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -48,20 +49,24 @@ class TwinWorld:
 
     name: WorldName = "twin"
 
+    def policy(self, scenario: Scenario) -> Policy:
+        """A fresh policy, as the scenario wants it."""
+        return ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
         """Simulate it once."""
         whole = manifest(scenario, seed, self.name)
         scenario = expanded(scenario, seed)
         parameters = scenario.policy.parameters()
         recorder = Recorder(folder)
-        policy: Policy = ClusterPolicy(scenario.cluster.spec(), parameters)
+        policy = self.policy(scenario)
         if scenario.record.journal:
             policy = JournalingPolicy(policy, recorder)
         simulation = Simulation(scenario, seed, [policy], recorder, parameters=parameters)
         started_s = time.perf_counter()
         # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
         thresholds = gc.get_threshold()
-        gc.set_threshold(100_000, 50, 100)
+        gc.set_threshold(1_000_000, 50, 100)
         try:
             with _interruptible():
                 simulation.run()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from twin.experiment.replay import Replay
+from twin.experiment.statistics import interval
 from twin.record.reader import RunRecord
-from twin.record.recovery import Duration, recoveries
+from twin.record.recovery import Duration, Recovery, recoveries
 from twin.scenario.schema import Limit, Scenario
 
 Verdict: TypeAlias = Literal["pass", "fail", "unknown"]
@@ -25,22 +25,14 @@ class Replication:
     replayed: Replay | None = None  # None: the run has no journal
 
     @property
+    def recoveries(self) -> list[Recovery]:
+        """What became of each fault."""
+        return recoveries(self.record)
+
+    @property
     def aborted(self) -> str:
         """Why it was broken off, or nothing."""
         return str(self.record.manifest.get("aborted") or "")
-
-
-def interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
-    """Mean and its 95 % confidence interval by Student's t (None for fewer than two values)."""
-    from scipy.special import stdtrit  # noqa: PLC0415  # dear to import, and not needed by every command
-
-    count = len(values)
-    mean = math.fsum(values) / count
-    if count < 2:
-        return mean, None
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    half = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
-    return mean, [mean - half, mean + half]
 
 
 def look_up(figures: dict[str, Any], name: str) -> float | None:
@@ -58,7 +50,7 @@ def _keeps(limit: Limit, value: float) -> bool:
 def judge_one(name: str, limit: Limit, replication: Replication) -> Verdict:
     """Whether one replication kept one limit."""
     if name in ("ttd_s", "ttm_s", "ttr_s"):
-        durations: list[Duration] = [getattr(it, name.removesuffix("_s")) for it in recoveries(replication.record)]
+        durations: list[Duration] = [getattr(it, name.removesuffix("_s")) for it in replication.recoveries]
         verdict: Verdict = "pass" if durations else "unknown"
         for duration in durations:
             if duration.value_s is not None:
@@ -78,12 +70,19 @@ def judge_one(name: str, limit: Limit, replication: Replication) -> Verdict:
 
 
 def expectation(name: str, limit: Limit, replications: Sequence[Replication]) -> dict[str, Any]:
-    """One limit over all replications: it holds only if it holds in each of them.
+    """One limit over all replications: it holds only if it holds in each of them."""
+    verdicts = [judge_one(name, limit, replication) for replication in replications]
+    return expectation_of(name, limit, verdicts, [look_up(it.figures, name) for it in replications])
+
+
+def expectation_of(
+    name: str, limit: Limit, verdicts: Sequence[Verdict], values: Sequence[float | None]
+) -> dict[str, Any]:
+    """The same from what was found in each replication: its verdict on this limit, and the figure (None: not observed).
 
     `value` is the mean over those that observed it, `worst` the one nearest to (or farthest beyond) the limit.
     """
-    verdicts = [judge_one(name, limit, replication) for replication in replications]
-    observed = [value for it in replications if (value := look_up(it.figures, name)) is not None]
+    observed = [value for value in values if value is not None]
     mean, ci95 = interval(observed) if observed else (None, None)
     worst = None
     if observed:
@@ -106,10 +105,15 @@ def expectation(name: str, limit: Limit, replications: Sequence[Replication]) ->
 
 
 def verdict(scenario: Scenario, expectations: Sequence[dict[str, Any]], replications: Sequence[Replication]) -> Verdict:
-    """The claim's verdict: fail if any limit was broken or any invariant, unknown if anything could not be judged."""
+    """The claim's verdict: fail if any limit was broken, unknown if anything could not be judged."""
+    return verdict_of(expectations, [replication.aborted for replication in replications])
+
+
+def verdict_of(expectations: Sequence[dict[str, Any]], aborted: Sequence[str]) -> Verdict:
+    """The same from the judged limits, and why each replication was broken off (or nothing)."""
     verdicts = [it["verdict"] for it in expectations]
     if "fail" in verdicts:
         return "fail"
-    if not replications or "unknown" in verdicts or any(replication.aborted for replication in replications):
+    if not aborted or "unknown" in verdicts or any(aborted):
         return "unknown"
-    return "pass" if scenario.expect else "unknown"
+    return "pass" if expectations else "unknown"

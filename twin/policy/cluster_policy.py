@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mypy_extensions import mypyc_attr
+
 from twin.policy.detection import FAST_PROBE_S, Detection
 from twin.policy.healer import Healer
 from twin.policy.parameters import Parameters
@@ -17,6 +19,7 @@ from twin.policy.vocabulary import (
     Command,
     Incident,
     Observation,
+    Policy,
     PolicyState,
     Probe,
     ProbeResult,
@@ -27,7 +30,8 @@ from twin.policy.vocabulary import (
 )
 
 
-class ClusterPolicy:
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClusterPolicy(Policy):
     """Routes, detects, heals and keeps replicas for one cluster. See `twin.policy.vocabulary.Policy`."""
 
     def __init__(self, cluster: ClusterSpec, parameters: Parameters) -> None:
@@ -109,4 +113,34 @@ class ClusterPolicy:
             }
             for node in self.view.nodes.values()
         }
-        return PolicyState(self._due_s, {"nodes": nodes, "retry_budget": self.router.budget, "waiting": self.waiting})
+        open_incidents = {name: [it.incident.diagnosis, it.incident.evidence] for name, it in self.healer.open.items()}
+        parts = {
+            "nodes": nodes,
+            "retry_budget": self.router.budget,
+            "waiting": self.waiting,
+            "open_incidents": open_incidents,
+        }
+        return PolicyState(self._due_s, parts)
+
+    def restore(self, now: float, state: PolicyState) -> None:
+        """Go on from a snapshot: what nodes were taken for, what they had loaded, and which incidents were open.
+
+        Requests are not part of it: those at nodes come through `adopt`, those that waited are offered again.
+        """
+        for name, known in state.parts["nodes"].items():
+            node = self.view.nodes.get(name)
+            if node is None:
+                continue  # it has left the cluster meanwhile
+            node.health = known["health"]
+            node.penalty = known["penalty"]
+            for model, replica in node.replicas.items():
+                replica.resident = model in known["resident"]
+            self.view.replace(node, now)
+        self.router.budget = state.parts["retry_budget"]
+        for name, (diagnosis, evidence) in state.parts["open_incidents"].items():
+            if name in self.view.nodes:
+                self.detection.reopen(now, self.view.nodes[name], diagnosis, evidence)
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """Take over a request that is at a node already."""
+        return self.router.adopt(now, request, node)

@@ -8,15 +8,15 @@ asked to generate, and a terminal record is as good as a passed probe.
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from twin.policy.health import ROUTABLE
 from twin.policy.slowness import Slowness
 from twin.policy.views import ClusterView, NodeView, Replica
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, Probe, ProbeKind, ProbeResult
 
-NO_ANSWER: frozenset[str] = frozenset({"unreachable", "first_token_timeout", "stall_timeout"})
-SPEAKS_OF_THE_NODE: frozenset[str] = frozenset(
+NO_ANSWER: Final[frozenset[str]] = frozenset({"unreachable", "first_token_timeout", "stall_timeout"})
+SPEAKS_OF_THE_NODE: Final[frozenset[str]] = frozenset(
     {
         "refused",
         "reset",
@@ -30,11 +30,11 @@ SPEAKS_OF_THE_NODE: frozenset[str] = frozenset(
 )
 """Errors of requests that are evidence against the node (a 503 or a 4xx is an answer of a healthy one)."""
 
-NOBODY_LISTENS: frozenset[str] = frozenset({"refused", "reset"})
+NOBODY_LISTENS: Final[frozenset[str]] = frozenset({"refused", "reset"})
 """Errors of a liveness probe that are an answer of the machine: the server is gone. (A proxy on the way hangs up where
 the server's port would refuse.)"""
 
-RUNNER_DIED: frozenset[str] = frozenset({"reset", "server_error", "error_record", "no_terminal_record"})
+RUNNER_DIED: Final[frozenset[str]] = frozenset({"reset", "server_error", "error_record", "no_terminal_record"})
 """Errors after which the model must be loaded again, if the server still lives."""
 
 Diagnosis: TypeAlias = Literal[
@@ -46,13 +46,13 @@ Diagnosis: TypeAlias = Literal[
     "load_path_stuck",  # what is loaded works, nothing can be loaded
     "slow",  # it works, much slower than it used to
 ]
-STILL_SERVING: frozenset[Diagnosis] = frozenset({"load_path_stuck", "slow"})
+STILL_SERVING: Final[frozenset[Diagnosis]] = frozenset({"load_path_stuck", "slow"})
 """Failures of nodes that still serve: they are drained before a repair, and stay in use where no repair is possible."""
 
-RESIDENCY_ANSWER_S = 0.05
+RESIDENCY_ANSWER_S: Final = 0.05
 """Time in which a server says what it has loaded, if it says it at all soon (1 ms on real nodes)."""
 
-FAST_PROBE_S = 0.25
+FAST_PROBE_S: Final = 0.25
 """Between two probes of a node that is suspect or down."""
 
 
@@ -204,6 +204,11 @@ class Detection:
     def _confirm(self, now: float, node: NodeView, diagnosis: Diagnosis, evidence: str) -> None:
         if diagnosis not in STILL_SERVING:
             self.view.happened(node, "confirmed", now)
+        self.confirmed.append(Confirmed(node, diagnosis, evidence))
+        self.wake_s = now
+
+    def reopen(self, now: float, node: NodeView, diagnosis: Diagnosis, evidence: str) -> None:
+        """A failure that an earlier object of this class had confirmed, and that has not ended."""
         self.confirmed.append(Confirmed(node, diagnosis, evidence))
         self.wake_s = now
 

@@ -7,7 +7,7 @@ time. Until then the incident is open, and the next remedy waits for a cooldown 
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from twin.policy.detection import STILL_SERVING, Confirmed, Detection, Diagnosis
 from twin.policy.health import ROUTABLE
@@ -15,17 +15,17 @@ from twin.policy.incidents import OpenIncident
 from twin.policy.views import ClusterView, NodeView
 from twin.policy.vocabulary import Action, ActionKind, ActionResult, Command, Incident
 
-BENEFIT_HORIZON_S = 60.0
+BENEFIT_HORIZON_S: Final = 60.0
 """What a repaired node would serve in this time is the benefit of its repair."""
 
-RESTART_SUCCESS_PRIOR = 0.9
+RESTART_SUCCESS_PRIOR: Final = 0.9
 """Assumption: share of restarts that help, until outcomes are learnt."""
 
-RELAPSE_S = 600.0
+RELAPSE_S: Final = 600.0
 """A failure this soon after the last action on the same node is the old trouble: cooldown and attempts go on from there."""
 
-ABORT_TIMEOUT_S = 5.0
-BOOKKEEPING_TIMEOUT_S = 5.0
+ABORT_TIMEOUT_S: Final = 5.0
+BOOKKEEPING_TIMEOUT_S: Final = 5.0
 """Drain and return change what the policy does, not the node."""
 
 Item = TypeVar("Item")
@@ -103,7 +103,7 @@ class Healer:
                 work.not_before_s = max(work.not_before_s, now + self.parameters.unreachable_grace_s)
             self.open[node.name] = work
             self.detection.in_incident.add(node.name)
-            if node.health != "down" and confirmed.diagnosis not in (*STILL_SERVING, "crash_loop"):
+            if node.health != "down" and confirmed.diagnosis not in STILL_SERVING | {"crash_loop"}:
                 self._holds(now, work)  # a generation has passed since it was confirmed
         if node.health == "down" and node.in_flight:
             reason = f"{confirmed.diagnosis}: {confirmed.evidence}; its {node.in_flight} requests go on elsewhere"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Health: TypeAlias = Literal[
     "serving",  # gets traffic
@@ -21,7 +21,7 @@ HealthEvent: TypeAlias = Literal[
     "return",
 ]
 
-TRANSITIONS: dict[tuple[Health, HealthEvent], Health] = {
+TRANSITIONS: Final[dict[tuple[Health, HealthEvent], Health]] = {
     ("serving", "failed"): "suspect",
     ("serving", "confirmed"): "down",
     ("serving", "drain"): "drained",
@@ -38,7 +38,7 @@ TRANSITIONS: dict[tuple[Health, HealthEvent], Health] = {
 }
 """What is not listed changes nothing."""
 
-ROUTABLE: frozenset[Health] = frozenset({"serving", "proving"})
+ROUTABLE: Final[frozenset[Health]] = frozenset({"serving", "proving"})
 
 
 def after(health: Health, event: HealthEvent) -> Health:

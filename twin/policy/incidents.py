@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from twin.policy.vocabulary import NEVER_S, Incident, IncidentState
 
@@ -18,7 +18,7 @@ IncidentEvent: TypeAlias = Literal[
     "exhausted",  # no remedy is left
 ]
 
-TRANSITIONS: dict[tuple[IncidentState, IncidentEvent], IncidentState] = {
+TRANSITIONS: Final[dict[tuple[IncidentState, IncidentEvent], IncidentState]] = {
     ("open", "acted"): "acting",
     ("open", "passed"): "holding",  # it came back by itself
     ("open", "exhausted"): "given_up",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from twin.policy.healer import Healer
 from twin.policy.health import ROUTABLE
 from twin.policy.views import ClusterView, NodeView, Replica
 from twin.policy.vocabulary import ActionResult, Command
 
-COUNTED = ROUTABLE | {"suspect"}
+COUNTED: Final = ROUTABLE | {"suspect"}
 """A suspect node's replicas count as there: the suspicion is settled in seconds, a load takes longer."""
 
-LOAD_COOLDOWN_S = 30.0
+LOAD_COOLDOWN_S: Final = 30.0
 """After a load that failed, before the same one is tried again."""
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from typing import Final
 
 from twin.policy.health import ROUTABLE
 from twin.policy.views import ClusterView, NodeView, Pool, Replica, Waiting
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
 
-RETRIABLE: frozenset[str] = frozenset(
+RETRIABLE: Final[frozenset[str]] = frozenset(
     {
         "refused",
         "reset",
@@ -24,9 +25,9 @@ RETRIABLE: frozenset[str] = frozenset(
 )
 """Errors after which another node may do better."""
 
-SHED_RETRY_AFTER_S = 2.0
+SHED_RETRY_AFTER_S: Final = 2.0
 
-START_DECAY = 0.01
+START_DECAY: Final = 0.01
 """A node's longest time to a first token fades over about a hundred requests."""
 
 
@@ -60,7 +61,9 @@ class Router:
         self.by_model = parameters.router.kind == "loaded_first"
         self.waiting = 0
         self.failed: dict[RequestId, Failed] = {}
-        self.budget = self.retry.budget_reserve
+        self.budget_reserve: float = self.retry.budget_reserve
+        self.budget_ratio: float = self.retry.budget_ratio
+        self.budget = self.budget_reserve
         self.delayed: list[tuple[float, RequestId, Pool]] = []  # heap of waiting retries that are not due yet
 
     # -- the hot path ---------------------------------------------------------------------------------------------
@@ -77,8 +80,8 @@ class Router:
                 return refusal
             avoid = self.failed[request.request_id].avoid
         else:
-            if self.budget < self.retry.budget_reserve:
-                self.budget += self.retry.budget_ratio
+            if self.budget < self.budget_reserve:
+                self.budget += self.budget_ratio
             if pool.waiting:
                 return self._wait(pool, request, attempt, avoid, now)
         replica = pool.pick(avoid)
@@ -101,6 +104,12 @@ class Router:
         if allowance_s < 0.5 or route.first_token_deadline_s == NEVER_S:
             return route
         return Route("dispatch", route.node, route.first_token_deadline_s + allowance_s, route.stall_timeout_s)
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """The route of a request that is at a node already, counted there. Raises `KeyError` for an unknown node."""
+        own = self.view.nodes[node].replicas[request.model]
+        member = own if self.by_model else self.view.indexed(own)
+        return self._dispatch(now, member.pool, member, request)
 
     def ended(self, now: float, ended: AttemptEnded) -> Replica:
         """Account for the end of an attempt; the replica that it was at."""

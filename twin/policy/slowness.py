@@ -8,31 +8,16 @@ two levels for each doubling, so that it gets less, not nothing.
 from __future__ import annotations
 
 import math
+from typing import Final
 
-from twin.policy.views import ClusterView, NodeView, Replica
+from twin.policy.views import BATCH_SIZES, ClusterView, NodeView, Pace, Replica
 from twin.policy.vocabulary import AttemptEnded
 
-BATCH_SIZES = 16
-"""Numbers of concurrent requests that are told apart."""
-
-NORMAL_WEIGHT = 0.02
-RECENT_WEIGHT = 0.2
-LATENCY_WEIGHT = 0.3
-FAR_LEVELS = 16
+NORMAL_WEIGHT: Final = 0.02
+RECENT_WEIGHT: Final = 0.2
+LATENCY_WEIGHT: Final = 0.3
+FAR_LEVELS: Final = 16
 """Levels that a node with a slow network is set back."""
-
-
-class Pace:
-    """What is normal for one node, and what it does now."""
-
-    __slots__ = ("known", "latency_s", "normal_s", "ratio", "samples")
-
-    def __init__(self) -> None:
-        self.known = [0] * (BATCH_SIZES + 1)  # samples behind each entry of `normal_s`
-        self.normal_s = [0.0] * (BATCH_SIZES + 1)  # seconds per token, by concurrent requests; 0: not known
-        self.ratio = 1.0  # recent seconds per token / normal
-        self.samples = 0
-        self.latency_s = math.nan  # of liveness probes, smoothed
 
 
 class Slowness:
@@ -41,31 +26,35 @@ class Slowness:
     def __init__(self, view: ClusterView) -> None:
         self.view = view
         self.parameters = view.parameters.slowness
-        self.enabled = self.parameters.enabled
-        self.paces = {name: Pace() for name in view.nodes}
+        self.enabled: bool = self.parameters.enabled
+        self.ratio: float = self.parameters.ratio
+        self.samples_min: int = self.parameters.samples_min
+        self.ratio_max: float = 2.0 * self.parameters.failing_ratio  # one outlier alone is no failure
+        self.latency_floor_s: float = self.parameters.latency_floor_s
+        self.paces = {name: node.pace for name, node in view.nodes.items()}
         self.slow: dict[str, str] = {}  # node to evidence, while it decodes slowly
 
     def attempt(self, replica: Replica, ended: AttemptEnded) -> None:
         """A request that ended well says how fast its node decodes."""
         if not self.enabled or ended.tokens < 8 or ended.eval_duration_s <= 0.0:
             return
-        pace = self.paces[ended.node]
+        pace = replica.node.pace
         batch = replica.in_flight + 1
         batch = min(batch, BATCH_SIZES)
         per_token_s = ended.eval_duration_s / ended.tokens
         normal_s = pace.normal_s[batch]
         known = pace.known[batch]
-        if known < self.parameters.samples_min:
+        if known < self.samples_min:
             known += 1
             pace.known[batch] = known
             pace.normal_s[batch] = normal_s + (per_token_s - normal_s) / known
             return
         pace.samples += 1
-        ratio = min(per_token_s / normal_s, 2.0 * self.parameters.failing_ratio)  # one outlier alone is no failure
+        ratio = min(per_token_s / normal_s, self.ratio_max)
         pace.ratio += RECENT_WEIGHT * (ratio - pace.ratio)
-        if ratio < self.parameters.ratio:
+        if ratio < self.ratio:
             pace.normal_s[batch] = normal_s + NORMAL_WEIGHT * (per_token_s - normal_s)
-        if pace.ratio >= self.parameters.ratio or replica.node.penalty:
+        if pace.ratio >= self.ratio or replica.node.penalty:
             self._judge(replica.node, pace)
 
     def idle(self, now: float, node: NodeView) -> None:
@@ -86,7 +75,7 @@ class Slowness:
             pace.latency_s = latency_s
         else:
             pace.latency_s += LATENCY_WEIGHT * (latency_s - pace.latency_s)
-        if pace.latency_s > self.parameters.latency_floor_s or node.penalty:
+        if pace.latency_s > self.latency_floor_s or node.penalty:
             before = node.penalty
             self._judge(node, pace)
             if node.penalty != before:

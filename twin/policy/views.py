@@ -7,18 +7,36 @@ busy replica is the lowest set bit of the first set that is not empty, whatever 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 from twin.policy.health import ROUTABLE, Health, HealthEvent, after
 from twin.policy.parameters import Parameters
 from twin.policy.vocabulary import NEVER_S, ClusterSpec, ModelSpec, NodeSpec, RequestId, RequestSpec, Route
 
-LEVELS = 64
+LEVELS: Final = 64
 """Levels of busyness that are told apart; what is busier shares the last."""
 
-OFF_S = 3600.0
+BATCH_SIZES: Final = 16
+"""Numbers of concurrent requests whose pace is told apart."""
+
+OFF_S: Final = 3600.0
 """A deadline parameter of this value is off."""
+
+
+class Pace:
+    """What is normal for one node, and what it does now."""
+
+    __slots__ = ("known", "latency_s", "normal_s", "ratio", "samples")
+
+    def __init__(self) -> None:
+        self.known = [0] * (BATCH_SIZES + 1)  # samples behind each entry of `normal_s`
+        self.normal_s = [0.0] * (BATCH_SIZES + 1)  # seconds per token, by concurrent requests; 0: not known
+        self.ratio = 1.0  # recent seconds per token / normal
+        self.samples = 0
+        self.latency_s = math.nan  # of liveness probes, smoothed
 
 
 class NodeView:
@@ -31,6 +49,7 @@ class NodeView:
         "index",
         "last_passed_s",
         "name",
+        "pace",
         "penalty",
         "replicas",
         "served",
@@ -46,6 +65,7 @@ class NodeView:
         self.name = spec.name
         self.health: Health = "serving"
         self.in_flight = 0
+        self.pace = Pace()
         self.penalty = 0  # levels that a slow node is set back
         self.start_s = 0.0  # longest time to a first token of late, loads not counted
         self.start_s_of_routes = 0.0  # the same, when the limits of its routes were set

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
+
+from mypy_extensions import mypyc_attr
 
 RequestId: TypeAlias = int
 
-NEVER_S = math.inf
+NEVER_S: Final = math.inf
 """A time that does not come: the value of a limit that is off."""
 
 AttemptError: TypeAlias = Literal[
@@ -56,7 +58,7 @@ ActionKind: TypeAlias = Literal[
     "drain",  # send no new request to the node
     "return",  # end a drain
 ]
-DISRUPTIVE_ACTIONS: frozenset[str] = frozenset({"restart", "unload"})
+DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "unload"})
 """Actions that can cost running work; caps, cooldowns and floors hold for these."""
 
 ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]
@@ -91,7 +93,10 @@ class ClusterSpec:
     """The models on a node's disk; a node that is not named has them all."""
 
 
-@dataclass(slots=True)
+# The three classes of the hot path spell out their `__init__`: compiled, it is a native call; a generated one is not.
+
+
+@dataclass(slots=True, init=False)
 class RequestSpec:
     """A request as it can be known on arrival. Token counts are estimates; how long the answer will be is unknown."""
 
@@ -101,11 +106,31 @@ class RequestSpec:
     stream: bool
     arrival_s: float
     deadline_s: float  # the time (not the duration) by which it must have ended
-    context_tokens: int = 0  # num_ctx where the client asks for one, else 0: the model's own
-    session: int = 0  # the conversation that it goes on with, where the client says so; 0: none
+    context_tokens: int  # num_ctx where the client asks for one, else 0: the model's own
+    session: int  # the conversation that it goes on with, where the client says so; 0: none
+
+    def __init__(
+        self,
+        request_id: RequestId,
+        model: str,
+        prompt_tokens: int,
+        stream: bool,
+        arrival_s: float,
+        deadline_s: float,
+        context_tokens: int = 0,
+        session: int = 0,
+    ) -> None:
+        self.request_id = request_id
+        self.model = model
+        self.prompt_tokens = prompt_tokens
+        self.stream = stream
+        self.arrival_s = arrival_s
+        self.deadline_s = deadline_s
+        self.context_tokens = context_tokens
+        self.session = session
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False)
 class Route:
     """What the policy decided for one attempt of a request; the world enforces it and decides nothing.
 
@@ -114,15 +139,33 @@ class Route:
     """
 
     kind: RouteKind
-    node: str = ""
-    first_token_deadline_s: float = NEVER_S  # counted from the dispatch
-    stall_timeout_s: float = NEVER_S  # longest silence between two tokens
-    hedge_delay_s: float = NEVER_S  # a second attempt elsewhere after this silence
-    retry_after_s: float = 0.0
-    reason: str = ""
+    node: str
+    first_token_deadline_s: float  # counted from the dispatch
+    stall_timeout_s: float  # longest silence between two tokens
+    hedge_delay_s: float  # a second attempt elsewhere after this silence
+    retry_after_s: float
+    reason: str
+
+    def __init__(
+        self,
+        kind: RouteKind,
+        node: str = "",
+        first_token_deadline_s: float = NEVER_S,
+        stall_timeout_s: float = NEVER_S,
+        hedge_delay_s: float = NEVER_S,
+        retry_after_s: float = 0.0,
+        reason: str = "",
+    ) -> None:
+        self.kind = kind
+        self.node = node
+        self.first_token_deadline_s = first_token_deadline_s
+        self.stall_timeout_s = stall_timeout_s
+        self.hedge_delay_s = hedge_delay_s
+        self.retry_after_s = retry_after_s
+        self.reason = reason
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class AttemptEnded:
     """An attempt of a request at a node ended. Timings are Ollama's own, in seconds, 0 where it gave none."""
 
@@ -135,10 +178,40 @@ class AttemptEnded:
     started_s: float
     first_token_s: float  # nan: no token came
     tokens: int  # received in this attempt
-    load_duration_s: float = 0.0
-    prompt_eval_duration_s: float = 0.0
-    eval_duration_s: float = 0.0
-    total_duration_s: float = 0.0
+    load_duration_s: float
+    prompt_eval_duration_s: float
+    eval_duration_s: float
+    total_duration_s: float
+
+    def __init__(
+        self,
+        request_id: RequestId,
+        attempt: int,
+        node: str,
+        model: str,
+        outcome: AttemptOutcome,
+        error: AttemptError,
+        started_s: float,
+        first_token_s: float,
+        tokens: int,
+        load_duration_s: float = 0.0,
+        prompt_eval_duration_s: float = 0.0,
+        eval_duration_s: float = 0.0,
+        total_duration_s: float = 0.0,
+    ) -> None:
+        self.request_id = request_id
+        self.attempt = attempt
+        self.node = node
+        self.model = model
+        self.outcome = outcome
+        self.error = error
+        self.started_s = started_s
+        self.first_token_s = first_token_s
+        self.tokens = tokens
+        self.load_duration_s = load_duration_s
+        self.prompt_eval_duration_s = prompt_eval_duration_s
+        self.eval_duration_s = eval_duration_s
+        self.total_duration_s = total_duration_s
 
 
 @dataclass(slots=True)
@@ -236,31 +309,48 @@ class PolicyState:
     parts: dict[str, Any]
 
 
-class Policy(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Policy:
     """Decides, and does nothing else: no clock, no socket, no random draw of its own."""
 
     @property
     def waiting(self) -> int:
         """How many requests it keeps."""
+        raise NotImplementedError
 
     @property
     def incidents(self) -> Sequence[Incident]:
         """What it took for failures so far."""
+        raise NotImplementedError
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """Where this attempt of the request goes. The hot path: its cost does not grow with the fleet."""
+        raise NotImplementedError
 
     def released(self, now: float) -> Sequence[tuple[RequestId, Route]]:
         """Requests that were waiting and whose turn has come, each with its route (dispatch or shed)."""
+        raise NotImplementedError
 
     def observe(self, now: float, observation: Observation) -> None:
         """Take in what was seen."""
+        raise NotImplementedError
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now: probes and actions."""
+        raise NotImplementedError
 
     def next_wakeup(self) -> float:
         """The time at which `released` and `decide` want to be called next; may move earlier after any other call."""
+        raise NotImplementedError
 
     def snapshot(self) -> PolicyState:
         """What must outlive this object."""
+        raise NotImplementedError
+
+    def restore(self, now: float, state: PolicyState) -> None:
+        """Go on from what another object knew. To be called before anything else."""
+        raise NotImplementedError
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """Take over a request that is at a node already: its route, as if it had been dispatched now."""
+        raise NotImplementedError

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_type_hints
+from typing import Any, Literal, TypeAlias, cast, get_origin, get_type_hints
 
 import pyarrow as pa
 from pydantic_core import from_json, to_json
@@ -65,7 +65,7 @@ class RecordedCall:
         return _answer(self.call, from_json(self.decision) if self.decision is not None else None)
 
 
-class JournalingPolicy:
+class JournalingPolicy(Policy):
     """A policy that does what another one does, and records each call of it in the recorder's table `observations`.
 
     A call costs one tuple of references; they are written out when the table is flushed. So what is handed over or
@@ -118,6 +118,14 @@ class JournalingPolicy:
     def snapshot(self) -> PolicyState:
         """What must outlive the policy. Not recorded: it changes nothing."""
         return self.policy.snapshot()
+
+    def restore(self, now: float, state: PolicyState) -> None:
+        """Refused: a journal begins with a policy that knows nothing, or its replay would differ."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
+
+    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
+        """Refused, as `restore` is."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
 
     def _rows(self, added: Sequence[Row]) -> list[Row]:
         rows = []
@@ -191,14 +199,14 @@ def _made(kind: type[Any], said: dict[str, Any]) -> Any:
 
 
 def _turned_back(kind: type[Any]) -> tuple[list[str], list[str], list[str]]:
-    """The fields of a dataclass that hold floats, floats by name, and tuples."""
+    """The fields of a dataclass that hold floats, floats by name, and tuples.
+
+    A compiled class says `tuple` where its source says `tuple[str, ...]`, so only what stands before the bracket counts.
+    """
     hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    return (
-        [name for name in names if hints[name] is float],
-        [name for name in names if hints[name] == dict[str, float]],
-        [name for name in names if hints[name] == tuple[str, ...]],
-    )
+    plain = {field.name: get_origin(hints[field.name]) or hints[field.name] for field in dataclasses.fields(kind)}
+    floats, mappings, tuples = ([name for name in plain if plain[name] is what] for what in (float, dict, tuple))
+    return floats, mappings, tuples
 
 
 _TURNED_BACK = {kind: _turned_back(kind) for kind in (RequestSpec, Route, *_KIND_OF)}

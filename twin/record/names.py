@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+Direction: TypeAlias = Literal["lower", "higher"]
+
 FIGURES: dict[str, tuple[str, str]] = {
     "requests_offered": ("requests", "arrived in the measured time (after the warm-up)"),
     "requests_admitted": ("requests", "of those, accepted: dispatched or queued, not turned away"),
@@ -41,3 +45,17 @@ EXPECTABLE: frozenset[str] = frozenset(
     | {f"{name}.{key}" for name in SUMMARIES for key in SUMMARY_KEYS}
 )
 """Figures that are one number, and so may have a limit."""
+
+BETTER: dict[str, Direction] = {
+    "requests_lost": "lower",
+    "requests_rejected": "lower",
+    "success_ratio": "higher",
+    "ttd_s": "lower",
+    "ttm_s": "lower",
+    "ttr_s": "lower",
+    **{f"{name}.{key}": "lower" for name in SUMMARIES for key in SUMMARY_KEYS},
+    "attempts_per_request": "lower",
+    "incidents_healed": "higher",
+    "false_actions": "lower",
+}
+"""Figures of which it is clear which way is better: what a comparison compares."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 """Version of this schema, in every manifest; a reader refuses any other."""
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -118,6 +118,19 @@ FAULTS = pa.schema(
     ]
 )
 
+SIGNS = pa.schema(
+    [
+        ("fault_id", pa.int32()),  # as in `faults`
+        ("kind", TEXT),
+        ("node", TEXT),
+        ("began_s", pa.float64()),
+        ("due_s", pa.float64()),  # when the failure was to come; null: never, it was a look-alike
+        ("ended_s", pa.float64()),  # when they passed into the failure, were averted, or came to nothing
+        ("outcome", TEXT),  # failed | averted | nothing | teardown
+    ]
+)
+"""One row for each time that a fault showed beforehand. A look-alike has a row here and none in `faults`."""
+
 INCIDENTS = pa.schema(
     [
         ("incident_id", pa.int32()),
@@ -153,6 +166,7 @@ TABLES: dict[str, pa.Schema] = {
     "observations": OBSERVATIONS,
     "actions": ACTIONS,
     "faults": FAULTS,
+    "signs": SIGNS,
     "incidents": INCIDENTS,
     "probes": PROBES,
 }

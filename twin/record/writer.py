@@ -177,6 +177,7 @@ class Recorder:
         self.observations = TableWriter("observations", TABLES["observations"], folder)
         self.actions = TableWriter("actions", TABLES["actions"], folder)
         self.faults = TableWriter("faults", TABLES["faults"], folder)
+        self.signs = TableWriter("signs", TABLES["signs"], folder)
         self.incidents = TableWriter("incidents", TABLES["incidents"], folder)
         self.probes = TableWriter("probes", TABLES["probes"], folder)
         self.writers: tuple[TableWriter, ...] = tuple(getattr(self, name) for name in TABLES)

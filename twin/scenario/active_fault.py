@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from twin.scenario.faults.base import Fault, Step
 
+SignsOutcome: TypeAlias = Literal["", "failed", "averted", "nothing", "teardown"]
 EndedBy: TypeAlias = Literal["", "schedule", "action", "teardown"]
 
 OPERATIONS_SHOWN = 8
@@ -19,6 +20,9 @@ class ActiveFault:
         self.place = place  # in the scenario's list
         self.fault = fault
         self.node = node
+        self.signs_s = math.nan  # when its signs began
+        self.signs_ended_s = math.nan
+        self.signs_outcome: SignsOutcome = ""
         self.injected_s = math.nan
         self.ended_s = math.nan
         self.ended_by: EndedBy = ""
@@ -34,9 +38,26 @@ class ActiveFault:
         """Begun, and not ended."""
         return self.begun and not self.ended_by
 
+    @property
+    def showing(self) -> bool:
+        """Its signs are there, and it has not come."""
+        return not math.isnan(self.signs_s) and not self.signs_outcome
+
+    def end_signs(self, now: float, outcome: SignsOutcome) -> None:
+        """The signs passed into the failure, were averted, or came to nothing."""
+        self.signs_ended_s = now
+        self.signs_outcome = outcome
+
+    def signs_row(self) -> tuple[object, ...]:
+        """In the order of the table `signs`."""
+        due_s = None if self.fault.comes_to_nothing else self.fault.at_s
+        kind = self.fault.about.kind
+        return (self.place, kind, self.node, self.signs_s, due_s, self.signs_ended_s, self.signs_outcome)
+
     def note(self, step: Step, remark: str = "") -> None:
         """An operation was performed."""
-        text = f"{step.operation} {step.argument:g}" if step.argument else step.operation
+        name = step.condition or step.operation
+        text = f"{name} {step.argument:g}" if step.argument else name
         self.done.append(f"{text} ({remark})" if remark else text)
 
     def end(self, now: float, by: EndedBy) -> None:

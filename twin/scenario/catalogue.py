@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from twin.policy.parameters import PRESETS, TABLE
-from twin.record.names import EXPECTABLE, FIGURES, SUMMARIES
+from twin.record.names import BETTER, EXPECTABLE, FIGURES, SUMMARIES
 from twin.scenario.durations import Duration
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
@@ -96,6 +96,9 @@ def _metrics() -> list[dict[str, Any]]:
     found = []
     for name, (unit, what) in FIGURES.items():
         limits = [name] if name in EXPECTABLE else sorted(each for each in EXPECTABLE if each.startswith(f"{name}."))
-        found.append({"name": name, "unit": unit, "what": what, "in expect": ", ".join(limits) or "no"})
+        better = BETTER.get(limits[0], "") if limits else ""
+        found.append(
+            {"name": name, "unit": unit, "what": what, "better": better, "in expect": ", ".join(limits) or "no"}
+        )
     assert set(SUMMARIES) <= set(FIGURES)
     return found

@@ -84,6 +84,14 @@ def _with_inputs(scenario: Scenario, document: dict[str, Any], source: str, line
     return scenario
 
 
+def varied(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
+    """A scenario with other values at these dotted paths. Raises `ScenarioError`."""
+    document = as_document(scenario)
+    for key, value in settings.items():
+        put(document, key, value, f"--vary {key}={value}")
+    return _validated(document, scenario.name, {})
+
+
 def as_document(scenario: Scenario) -> dict[str, Any]:
     """The scenario as plain data, with the keys of its file; what is at its default is left out."""
     document: dict[str, Any] = scenario.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -125,20 +133,25 @@ def apply_change(document: dict[str, Any], change: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ScenarioError(f"--set {change}: the value is no valid YAML") from error
+    put(document, key, value, f"--set {change}")
+
+
+def put(document: dict[str, Any], key: str, value: Any, said: str) -> None:
+    """Put a value at a dotted path of a document. `said`: what the operator wrote, for the error `ScenarioError`."""
     steps = _steps(document, key)
     at: Any = document
     for place, step in enumerate(steps[:-1]):
         if isinstance(at, list):
-            at = at[_index(at, step, change)]
+            at = at[_index(at, step, said)]
             continue
         if not isinstance(at.get(step), (dict, list)):
             at[step] = {}
         at = at[step]
         if not isinstance(at, (dict, list)):
-            raise ScenarioError(f"--set {change}: {'.'.join(steps[: place + 1])} has no keys below it")
+            raise ScenarioError(f"{said}: {'.'.join(steps[: place + 1])} has no keys below it")
     last = steps[-1]
     if isinstance(at, list):
-        at[_index(at, last, change)] = value
+        at[_index(at, last, said)] = value
         return
     at[last] = value
     if steps == ["cluster", "nodes"]:
@@ -163,9 +176,9 @@ def _steps(document: Mapping[str, Any], key: str) -> list[str]:
     return steps
 
 
-def _index(items: list[Any], step: str, change: str) -> int:
+def _index(items: list[Any], step: str, said: str) -> int:
     if not step.isdigit() or int(step) >= len(items):
-        raise ScenarioError(f"--set {change}: {step} is no place in a list of {len(items)} (the first is 0)")
+        raise ScenarioError(f"{said}: {step} is no place in a list of {len(items)} (the first is 0)")
     return int(step)
 
 

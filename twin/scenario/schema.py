@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import reduce
+from heapq import heappop, heappush
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -70,6 +71,10 @@ class Cluster(_Closed):
         Field(gt=0, description="OLLAMA_KEEP_ALIVE: idle time after which a model is let go; null: never."),
     ] = None
     network: Network = Network()
+    iteration_level: Annotated[
+        bool,
+        Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
+    ] = False
     restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
 
     @model_validator(mode="after")
@@ -119,17 +124,24 @@ class Cluster(_Closed):
         free = {name: hardware.vram_gib for name, hardware in zip(names, self.hardware_of_nodes(), strict=True)}
         nodes = tuple(NodeSpec(name, vram) for name, vram in free.items())
         placement: dict[str, list[str]] = {name: [] for name in names}
-        order = {name: index for index, name in enumerate(names)}
+        emptiest = [(0, index) for index in range(len(names))]  # heap: models that are placed on a node, and which
         for model in self.models:
             need = self.memory_gib(model)
-            for _ in range(self.models[model].replicas):
-                fitting = [name for name in names if free[name] >= need and model not in placement[name]]
-                if not fitting:
+            looked_at: list[tuple[int, int]] = []  # each node holds a model once
+            placed = 0
+            while placed < self.models[model].replicas:
+                if not emptiest:
                     where = f"{self.models[model].replicas} replicas of {model} ({need:.1f} GiB each)"
                     raise ValueError(f"{where} do not fit: at most {max(free.values()):.1f} GiB are free on a node")
-                best = min(fitting, key=lambda name: (len(placement[name]), order[name]))
-                placement[best].append(model)
-                free[best] -= need
+                count, index = heappop(emptiest)
+                if free[names[index]] >= need:
+                    placement[names[index]].append(model)
+                    free[names[index]] -= need
+                    count += 1
+                    placed += 1
+                looked_at.append((count, index))
+            for entry in looked_at:
+                heappush(emptiest, entry)
         models = tuple(
             ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_of(name))
             for name, model in self.models.items()
@@ -250,6 +262,14 @@ class Scenario(_Closed):
     fault_generators: Annotated[
         list[FaultGenerator], Field(description="Faults that are drawn for each seed, beside those of `faults`.")
     ] = []
+    settle_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="How long the run goes on after its load, with every fault ended. Then queues must be empty, every "
+            "node back and every incident closed; 0: it ends with its last request, and nothing of this is asked.",
+        ),
+    ] = 0.0
     steady_state: SteadyState = SteadyState()
     abort_when: AbortWhen | None = None
     expect: Annotated[dict[str, Limit], Field(description="Figure name to limit.")] = {}
@@ -307,6 +327,11 @@ class Scenario(_Closed):
     def end_of_load_s(self) -> float:
         """When the last request may arrive."""
         return self.workload.warmup_s + self.workload.duration_s
+
+    @property
+    def end_s(self) -> float:
+        """When the run may end."""
+        return self.end_of_load_s + self.settle_s
 
     def for_live(self) -> Scenario:
         """The scenario as the live world runs it: with what `live` says put in its place."""

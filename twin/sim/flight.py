@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from twin.policy.vocabulary import AttemptError, RequestSpec, Route
+from twin.sim.network import Path
 from twin.sim.runner import Job
 
-NAN = math.nan
+NAN: Final = math.nan
 
 
 class Flight:
@@ -22,6 +24,7 @@ class Flight:
         "job",
         "node",
         "output_tokens",
+        "path",
         "retry_of",
         "round_trip_s",
         "route",
@@ -38,6 +41,7 @@ class Flight:
         self.attempt = 0
         self.error: AttemptError = ""  # of the last failed attempt
         self.node = ""
+        self.path: Path | None = None  # to its node
         self.route: Route | None = None
         self.job: Job | None = None  # None between attempts, and while a cut path swallows the request
         self.dispatched_s = NAN

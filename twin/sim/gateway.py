@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import (
     NEVER_S,
@@ -31,7 +31,7 @@ from twin.sim.runner import Job
 if TYPE_CHECKING:
     from twin.sim.simulation import Simulation
 
-INLINE_ROUND_TRIP_S = 0.002
+INLINE_ROUND_TRIP_S: Final = 0.002
 """A round trip shorter than this is added to what the client sees, without an event of its own; what it leaves out is
 that the slot at the node is taken and freed that much later."""
 
@@ -58,6 +58,7 @@ class Gateway:
         self._on_request_end = hooks["on_request_end"]
         self._on_admitted = hooks["on_admitted"]
         self._on_action = hooks["on_action"]
+        self._add_request = simulation.recorder.requests.add
         self._deadlines: deque[Flight] = deque()
         self._deadline_armed = False
         self._wakeup_armed_s = NEVER_S
@@ -96,6 +97,18 @@ class Gateway:
         elif self.policy.next_wakeup() < self._wakeup_armed_s:
             self.arm_wakeup()
 
+    def adopt(self, now: float, flight: Flight, node: str) -> None:
+        """A request that is at a node already when the run starts."""
+        self.flights[flight.spec.request_id] = flight
+        for hook in self._on_admitted:
+            hook(now, flight)
+        self.engine.call_at(flight.spec.deadline_s, partial(self._adopted_deadline, flight))
+        self._dispatch(now, flight, self.policy.adopt(now, flight.spec, node))
+
+    def _adopted_deadline(self, flight: Flight) -> None:
+        if not flight.ended:
+            self._deadline_passed(self.engine.now, flight)
+
     def _dispatch(self, now: float, flight: Flight, route: Route) -> None:
         """Send one attempt to the node of its route."""
         name = route.node
@@ -106,7 +119,7 @@ class Gateway:
             flight.dispatched_s = now
         for hook in self._on_dispatch:
             hook(now, flight, self.simulation)
-        path = self.paths[name]
+        path = flight.path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
             spec.model,
@@ -155,7 +168,8 @@ class Gateway:
             return
         flight = job.owner
         assert isinstance(flight, Flight)
-        if self.paths[flight.node].cut:
+        assert flight.path is not None
+        if flight.path.cut:
             self._injection.hold_back(flight.node, partial(self._job_ended, job, error))
             return
         self._attempt_ended(flight, job, error)
@@ -403,7 +417,7 @@ class Gateway:
     ) -> None:
         spec = flight.spec
         succeeded = ended is not None and outcome == "succeeded"
-        self.recorder.requests.add(
+        self._add_request(
             (
                 spec.request_id,
                 spec.model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import Action, ActionResult, ActionStatus, AttemptError
 from twin.sim.runner import Job
@@ -11,7 +11,7 @@ from twin.sim.runner import Job
 if TYPE_CHECKING:
     from twin.sim.gateway import Gateway
 
-UNREACHABLE_S = 5.0
+UNREACHABLE_S: Final = 5.0
 """Time after which an order to an agent that cannot be reached has failed."""
 
 

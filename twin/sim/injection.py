@@ -31,10 +31,25 @@ class Injection:
             for node in targets(simulation.scenario, place, fault, simulation.seed):
                 active = ActiveFault(place, fault, node)
                 self.faults.append(active)
+                if fault.lead_s:
+                    simulation.engine.call_at(max(0.0, fault.at_s - fault.lead_s), partial(self._show, active))
                 simulation.engine.call_at(fault.at_s, partial(self._begin, active))
+
+    def _show(self, active: ActiveFault) -> None:
+        """The signs begin."""
+        active.signs_s = self.simulation.engine.now
+        self._step(active, active.fault.signs())
 
     def _begin(self, active: ActiveFault) -> None:
         engine = self.simulation.engine
+        if active.signs_outcome == "averted":
+            return
+        if active.fault.comes_to_nothing:
+            active.end_signs(engine.now, "nothing")
+            self._withdraw(active)
+            return
+        if active.fault.lead_s:
+            active.end_signs(engine.now, "failed")
         active.injected_s = engine.now
         if active.fault.duration_s is not None:
             engine.call_at(engine.now + active.fault.duration_s, partial(self._end, active))
@@ -44,16 +59,16 @@ class Injection:
         """Perform the steps that are due, and come back for the next."""
         engine = self.simulation.engine
         for step in steps:
-            due_s = active.injected_s + step.after_s
+            due_s = (active.signs_s if active.showing else active.injected_s) + step.after_s
             if due_s > engine.now:
-                engine.call_at(due_s, partial(self._step_later, active, step, steps))
+                engine.call_at(due_s, partial(self._step_later, active, active.showing, step, steps))
                 return
             self._perform(active, step)
-        if active.fault.about.instant:
+        if active.fault.about.instant and active.active:
             active.end(engine.now, "schedule")
 
-    def _step_later(self, active: ActiveFault, step: Step, steps: Iterator[Step]) -> None:
-        if active.active:
+    def _step_later(self, active: ActiveFault, sign: bool, step: Step, steps: Iterator[Step]) -> None:
+        if active.showing if sign else active.active:
             self._perform(active, step)
             self._step(active, steps)
 
@@ -63,12 +78,31 @@ class Injection:
         active.end(self.simulation.engine.now, "schedule")
         for step in active.fault.ending():
             self._perform(active, step)
+        self._withdraw(active)
+
+    def end_all(self) -> None:
+        """The outside world ends whatever is going on; nothing begins any more."""
+        for active in self.faults:
+            if active.showing:
+                active.end_signs(self.simulation.engine.now, "nothing")
+                self._withdraw(active)
+            self._end(active)
+
+    def _withdraw(self, active: ActiveFault) -> None:
+        """What the fault set is as it was."""
+        node = self.simulation.nodes[active.node]
+        if node.conditions.withdraw(active):
+            node.conditions_changed()
 
     def restarted(self, node: str) -> None:
         """A new server process runs: faults that live in the old one are over."""
         for active in self.faults:
             if active.node == node and active.active and active.fault.about.ended_by_restart:
                 active.end(self.simulation.engine.now, "action")
+                self._withdraw(active)
+            elif active.node == node and active.showing and active.fault.about.ended_by_restart:
+                active.end_signs(self.simulation.engine.now, "averted")
+                self._withdraw(active)
         if self.simulation.nodes[node].slowdown != 1.0:
             self.simulation.nodes[node].slow_gpu(1.0)
         self._spoke(node)
@@ -78,8 +112,12 @@ class Injection:
         for active in self.faults:
             if active.active:
                 active.end(now, "teardown")
+            if active.showing:
+                active.end_signs(now, "teardown")
             if active.begun:
                 self.simulation.recorder.faults.add(active.row())
+            if active.signs_outcome:
+                self.simulation.recorder.signs.add(active.signs_row())
 
     # -- the primitive operations ---------------------------------------------------------------------------------
 
@@ -100,7 +138,7 @@ class Injection:
             self._spoke(name)
         elif operation == "pause_runner":
             node.pause_runner()
-            self._fell_silent(name)
+            self.fell_silent(name)
         elif operation == "resume_runner":
             node.resume_runner()
             self._spoke(name)
@@ -108,7 +146,7 @@ class Injection:
             node.stick_loader()
         elif operation == "cut_network":
             network.cut(name)
-            self._fell_silent(name)
+            self.fell_silent(name)
         elif operation == "slow_network":
             network.slow(name, step.argument)
         elif operation == "restore_network":
@@ -118,10 +156,14 @@ class Injection:
                 deliver()
         elif operation == "slow_gpu":
             node.slow_gpu(step.argument)
+        elif operation == "set_condition":
+            node.conditions.set(active, step.condition, step.argument)
+            node.conditions_changed()
 
     # -- silence --------------------------------------------------------------------------------------------------
 
-    def _fell_silent(self, node: str) -> None:
+    def fell_silent(self, node: str) -> None:
+        """From now on nothing comes from the node's runners."""
         self._silent_since_s.setdefault(node, self.simulation.engine.now)
         for gateway in self.simulation.gateways:
             gateway.fell_silent(node)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import networkx
 
-GATEWAY = "gateway"
-SWITCH = "switch"
+GATEWAY: Final = "gateway"
+SWITCH: Final = "switch"
 
 
 class Path:
@@ -28,8 +30,8 @@ class SimulatedNetwork:
         self.paths: dict[str, Path] = {}
         for node in nodes:
             self.graph.add_edge(SWITCH, node, latency_ms=latency_ms)
-            self.paths[node] = Path()
-            self._work_out(node)
+            path = self.paths[node] = Path()
+            path.round_trip_s = 2.0 * latency_ms / 1000.0
 
     def _work_out(self, node: str) -> None:
         path = self.paths[node]

@@ -12,14 +12,17 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from twin.policy.vocabulary import AttemptError
 from twin.scenario.hardware import Hardware
+from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.iteration import IterationRunner
 from twin.sim.prefixes import SlotPrefixes
 from twin.sim.runner import Job, Runner
 
-VRAM_RECOVERY_S = 0.75
+VRAM_RECOVERY_S: Final = 0.75
 """Wait for the driver to give memory back after an unload; typically 0.5 to 1.5 s (Ollama's scheduler polls it)."""
 
 
@@ -54,6 +57,7 @@ class OllamaNode:
         self.slots = slots
         self.max_queue = max_queue
         self.keep_alive_s = keep_alive_s
+        self.iteration_level = False
         self.alive = True
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
@@ -63,6 +67,8 @@ class OllamaNode:
         self._load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
+        self.conditions = Conditions()
+        self._load_failures_owed = 0.0
         self.remembers_prefixes = False  # to be set where prompts repeat what was there before
         self._dead_busy_s = 0.0  # of runners that are gone
 
@@ -71,7 +77,7 @@ class OllamaNode:
     def submit(self, job: Job) -> None:
         """Take a generation. The server must be alive; the job's `on_end` is called once, later, unless it hangs."""
         assert self.alive, f"{self.name} is dead: nobody listens there"
-        now = self.clock.now
+        now = self.clock.time()
         job.submitted_s = now
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
@@ -107,6 +113,10 @@ class OllamaNode:
             runner.leaving = True
             self._let_go(runner)
 
+    def let_go(self, model: str) -> None:
+        """Nobody uses the model: it is gone at once."""
+        self._drop(self.runners[model])
+
     def _let_go(self, runner: Runner) -> None:
         if runner.leaving and runner.alive and runner.is_unused():
             self._drop(runner)
@@ -131,7 +141,7 @@ class OllamaNode:
     def _hand_over(self, runner: Runner, job: Job) -> None:
         runner.leaving = False  # somebody wants it again
         if job.output_tokens == 0:
-            job.loaded_s = self.clock.now
+            job.loaded_s = self.clock.time()
             self._end_later(job, "")
         else:
             runner.submit(job)
@@ -141,14 +151,14 @@ class OllamaNode:
             if not job.abandoned:
                 job.on_end(job, error)
 
-        self.clock.call_at(self.clock.now, end)
+        self.clock.call_at(self.clock.time(), end)
 
     # -- the one loading routine ----------------------------------------------------------------------------------
 
     def _load_next(self) -> None:
         """Serve the head of the pending queue as far as possible."""
         while self.pending and self.loading is None and not self.loader_stuck and self.alive:
-            now = self.clock.now
+            now = self.clock.time()
             job = self.pending[0]
             runner = self.runners.get(job.model)
             if runner is not None and (self._needs_reload(runner, job) or self._expired(runner, now)):
@@ -170,7 +180,10 @@ class OllamaNode:
             version = self._load_version
             took_s = self.hardware.runner_start_s + model.size_gib / self.hardware.load_gib_per_s
             took_s = took_s * self.slowdown + (VRAM_RECOVERY_S if evicted else 0.0)
-            self.clock.call_at(now + took_s, partial(self._loaded, version))
+            if self.conditions.disturbed and self._load_dies():
+                self.clock.call_at(now + took_s / 2.0, partial(self._load_failed, version))
+            else:
+                self.clock.call_at(now + took_s, partial(self._loaded, version))
 
     def _make_room(self, need_gib: float) -> bool | None:
         """Evict idle runners until there is room. Whether one was evicted; None where there cannot be room yet."""
@@ -192,6 +205,22 @@ class OllamaNode:
         self._hand_over(runner, job)
         self._load_next()
 
+    def _load_dies(self) -> bool:
+        """Whether this load is one of the share that fails: spread evenly, so that no random draw is needed."""
+        self._load_failures_owed += self.conditions.values["load_failure_share"]
+        if self._load_failures_owed < 1.0 - 1e-9:
+            return False
+        self._load_failures_owed -= 1.0
+        return True
+
+    def _load_failed(self, version: int) -> None:
+        if version != self._load_version or self.loading is None:
+            return
+        job = self.loading
+        self.loading = None
+        self._fail([job], "server_error")
+        self._load_next()
+
     def add_runner(self, model: str, context_tokens: int = 0) -> Runner:
         """A runner with the model loaded (also for what is loaded when a run starts)."""
         known = self.models[model]
@@ -199,7 +228,8 @@ class OllamaNode:
         if self.hardware.reference_model_gib is not None:
             scale = known.size_gib / self.hardware.reference_model_gib
         prefill = self.hardware.prefill_tokens_per_s
-        runner = Runner(
+        kind = IterationRunner if self.iteration_level else Runner
+        runner = kind(
             self.clock,
             model,
             known.memory_gib,
@@ -234,12 +264,12 @@ class OllamaNode:
 
     def resident(self) -> tuple[str, ...]:
         """The loaded models, as `/api/ps` lists them."""
-        now = self.clock.now
+        now = self.clock.time()
         return tuple(name for name, runner in self.runners.items() if not self._expired(runner, now))
 
     def busy_s(self) -> float:
         """Time that the GPU has worked so far."""
-        now = self.clock.now
+        now = self.clock.time()
         for runner in self.runners.values():
             runner.advance(now)
         return self._dead_busy_s + sum(runner.busy_s for runner in self.runners.values())
@@ -263,8 +293,9 @@ class OllamaNode:
         """A new server process: nothing is loaded, and nothing is stuck."""
         if self.alive:
             return
+        self.iteration_level = False
         self.alive = True
-        self.started_s = self.clock.now
+        self.started_s = self.clock.time()
         self.loader_stuck = False
 
     def kill_runner(self) -> None:
@@ -302,6 +333,9 @@ class OllamaNode:
         self.slowdown = factor
         for runner in self.runners.values():
             runner.set_slowdown(factor)
+
+    def conditions_changed(self) -> None:
+        """A fault set a condition, or what it set was withdrawn."""
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from twin.policy.vocabulary import AttemptError, Probe, ProbeKind, ProbeResult
 from twin.sim.runner import Job
@@ -11,11 +11,11 @@ from twin.sim.runner import Job
 if TYPE_CHECKING:
     from twin.sim.gateway import Gateway
 
-ANSWER_S = 0.001
+ANSWER_S: Final = 0.001
 """Time in which a server answers what needs no runner (measured on real nodes: 1 ms)."""
 
-PROBE_PROMPT_TOKENS = 8
-DELAY_WORTH_AN_EVENT_S = 0.05
+PROBE_PROMPT_TOKENS: Final = 8
+DELAY_WORTH_AN_EVENT_S: Final = 0.05
 
 
 class Pending:

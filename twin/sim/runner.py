@@ -13,12 +13,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from twin.policy.vocabulary import NEVER_S, AttemptError
-from twin.sim.engine import Clock
+from twin.sim.engine import Clock, Timer
 from twin.sim.prefixes import SlotPrefixes
 
-TOLERANCE_TOKENS = 1e-6
+TOLERANCE_TOKENS: Final = 1e-6
 """A sequence this close to its end has ended: floating point does not hit ends exactly."""
 
 
@@ -75,7 +76,7 @@ class Job:
         self.tokens = 0  # made by its end
 
 
-class Runner:
+class Runner(Timer):
     """One loaded model."""
 
     __slots__ = (
@@ -135,9 +136,9 @@ class Runner:
         self.queue: deque[Job] = deque()  # without bound, as in Ollama
         self.clock_tokens = 0.0
         self.frozen_until_s = 0.0
-        self.idle_since_s = clock.now
+        self.idle_since_s = clock.time()
         self.busy_s = 0.0
-        self._last_s = clock.now
+        self._last_s = clock.time()
         self._armed_s = NEVER_S
         self._sequence = 0
 
@@ -162,10 +163,11 @@ class Runner:
         due_s = start_s + left * self.step_s[self.count - 1] * self.slowdown if left > 0.0 else start_s
         if self._armed_s <= now or due_s < self._armed_s:
             self._armed_s = due_s
-            self._clock.call_at(due_s, self._on_time)
+            self._clock.wake_at(due_s, self)
 
-    def _on_time(self) -> None:
-        now = self._clock.now
+    def fire(self) -> None:
+        """The next sequence may have ended."""
+        now = self._clock.time()
         if now < self._armed_s or not self.alive or self.paused:
             return
         self._armed_s = NEVER_S
@@ -198,7 +200,7 @@ class Runner:
 
     def submit(self, job: Job) -> None:
         """Take a job: at once where a slot is free, else in the queue."""
-        now = self._clock.now
+        now = self._clock.time()
         job.runner = self
         job.loaded_s = now
         if self.count < self.slots and not self.queue:
@@ -244,7 +246,7 @@ class Runner:
             return
         if self.paused:
             return
-        now = self._clock.now
+        now = self._clock.time()
         self.advance(now)
         if self.prefixes is not None:
             self.prefixes.give(job.session, job.prompt_tokens + job.tokens)
@@ -279,7 +281,7 @@ class Runner:
 
     def set_slowdown(self, factor: float) -> None:
         """Every step and prefill from now on takes this many times as long."""
-        now = self._clock.now
+        now = self._clock.time()
         self.advance(now)
         self.slowdown = factor
         self._rearm(now)
@@ -287,7 +289,7 @@ class Runner:
     def pause(self) -> None:
         """Stop executing."""
         if not self.paused:
-            now = self._clock.now
+            now = self._clock.time()
             self.advance(now)
             self.paused = True
             self._paused_at_s = now
@@ -297,7 +299,7 @@ class Runner:
         """Go on executing; jobs that were abandoned meanwhile leave."""
         if not self.paused:
             return
-        now = self._clock.now
+        now = self._clock.time()
         stood_s = now - self._paused_at_s
         self.paused = False
         self._last_s = now
@@ -316,7 +318,7 @@ class Runner:
 
     def kill(self) -> list[Job]:
         """Die; the jobs that were in it."""
-        now = self._clock.now
+        now = self._clock.time()
         jobs = list(self.jobs())
         for job in jobs:
             job.tokens = self.tokens_of(job, now)

@@ -22,6 +22,7 @@ from twin.sim.gateway import Gateway
 from twin.sim.injection import Injection
 from twin.sim.network import SimulatedNetwork
 from twin.sim.node import ModelOnNode, OllamaNode
+from twin.sim.present import ClusterNow, begin_from
 from twin.sim.sampling import Sampling
 
 
@@ -39,7 +40,7 @@ class Simulation:
         self.network = SimulatedNetwork(scenario.cluster.node_names(), scenario.cluster.network.latency_ms)
         self.demand = Demand(scenario, seed)
         self.nodes = _nodes(self.engine, scenario, self.demand.has_sessions)
-        self.checkers: list[Checker] = all_checkers()
+        self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
         self.hooks = _hooks(self.checkers)
         self.clients = Clients(self)
         self.injection = Injection(self)
@@ -47,6 +48,7 @@ class Simulation:
         self.sampling = Sampling(self)
         self.abort = AbortWatch(scenario)
         self.aborted = ""  # why the run was broken off
+        self.start: ClusterNow | None = None  # what the run begins with; None: what the scenario says
 
     def run(self) -> None:
         """Run to the end of the load and of every request."""
@@ -54,10 +56,14 @@ class Simulation:
         phases = stream(self.seed, "policy:phase").random(len(self.gateways))
         for gateway, phase in zip(self.gateways, phases.tolist(), strict=True):
             gateway.start(phase * self.parameters.probes.period_s)
+        if self.start is not None:
+            begin_from(self, self.start)
         self.injection.schedule()
         self.clients.start()
         self.engine.call_at(self.scenario.record.telemetry_period_s, self._sample)
-        self.engine.call_at(self.scenario.end_of_load_s, self.end_if_done)
+        if self.scenario.settle_s:
+            self.engine.call_at(self.scenario.end_of_load_s, self.injection.end_all)
+        self.engine.call_at(self.scenario.end_s, self.end_if_done)
         self.engine.run_calls()
         now = self.engine.now
         self.injection.teardown(now)
@@ -70,7 +76,7 @@ class Simulation:
 
     def end_if_done(self) -> None:
         """End the run once nobody is here and nobody comes any more."""
-        if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_of_load_s):
+        if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_s):
             self.engine.finish()
 
     def works(self, node: str) -> bool:
@@ -124,8 +130,10 @@ def _nodes(engine: Engine, scenario: Scenario, remember_prefixes: bool) -> dict[
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }
+    for node in nodes.values():
+        node.iteration_level = cluster.iteration_level
+        node.remembers_prefixes = remember_prefixes
     for name, loaded in cluster.spec().placement.items():
-        nodes[name].remembers_prefixes = remember_prefixes
         for model in loaded:
             nodes[name].add_runner(model)
     return nodes

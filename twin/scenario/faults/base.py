@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Operation: TypeAlias = Literal[
     "kill_server",  # the Ollama server and its runners die at once
@@ -19,6 +19,7 @@ Operation: TypeAlias = Literal[
     "slow_network",  # argument: milliseconds added to each direction
     "restore_network",
     "slow_gpu",  # argument: every step and prefill takes this many times as long
+    "set_condition",  # the node's `condition` takes the value `argument` until the fault is over
 ]
 
 
@@ -29,6 +30,7 @@ class Step:
     after_s: float
     operation: Operation
     argument: float = 0.0
+    condition: str = ""  # of `set_condition`: a row of `twin.scenario.conditions`
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class About:
     source: str
     ended_by_restart: bool  # a new server process ends it
     instant: bool = False  # it happens, and is over; what it broke is left
+    live: str = ""  # how it is done to a real node; empty: in the twin only
 
 
 Target: TypeAlias = str | dict[str, str]
@@ -60,6 +63,30 @@ class Fault(BaseModel):
         float | None,
         Field(gt=0, description="When the outside world would end it if nobody did before; absent: never."),
     ] = None
+
+    lead_s: Annotated[
+        float, Field(ge=0, description="How long before `at_s` its signs begin; 0: it comes without a sign.")
+    ] = 0.0
+    comes_to_nothing: Annotated[
+        bool, Field(description="A look-alike: its signs are there for `lead_s`, and then nothing happens.")
+    ] = False
+
+    @model_validator(mode="after")
+    def _signs_are_possible(self) -> Fault:
+        if self.lead_s and not self.has_signs():
+            raise ValueError(f"{self.about.kind} has no signs beforehand; leave lead_s away")
+        if self.comes_to_nothing and not self.lead_s:
+            raise ValueError("comes_to_nothing needs a lead_s: there is nothing else to see of it")
+        return self
+
+    @classmethod
+    def has_signs(cls) -> bool:
+        """Whether anything can be seen beforehand."""
+        return cls.signs is not Fault.signs
+
+    def signs(self) -> Iterator[Step]:
+        """What can be seen beforehand: steps from `lead_s` before `at_s` on, conditions only."""
+        yield from ()
 
     def onset(self) -> Iterator[Step]:
         """What is done, from the beginning on. May go on for ever where there is no `duration_s`."""

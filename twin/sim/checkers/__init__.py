@@ -11,12 +11,14 @@ import pkgutil
 from twin.sim.checkers.base import Checker
 
 
-def all_checkers() -> list[Checker]:
-    """A fresh one of each, by name."""
+def all_checkers(settled: bool = True) -> list[Checker]:
+    """A fresh one of each, by name; for a run that does not settle (`settle_s`: 0) without those that ask for it."""
     found: list[Checker] = []
     for module in pkgutil.iter_modules(__path__):
         loaded = importlib.import_module(f"{__name__}.{module.name}")
         for value in vars(loaded).values():
-            if isinstance(value, type) and issubclass(value, Checker) and value is not Checker:
+            if not isinstance(value, type) or not issubclass(value, Checker) or value is Checker:
+                continue
+            if settled or not value.needs_settling:
                 found.append(value())
     return sorted(found, key=lambda checker: checker.name)

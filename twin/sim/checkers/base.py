@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from mypy_extensions import mypyc_attr
+
 from twin.policy.vocabulary import Action
 
 if TYPE_CHECKING:
@@ -13,10 +15,13 @@ if TYPE_CHECKING:
 HOOKS = ("on_admitted", "on_dispatch", "on_served", "on_request_end", "on_action", "on_sample", "at_end")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Checker:
     """One invariant."""
 
     name: ClassVar[str]
+    needs_settling: ClassVar[bool] = False
+    """Liveness: it holds only of a run that goes on after its faults until all is well again (`settle_s`)."""
 
     def __init__(self) -> None:
         self.violations = 0

@@ -1,0 +1,156 @@
+"""The hot modules, compiled with mypyc from the very same annotated source.
+
+`python -m twin.compiled` (part of `make`) builds them once into the user's cache, in a folder named by the digest of the
+sources. Importing `twin` puts a finder in front that prefers them. A changed source has another digest, so what is stale is
+never found, and the interpreter takes the source as it stands; the results are the same, bit for bit
+(tests/test_compiled.py), only about three times slower. `OLLAMAMAX_COMPILED=0` switches it off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+TWIN = Path(__file__).parent
+SOURCES = ("policy", "scenario", "record", "sim")
+"""What the digest covers: the compiled packages, and those whose types they were compiled against."""
+
+COMPILED = ("policy", "sim")
+LEFT_AS_THEY_ARE = frozenset({"__init__", "parameters"})
+"""Modules of the compiled packages that are not hot, and are made of what mypyc does not take."""
+
+SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
+BUILDS_KEPT = 4
+SETUP = """
+import sys
+from mypyc.build import mypycify
+from setuptools import setup
+paths, sys.argv = sys.argv[1:], ["setup", "--quiet", "build_ext", "--inplace", "--parallel", "2"]
+modules = mypycify(["--ignore-missing-imports", *paths], opt_level="2", debug_level="0", multi_file=True)
+setup(name="ollamamax-compiled", ext_modules=modules)
+"""
+
+
+def cache() -> Path:
+    """Where builds lie."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ollamamax" / "compiled"
+
+
+def digest() -> str:
+    """sha256 (hex, 16 digits) of the sources, the interpreter and the processor's kind."""
+    found = hashlib.sha256(f"{sys.implementation.cache_tag} {os.uname().machine} {SETUP}".encode())
+    for package in SOURCES:
+        for path in sorted((TWIN / package).rglob("*.py")):
+            found.update(str(path.relative_to(TWIN)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def hot_sources() -> list[Path]:
+    """The modules that are compiled."""
+    paths = [path for package in COMPILED for path in sorted((TWIN / package).rglob("*.py"))]
+    return [path for path in paths if path.stem not in LEFT_AS_THEY_ARE]
+
+
+class CompiledFinder(importlib.abc.MetaPathFinder):
+    """Finds the compiled modules of one build."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The extension module of that name, if the build has one."""
+        if not fullname.startswith("twin.") and not fullname.endswith("__mypyc"):
+            return None
+        file = self.folder / (fullname.replace(".", os.sep) + SUFFIX)
+        if not file.is_file():
+            return None
+        loader = importlib.machinery.ExtensionFileLoader(fullname, str(file))
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader)
+
+
+def install() -> None:
+    """Prefer the compiled modules, where there are any for these sources."""
+    if os.environ.get("OLLAMAMAX_COMPILED", "1") == "0" or not cache().is_dir():
+        return
+    folder = cache() / digest()
+    if folder.is_dir():
+        sys.meta_path.insert(0, CompiledFinder(folder))
+
+
+def in_use() -> bool:
+    """Whether this process runs the compiled modules."""
+    return any(isinstance(finder, CompiledFinder) for finder in sys.meta_path)
+
+
+def build() -> str:
+    """Compile, unless it has been done. What is to be said of it, empty if nothing; raises `OSError` on a full disk."""
+    import shutil  # noqa: PLC0415  # these four are dear at every start, and needed once
+    import subprocess  # noqa: PLC0415
+    import sysconfig  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
+    folder = cache() / digest()
+    if folder.is_dir():
+        return ""
+    if shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) is None:
+        return "no C compiler is here, so the simulator runs interpreted (about three times slower, the same results)"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as place:
+        shutil.copytree(TWIN, Path(place) / "twin", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        paths = [str(Path("twin") / path.relative_to(TWIN)) for path in hot_sources()]
+        made = subprocess.run(
+            [sys.executable, "-c", SETUP, *paths],
+            cwd=place,
+            env={**os.environ, "OLLAMAMAX_COMPILED": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            lines = (made.stdout + made.stderr).strip().splitlines()
+            return f"the simulator could not be compiled, so it runs interpreted: {lines[-1] if lines else 'no output'}"
+        ready = Path(place) / "ready"
+        for file in [*Path(place).glob(f"*{SUFFIX}"), *(Path(place) / "twin").rglob(f"*{SUFFIX}")]:
+            goal = ready / file.relative_to(place)
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(goal)
+        try:
+            ready.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise  # else somebody was faster
+    _forget_old_builds(folder)
+    return ""
+
+
+def _forget_old_builds(newest: Path) -> None:
+    import shutil  # noqa: PLC0415
+
+    builds = sorted((it for it in newest.parent.iterdir() if it != newest), key=lambda it: it.stat().st_mtime)
+    for old in builds[: -BUILDS_KEPT + 1]:
+        if not old.name.startswith("building-"):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def main() -> None:
+    """`python -m twin.compiled`."""
+    if os.environ.get("OLLAMAMAX_COMPILED", "1") == "0" or (cache() / digest()).is_dir():
+        return
+    sys.stderr.write("Compiling the simulator's hot modules (once for these sources, about a minute) ...\n")
+    said = build()
+    if said:
+        sys.stderr.write(f"make: {said}\n")
+
+
+if __name__ == "__main__":
+    main()
