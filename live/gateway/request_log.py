@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from live.gateway.dialect import Timings
 from twin.policy.vocabulary import RequestId
+from twin.record.rows import FIRST_GATEWAY
 
 RequestOutcome: TypeAlias = Literal["succeeded", "failed", "deadline", "rejected", "cancelled"]
 
@@ -96,5 +97,8 @@ class RequestLog:
             self.timings.eval_duration_s,
             self.timings.total_duration_s,
             self.timings.prompt_eval_count,
+            None,  # whether the answer is right
+            FIRST_GATEWAY,
+            0,  # of which session it is a turn, and whether it is a client's further try, is not known here
             None,
         )

@@ -27,7 +27,7 @@ from live.rig.cluster import NodeKind, RigCluster
 from live.rig.errors import RigError
 from live.rig.hands import RigHands
 from live.rig.injection import LiveInjection, check_possible
-from live.rig.load import ClientView, Load
+from live.rig.load import ClientView, Load, check_load_possible
 from live.rig.machine import pin_itself, usable_cores
 from live.rig.toxiproxy import ToxiproxyGone
 from twin.experiment.world import Progress, WorldName, manifest
@@ -39,6 +39,7 @@ from twin.record.rows import FIRST_GATEWAY, incident_row
 from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
+from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
 
 WATCH_PERIOD_S = 0.5
@@ -57,7 +58,11 @@ class LiveWorld:
         """Run it once. Raises `RigError`; whatever happens, everything is put back."""
         scenario = scenario.for_live()
         whole = manifest(scenario, seed, self.name)
+        scenario = expanded(scenario, seed)
         check_possible(scenario, self.nodes)
+        whole["not_as_in_the_twin"] = check_load_possible(scenario, self.nodes)
+        for difference in whole["not_as_in_the_twin"]:
+            progress(difference)
         recorder = Recorder(folder)
         started_s = time.perf_counter()
         try:
@@ -199,7 +204,7 @@ class Drill:
                 raise result
 
     def _ended(self, view: ClientView) -> None:
-        if view.outcome != "rejected":
+        if view.outcome not in ("rejected", "cancelled"):
             self.abort.ended(view.end_s, view.outcome == "succeeded")
 
     def _logged(self, log: RequestLog) -> None:
@@ -260,7 +265,8 @@ class Drill:
                 view.outcome, view.error, view.end_s = "failed", "the run was broken off", ended_s
             log = self.logs.get(view.header_id)
             unknown += log is None
-            self.recorder.requests.add(_request_row(self.scenario, view, log))
+            first = self.logs.get(view.retry_of)
+            self.recorder.requests.add(_request_row(self.scenario, view, log, first.request_id if first else None))
         for active in injection.faults:
             if active.begun:
                 self.recorder.faults.add(active.row())
@@ -275,7 +281,9 @@ class Drill:
         }
 
 
-def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -> tuple[object, ...]:
+def _request_row(
+    scenario: Scenario, view: ClientView, log: RequestLog | None, retry_of: int | None
+) -> tuple[object, ...]:
     """What the client saw, completed by what only the gateway knows. A success is what the client saw as one."""
     timings = log.timings if log is not None else None
     admitted = log.admitted if log is not None else view.outcome != "rejected"
@@ -303,6 +311,8 @@ def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -
         timings.prompt_eval_count if timings is not None else 0,
         None,
         FIRST_GATEWAY,
+        view.arrival.session,
+        retry_of,
     )
 
 

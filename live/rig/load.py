@@ -1,4 +1,8 @@
-"""The clients of a drill: the scenario's own arrivals, sent open-loop to the gateway, and what each client saw."""
+"""The clients of a drill: the scenario's own demand, sent to the gateway, and what each client saw.
+
+The same draws as in the twin: what comes whatever happens at its time; and a client that waits for an answer, comes back
+or loses patience does here what it does there. A turn of a session is sent to `/api/chat` with all that was said before.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,33 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 import aiohttp
 
+from live.rig.errors import RigError
 from live.rig.model_files import prompt_text
-from twin.scenario.draws import Arrival, arrivals
+from twin.scenario.contents import Arrival
+from twin.scenario.demand import Demand
 from twin.scenario.schema import Scenario
 
-Seen: TypeAlias = Literal["succeeded", "failed", "deadline", "rejected"]
+Seen: TypeAlias = Literal["succeeded", "failed", "deadline", "rejected", "cancelled"]
 GRACE_S = 1.0
 """How much longer than its deadline a client waits, so that the gateway has the first word on it."""
 LINE_LIMIT_BYTES = 1 << 20
+
+
+def check_load_possible(scenario: Scenario, kind: str) -> list[str]:
+    """What of the load is otherwise than in the twin. Raises `RigError` where it cannot be had from such nodes."""
+    workload = scenario.workload
+    if kind == "emulated" and workload.kinds and workload.kinds.get("embed"):
+        raise RigError(
+            "workload.kinds: emulated nodes answer no embeddings; use --nodes real, or --set 'workload.kinds={chat: 1}'"
+        )
+    if kind == "emulated" and Demand(scenario, scenario.seed).has_sessions:
+        return ["emulated nodes evaluate every prompt from its start: sessions save no prefill there"]
+    return []
 
 
 @dataclass(slots=True)
@@ -28,16 +46,26 @@ class ClientView:
     header_id: str
     arrival: Arrival
     sent_s: float
+    retry_of: str = ""  # header id of the client's first try
     outcome: Seen = "failed"
     error: str = ""
     first_token_s: float = math.nan
     end_s: float = math.nan
     tokens: int = 0
     terminal_records: int = 0
+    answer: list[str] = field(default_factory=list)  # kept for turns of a session alone
+
+
+@dataclass(slots=True)
+class _Talk:
+    """What was said in a session."""
+
+    messages: list[dict[str, str]] = field(default_factory=list)
+    tokens: int = 0
 
 
 class Load:
-    """Sends the workload. `views` fills up as requests end; `lateness_s` is how late the last was sent."""
+    """Sends the workload. `views` fills up as requests end; `lateness_s` is how late the latest was sent."""
 
     def __init__(self, scenario: Scenario, seed: int, gateway: str, now: Callable[[], float]) -> None:
         self.scenario = scenario
@@ -48,70 +76,138 @@ class Load:
         self.ended = 0
         self.sent = 0
         self.lateness_s = 0.0
+        self._demand = Demand(scenario, seed)
+        self._talks: dict[int, _Talk] = {}
 
     async def run(self, on_end: Callable[[ClientView], None]) -> None:
-        """Send every arrival at its time, and wait for all to end."""
+        """Send every request at its time, and wait for all to end, with all that follows from them."""
         limit = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=None)
         async with (
-            aiohttp.ClientSession(connector=limit, timeout=timeout, read_bufsize=LINE_LIMIT_BYTES) as session,
+            aiohttp.ClientSession(connector=limit, timeout=timeout, read_bufsize=LINE_LIMIT_BYTES) as http,
             asyncio.TaskGroup() as group,
         ):
-            for count, arrival in enumerate(arrivals(self.scenario, self.seed), start=1):
-                await asyncio.sleep(max(0.0, arrival.arrival_s - self.now()))
-                view = ClientView(f"{self.seed}-{count}", arrival, self.now())
-                self.views[view.header_id] = view
-                self.lateness_s = max(self.lateness_s, view.sent_s - arrival.arrival_s)
-                self.sent += 1
-                group.create_task(self._one(session, view, count, on_end))
+            for arrival in self._demand.openings():
+                await self._until(arrival.arrival_s)
+                group.create_task(self._client(http, arrival, on_end))
 
-    async def _one(
-        self, session: aiohttp.ClientSession, view: ClientView, count: int, on_end: Callable[[ClientView], None]
+    async def _until(self, time_s: float) -> None:
+        await asyncio.sleep(max(0.0, time_s - self.now()))
+
+    async def _client(
+        self, http: aiohttp.ClientSession, arrival: Arrival, on_end: Callable[[ClientView], None]
     ) -> None:
+        """A request, and what its client asks after it."""
+        coming: Arrival | None = arrival
+        first = ClientView("", arrival, math.nan)
+        while coming is not None:
+            await self._until(coming.arrival_s)
+            self.sent += 1
+            view = ClientView(f"{self.seed}-{self.sent}", coming, self.now())
+            if coming.tries:
+                view.retry_of = first.header_id
+            else:
+                first = view
+            self.views[view.header_id] = view
+            self.lateness_s = max(self.lateness_s, view.sent_s - coming.arrival_s)
+            await self._one(http, view, first)
+            self.ended += 1
+            on_end(view)
+            coming = self._demand.following(coming, view.end_s, view.outcome)
+
+    async def _one(self, http: aiohttp.ClientSession, view: ClientView, first: ClientView) -> None:
         deadline_s = self.scenario.workload.deadline_s
+        temper, tries = view.arrival.temper, view.arrival.tries
+        patience_s = min(temper.first_token_s[tries], temper.end_s[tries]) if temper is not None else math.inf
+        patience = asyncio.timeout(patience_s if patience_s < deadline_s else None)
         try:
-            async with asyncio.timeout(deadline_s + GRACE_S):
-                await self._ask(session, view, count)
+            async with asyncio.timeout(deadline_s + GRACE_S), patience:
+                await self._ask(http, view, first, patience)
         except TimeoutError:
-            view.outcome, view.error = "deadline", "the client's own limit"
+            if patience.expired():
+                view.outcome, view.error = "cancelled", ""
+            else:
+                view.outcome, view.error = "deadline", "the client's own limit"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             view.outcome, view.error = "failed", f"{type(error).__name__}: {error}"
         view.end_s = self.now()
         if view.outcome == "succeeded" and view.end_s - view.sent_s > deadline_s:
             view.outcome, view.error = "deadline", "it ended after its deadline"
-        self.ended += 1
-        on_end(view)
 
-    async def _ask(self, session: aiohttp.ClientSession, view: ClientView, count: int) -> None:
-        arrival = view.arrival
-        body = {
-            "model": arrival.model,
-            "prompt": prompt_text(arrival.prompt_tokens, self.seed * 1_000_003 + count),
-            "stream": arrival.stream,
-            "options": {"num_predict": arrival.output_tokens, "seed": self.seed * 1_000_003 + count, "temperature": 1},
-        }
+    async def _ask(
+        self, http: aiohttp.ClientSession, view: ClientView, first: ClientView, patience: asyncio.Timeout
+    ) -> None:
+        path, body = self._body(view.arrival, self.seed * 1_000_003 + int(first.header_id.rpartition("-")[2]))
         headers = {
             "X-Request-Id": view.header_id,
             "X-Request-Timeout": f"{self.scenario.workload.deadline_s:g}",
         }
-        async with session.post(f"{self.gateway}/api/generate", json=body, headers=headers) as response:
+        async with http.post(f"{self.gateway}{path}", json=body, headers=headers) as response:
             if response.status != 200:
                 view.outcome = "rejected" if response.status == 503 and "Retry-After" in response.headers else "failed"
                 view.error = f"{response.status}: {(await response.text())[:300]}"
                 return
-            async for line in response.content:
-                if not line.strip():
-                    continue
-                if math.isnan(view.first_token_s):
-                    view.first_token_s = self.now()
-                record = json.loads(line)
-                if "error" in record:
-                    view.error = str(record["error"])
-                    return
-                if record.get("done"):
-                    view.terminal_records += 1
-                    view.tokens = int(record.get("eval_count", 0))
+            if not view.arrival.output_tokens:
+                embeddings = (await response.json()).get("embeddings")
+                view.terminal_records = 1 if embeddings else 0
+            else:
+                await self._read(response, view, patience)
+        if view.error:
+            return
         if view.terminal_records == 1:
-            view.outcome, view.error = "succeeded", ""
+            view.outcome = "succeeded"
+            if view.arrival.session:
+                self._said(view.arrival, body["messages"], "".join(view.answer))
         else:
             view.error = f"{view.terminal_records} terminal records"
+
+    async def _read(self, response: aiohttp.ClientResponse, view: ClientView, patience: asyncio.Timeout) -> None:
+        """Take in the lines of an answer."""
+        async for line in response.content:
+            if not line.strip():
+                continue
+            if math.isnan(view.first_token_s):
+                view.first_token_s = self.now()
+                self._has_first_token(view, patience)
+            record = json.loads(line)
+            if "error" in record:
+                view.error = str(record["error"])
+                return
+            if view.arrival.session:
+                view.answer.append(record.get("message", {}).get("content", ""))
+            view.tokens += 1  # a line is a token, until the terminal record says how many there were
+            if record.get("done"):
+                view.terminal_records += 1
+                view.tokens = int(record.get("eval_count", 0))
+
+    def _has_first_token(self, view: ClientView, patience: asyncio.Timeout) -> None:
+        """From the first token on only the patience for the end counts."""
+        temper = view.arrival.temper
+        if temper is None or not view.arrival.stream or patience.expired():
+            return
+        end_s = temper.end_s[view.arrival.tries]
+        left_s = view.sent_s + end_s - self.now()
+        patience.reschedule(asyncio.get_running_loop().time() + left_s if math.isfinite(left_s) else None)
+
+    # -- what is said ----------------------------------------------------------------------------------------------
+
+    def _body(self, arrival: Arrival, text_seed: int) -> tuple[str, dict[str, Any]]:
+        """Path and body of a request."""
+        options: dict[str, Any] = {"num_predict": arrival.output_tokens, "seed": text_seed, "temperature": 1}
+        if arrival.context_tokens:
+            options["num_ctx"] = arrival.context_tokens
+        body: dict[str, Any] = {"model": arrival.model, "stream": arrival.stream, "options": options}
+        if not arrival.output_tokens:
+            return "/api/embed", {"model": arrival.model, "input": prompt_text(arrival.prompt_tokens, text_seed)}
+        if not arrival.session:
+            return "/api/generate", {**body, "prompt": prompt_text(arrival.prompt_tokens, text_seed)}
+        talk = self._talks.get(arrival.session) if arrival.shared_tokens else None
+        before = talk if talk is not None else _Talk()
+        new = {"role": "user", "content": prompt_text(max(1, arrival.prompt_tokens - before.tokens), text_seed)}
+        return "/api/chat", {**body, "messages": [*before.messages, new]}
+
+    def _said(self, arrival: Arrival, messages: list[dict[str, str]], answer: str) -> None:
+        """An answer came: it is part of what the session says from now on."""
+        talk = _Talk([*messages, {"role": "assistant", "content": answer}])
+        talk.tokens = arrival.prompt_tokens + arrival.output_tokens
+        self._talks[arrival.session] = talk

@@ -63,6 +63,8 @@ class Run:
             "prompt_eval_count": 100,
             "answer": "right",
             "gateway": "gateway-0",
+            "session": 0,
+            "retry_of": None,
         }
         assert set(changes) <= set(row), changes
         self.requests += 1

@@ -35,6 +35,7 @@ def test_what_was_not_observed_is_none_and_never_zero() -> None:
         "requests_succeeded": 0,
         "requests_lost": 0,
         "answers_wrong": None,
+        "requests_cancelled": 0,
         "success_ratio": None,
         "ttd_s": None,
         "ttm_s": None,
@@ -65,6 +66,7 @@ def test_requests_are_counted_by_how_they_ended() -> None:
     figures = compute_figures(run.end())
     names = ("offered", "admitted", "rejected", "succeeded", "lost")
     assert [figures[f"requests_{name}"] for name in names] == [7, 6, 1, 3, 2]
+    assert figures["requests_cancelled"] == 1
     assert figures["success_ratio"] == 3 / 5
 
 

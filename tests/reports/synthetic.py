@@ -32,6 +32,7 @@ def crash(folder: Path | None = None, nodes: int = 5, requests: int = 800, lost:
             + (("failed", "reset") if failed else ("succeeded", ""))
             + ("node-0" if hit and not failed else node, 2 if hit else 1, arrival_s, arrival_s + 0.2)
             + (arrival_s + took_s, 50, 0.0, 0.1, took_s - 0.2, took_s, 100, None if failed else "right", "gateway-0")
+            + (0, None)
         )
     for step in range(40):
         for number in range(nodes):

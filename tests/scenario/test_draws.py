@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from tests.scenario.documents import scenario
-from twin.scenario.draws import Arrival, arrivals, stream, targets
+from twin.scenario.contents import Arrival
+from twin.scenario.demand import Demand
+from twin.scenario.draws import stream, targets
 
 
 def drawn(seed: int = 1, **changes: Any) -> list[Arrival]:
-    return list(arrivals(scenario(**changes), seed))
+    return list(Demand(scenario(**changes), seed).openings())
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:

@@ -224,12 +224,13 @@ def test_nodes_and_groups_put_each_other_aside() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_scenario_stands_and_has_a_claim_with_limits(path: Path) -> None:
-    scenario = load(path)
+    scenario = load(path, files=False)
     assert scenario.name == path.stem
     assert scenario.expect, "a claim needs something to judge it by"
     assert scenario.claim.endswith(".")
     assert scenario.why
-    assert scenario.replications >= 20
+    hours = scenario.replications * scenario.workload.duration_s / 3600
+    assert scenario.replications >= 20 or hours > 2, "few runs are enough only where they are long"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.vocabulary import AttemptError, Policy
 from twin.record.reader import RunRecord
 from twin.record.writer import Recorder
+from twin.scenario.generators import expanded
 from twin.scenario.hardware import Hardware
 from twin.scenario.schema import Scenario
 from twin.sim.engine import Engine
@@ -77,6 +78,7 @@ def simulate(
     prepare: Callable[[Simulation], None] = lambda simulation: None,
 ) -> tuple[Simulation, RunRecord]:
     """Run it, with the scenario's policy unless another is given, and with what `prepare` does before it starts."""
+    scenario = expanded(scenario, seed)
     recorder = Recorder(None)
     parameters = scenario.policy.parameters()
     spec = scenario.cluster.spec()

@@ -25,7 +25,7 @@ from twin.experiment.what_if import Candidate, look_ahead
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.record.figures import compute_figures
 from twin.record.writer import Recorder
-from twin.scenario.draws import arrivals
+from twin.scenario.demand import Demand
 from twin.scenario.schema import Scenario
 from twin.sim.present import ClusterNow, present
 from twin.sim.simulation import Simulation
@@ -101,7 +101,7 @@ def plain_loop(scenario: Scenario, seed: int) -> int:
     slots = len(scenario.cluster.node_names()) * scenario.cluster.slots_per_model
     step_s = hardware.decode_ms[min(scenario.cluster.slots_per_model, len(hardware.decode_ms)) - 1] / 1000.0
     prefill_s = 1.0 / (hardware.prefill_tokens_per_s or 1e12)
-    source = arrivals(scenario, seed)
+    source = Demand(scenario, seed).openings()
     heap: list[tuple[float, int, int]] = []
     queue: deque[float] = deque()
     free = slots

@@ -16,9 +16,9 @@ from typing import Any, Literal, TypeAlias
 from twin.experiment.engines import Engine, EngineLost
 from twin.experiment.reached import RARITIES, reached
 from twin.experiment.run import REPLAY_INVARIANT, replayed
-from twin.experiment.timeline import expanded
 from twin.experiment.twin_world import TwinWorld
 from twin.experiment.world import scenario_digest, scenario_document
+from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
 

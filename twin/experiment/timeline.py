@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from twin.scenario.draws import targets
+from twin.scenario.generators import expanded
 from twin.scenario.loader import as_document
 from twin.scenario.schema import Scenario
-
-
-def expanded(scenario: Scenario, seed: int) -> Scenario:
-    """The scenario with the faults that it has with this seed. Its own list is all that there is so far."""
-    return scenario
 
 
 def pinned(scenario: Scenario, seed: int) -> Scenario:

@@ -16,6 +16,7 @@ from twin.policy.vocabulary import Policy
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
 from twin.record.writer import Recorder
+from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
 from twin.sim.simulation import Simulation
 
@@ -55,6 +56,7 @@ class TwinWorld:
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
         """Simulate it once."""
         whole = manifest(scenario, seed, self.name)
+        scenario = expanded(scenario, seed)
         parameters = scenario.policy.parameters()
         recorder = Recorder(folder)
         policies: list[Policy] = []

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from twin.record.reader import RunRecord
+from twin.scenario.generators import drawn_faults
+from twin.scenario.inputs import files_of, without_places
 from twin.scenario.schema import Scenario
 
 WorldName: TypeAlias = Literal["twin", "live"]
@@ -39,14 +41,18 @@ def scenario_digest(scenario: Scenario) -> str:
     """sha256 (hex, 16 digits) of the scenario's content; its seed and replications do not count."""
     document = scenario_document(scenario)
     del document["seed"], document["replications"]
+    document = without_places(document)
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def manifest(scenario: Scenario, seed: int, world: WorldName) -> dict[str, Any]:
     """What every manifest says, in whichever world."""
+    document = scenario_document(scenario)
     return {
-        "scenario": scenario_document(scenario),
+        "scenario": document,
+        "files": files_of(document),
+        "faults_drawn": drawn_faults(scenario, seed),
         "digest": scenario_digest(scenario),
         "seed": seed,
         "world": world,

@@ -113,6 +113,7 @@ class RequestSpec:
     arrival_s: float
     deadline_s: float  # the time (not the duration) by which it must have ended
     context_tokens: int  # num_ctx where the client asks for one, else 0: the model's own
+    session: int  # the conversation that it goes on with, where the client says so; 0: none
 
     def __init__(
         self,
@@ -123,6 +124,7 @@ class RequestSpec:
         arrival_s: float,
         deadline_s: float,
         context_tokens: int = 0,
+        session: int = 0,
     ) -> None:
         self.request_id = request_id
         self.model = model
@@ -131,6 +133,7 @@ class RequestSpec:
         self.arrival_s = arrival_s
         self.deadline_s = deadline_s
         self.context_tokens = context_tokens
+        self.session = session
 
 
 @dataclass(slots=True, init=False)

@@ -66,7 +66,7 @@ def compute_figures(record: RunRecord) -> dict[str, Any]:
     offered_in_all = requests.num_rows
     counted = requests.filter(numbers(requests, "arrival_s") >= record.number("scenario.workload.warmup_s"))
     admitted_flags = flags(counted, "admitted")
-    succeeded, lost, _ = outcomes(counted)
+    succeeded, lost, not_cancelled = outcomes(counted)
     admitted = int(admitted_flags.sum())
     served = counted.filter(succeeded)
     judged = int(succeeded.sum()) + int(lost.sum())
@@ -80,6 +80,7 @@ def compute_figures(record: RunRecord) -> dict[str, Any]:
         "requests_succeeded": int(succeeded.sum()),
         "requests_lost": int(lost.sum()),
         "answers_wrong": _answers_wrong(served),
+        "requests_cancelled": int((~not_cancelled).sum()),
         "success_ratio": int(succeeded.sum()) / judged if judged else None,
         "ttd_s": _mean([each.ttd for each in found]),
         "ttm_s": _mean([each.ttm for each in found]),

@@ -16,6 +16,7 @@ FIGURES: dict[str, tuple[str, str]] = {
         "requests",
         "of those succeeded, answered with gibberish or to a prompt whose front was cut off; null in the live world",
     ),
+    "requests_cancelled": ("requests", "admitted, and given up by their client: neither succeeded nor lost"),
     "success_ratio": ("", "succeeded / (admitted - cancelled)"),
     "ttd_s": ("s", "time to detection: first incident opened on the faulted node - injection; mean over the faults"),
     "ttm_s": ("s", "time to mitigation: end of the last failed attempt that follows the injection - injection"),

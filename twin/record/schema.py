@@ -26,7 +26,7 @@ REQUESTS = pa.schema(
         ("deadline_s", pa.float64()),  # the time by which it must have ended
         ("stream", pa.bool_()),
         ("prompt_tokens", pa.int32()),
-        ("output_tokens", pa.int32()),  # as wanted by the workload
+        ("output_tokens", pa.int32()),  # as wanted by the workload; 0: an embedding
         ("admitted", pa.bool_()),
         ("outcome", TEXT),  # succeeded | failed | deadline | rejected | cancelled
         ("error", TEXT),  # of the last attempt, or why it was shed; empty when succeeded
@@ -43,6 +43,8 @@ REQUESTS = pa.schema(
         ("prompt_eval_count", pa.int32()),  # as the node reported it; 0 where it reported none
         ("answer", TEXT),  # in truth: right | gibberish | truncated_prompt | runaway; null where the world cannot know
         ("gateway", TEXT),  # where it was offered
+        ("session", pa.int64()),  # of which conversation it is a turn; 0: none
+        ("retry_of", pa.int64()),  # the client's first try, where this is a further one
     ]
 )
 """One row for each request that was offered, written when it ended."""

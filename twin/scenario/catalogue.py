@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from twin.policy.parameters import PRESETS, TABLE
 from twin.record.names import BETTER, EXPECTABLE, FIGURES, SUMMARIES
 from twin.scenario.conditions import CONDITIONS
+from twin.scenario.durations import Duration
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
 from twin.scenario.models import MODELS
@@ -80,7 +81,7 @@ def _fields(model: type[BaseModel], known: set[str]) -> str:
 
 def _workloads() -> list[dict[str, Any]]:
     found = []
-    for use, union in (("arrivals", Arrivals), ("prompt_tokens, output_tokens", Length)):
+    for use, union in (("arrivals", Arrivals), ("prompt_tokens, output_tokens", Length), ("durations", Duration)):
         for model in get_args(get_args(union)[0]):
             kind = get_args(model.model_fields["kind"].annotation)[0]
             found.append({"use": use, "kind": kind, "parameters": _fields(model, {"kind"}), "what": _sentence(model)})

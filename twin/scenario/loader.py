@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from twin.errors import OperatorError
+from twin.scenario import inputs
 from twin.scenario.schema import Scenario
 
 Lines: TypeAlias = dict[tuple[str | int, ...], int]
@@ -27,8 +28,11 @@ class _Loader(yaml.SafeLoader):
     """YAML without the surprise that two equal keys are one."""
 
 
-def load(path: Path, changes: Iterable[str] = ()) -> Scenario:
-    """The scenario in a file, with `KEY=VALUE` changes. Raises `ScenarioError`."""
+def load(path: Path, changes: Iterable[str] = (), *, files: bool = True) -> Scenario:
+    """The scenario in a file, with `KEY=VALUE` changes. Raises `ScenarioError`.
+
+    `files`: also read the files that it names (traces), and note their digests; raises `TraceError`.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -48,9 +52,11 @@ def load(path: Path, changes: Iterable[str] = ()) -> Scenario:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
         raise ScenarioError(f"{where}: no valid YAML: {error.problem or error.context}") from error
+    inputs.relative_to(document, path.parent)
     for change in changes:
         apply_change(document, change)
-    scenario = _validated(document, str(path), lines)
+    inputs.relative_to(document, Path.cwd())
+    scenario = _with_inputs(_validated(document, str(path), lines), document, str(path), lines, files)
     if scenario.name != path.stem:
         line = lines.get(("name",), 1)
         raise ScenarioError(
@@ -64,7 +70,18 @@ def changed(scenario: Scenario, changes: Iterable[str]) -> Scenario:
     document = as_document(scenario)
     for change in changes:
         apply_change(document, change)
-    return _validated(document, scenario.name, {})
+    inputs.relative_to(document, Path.cwd())
+    inputs.forget_digests(document)
+    return _with_inputs(_validated(document, scenario.name, {}), document, scenario.name, {}, True)
+
+
+def _with_inputs(scenario: Scenario, document: dict[str, Any], source: str, lines: Lines, files: bool) -> Scenario:
+    """The scenario with the digests of the files that it names, which are read and found good."""
+    if not files or not inputs.note_digests(document):
+        return scenario
+    scenario = _validated(document, source, lines)
+    inputs.check(scenario)
+    return scenario
 
 
 def varied(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
@@ -183,9 +200,9 @@ def _say(error: ValidationError, document: dict[str, Any], source: str, lines: L
     path, tags = _path_in(document, problem["loc"])
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     where = f"{source}:{line}" if line else source
-    place = re.match(r"Value error, faults\[(\d+)\]", problem["msg"])
-    if place and ("faults", int(place[1])) in lines:
-        where = f"{source}:{lines['faults', int(place[1])]}"
+    place = re.match(r"Value error, (faults|fault_generators)\[(\d+)\]", problem["msg"])
+    if place and (place[1], int(place[2])) in lines:
+        where = f"{source}:{lines[place[1], int(place[2])]}"
     key = ".".join(str(step) for step in path)
     kind = problem["type"]
     if kind == "extra_forbidden":

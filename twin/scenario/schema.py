@@ -15,13 +15,14 @@ from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec
 from twin.record.names import EXPECTABLE
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
+from twin.scenario.generator_kinds import FaultGenerator
 from twin.scenario.hardware import Hardware
 from twin.scenario.memory import CONTEXT_TIERS, MODELS_PER_GPU, Placement, context_tier, fit
 from twin.scenario.models import MODELS
 from twin.scenario.profiles import PROFILES
-from twin.scenario.targets import check_target
+from twin.scenario.targets import check_target, check_words
 from twin.scenario.topology import GatewayPlace, Gateways, Network, Topology
-from twin.scenario.workload import Length, Workload
+from twin.scenario.workload import Arrivals, Length, Workload
 
 if TYPE_CHECKING:
     AnyFault: TypeAlias = Fault
@@ -47,6 +48,7 @@ class Model(_Closed):
     kv_mib_per_1k_tokens: Annotated[float | None, Field(ge=0, description="KV cache per 1,000 tokens of context.")] = (
         None
     )
+    embedding: Annotated[bool, Field(description="An embedding model: Ollama loads it with one slot.")] = False
 
 
 class NodeGroup(_Closed):
@@ -160,7 +162,7 @@ class Cluster(_Closed):
     def slots_of(self, name: str) -> int:
         """Requests that a runner of the model serves at once: OLLAMA_NUM_PARALLEL, or what Ollama forces."""
         forced = MODELS[name].parallel if name in MODELS else 0
-        return forced or self.slots_per_model
+        return forced or (1 if self.models[name].embedding else self.slots_per_model)
 
     def context_of(self, name: str) -> int:
         """num_ctx of a runner of the model, where the request names none."""
@@ -334,6 +336,7 @@ class LiveChoice(_Closed):
 
     slots_per_model: Annotated[int | None, Field(ge=1)] = None
     rate_rps: Annotated[float | None, Field(gt=0)] = None
+    arrivals: Arrivals | None = None
     prompt_tokens: Length | None = None
     output_tokens: Length | None = None
 
@@ -356,6 +359,9 @@ class Scenario(_Closed):
     workload: Workload
     policy: PolicyChoice = PolicyChoice()
     faults: list[AnyFault] = []
+    fault_generators: Annotated[
+        list[FaultGenerator], Field(description="Faults that are drawn for each seed, beside those of `faults`.")
+    ] = []
     settle_s: Annotated[
         float,
         Field(
@@ -383,6 +389,12 @@ class Scenario(_Closed):
     @model_validator(mode="after")
     def _targets_exist(self) -> Scenario:
         topology = self.cluster.topology()
+        for place, generator in enumerate(self.fault_generators):
+            if generator.kind != "swarm":
+                try:
+                    check_words(topology, generator.target)
+                except ValueError as error:
+                    raise ValueError(f"fault_generators[{place}]: {error}") from error
         for place, fault in enumerate(self.faults):
             try:
                 check_target(topology, fault)
@@ -392,9 +404,16 @@ class Scenario(_Closed):
                 raise ValueError(
                     f"faults[{place}]: at_s {fault.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
                 )
-        for model in self.workload.models or {}:
-            if model not in self.cluster.models:
-                raise ValueError(f"workload.models names {model}, which the cluster does not serve")
+        for place, generator in enumerate(self.fault_generators):
+            at_s = getattr(generator, "at_s", None)
+            if at_s is not None and at_s >= self.end_of_load_s:
+                raise ValueError(
+                    f"fault_generators[{place}]: at_s {at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
+                )
+        for key in ("models", "embed_models"):
+            for model in getattr(self.workload, key) or {}:
+                if model not in self.cluster.models:
+                    raise ValueError(f"workload.{key} names {model}, which the cluster does not serve")
         return self
 
     @model_validator(mode="after")
@@ -403,6 +422,8 @@ class Scenario(_Closed):
             self.for_live()
         except ValidationError as error:
             raise ValueError(f"live: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        except ValueError as error:
+            raise ValueError(f"live.{error}") from error
         return self
 
     @property
@@ -421,8 +442,10 @@ class Scenario(_Closed):
         if self.live.slots_per_model is not None:
             cluster = Cluster.model_validate(cluster.model_dump() | {"slots_per_model": self.live.slots_per_model})
         changes: dict[str, Any] = {}
-        if self.live.rate_rps is not None:
-            changes["arrivals"] = workload.arrivals.model_copy(update={"rate_rps": self.live.rate_rps})
+        if self.live.arrivals is not None:
+            changes["arrivals"] = self.live.arrivals
+        elif self.live.rate_rps is not None:
+            changes["arrivals"] = workload.with_rate(self.live.rate_rps)
         for key in ("prompt_tokens", "output_tokens"):
             if getattr(self.live, key) is not None:
                 changes[key] = getattr(self.live, key)

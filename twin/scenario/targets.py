@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from twin.scenario.faults.base import Fault, NetworkFault
+from twin.scenario.faults.base import Fault, NetworkFault, Target
 from twin.scenario.topology import Topology, suggestion
 
 RANDOM = re.compile(r"random(?:\((\d+)\))?")
@@ -13,17 +13,22 @@ RANDOM = re.compile(r"random(?:\((\d+)\))?")
 
 def check_target(topology: Topology, fault: Fault) -> None:
     """Raises ValueError, with what to write instead, where the fault's target does not exist."""
-    target, names = fault.target, topology.nodes
     if isinstance(fault, NetworkFault) and fault.seen_from is not None and fault.seen_from not in topology.gateways:
         known = suggestion(fault.seen_from, topology.gateways, "gateways")
         raise ValueError(f"seen_from: unknown gateway {fault.seen_from!r}; {known}")
+    if isinstance(fault.target, dict) and "gateway" in fault.target and not isinstance(fault, NetworkFault):
+        raise ValueError(f"target: {fault.about.kind} strikes nodes, and no node runs on a gateway")
+    check_words(topology, fault.target)
+
+
+def check_words(topology: Topology, target: Target) -> None:
+    """Raises ValueError, with what to write instead, where a target does not exist."""
+    names = topology.nodes
     if isinstance(target, dict):
         if len(target) != 1:
             raise ValueError("target: name one rack, zone or gateway")
         ((what, name),) = target.items()
         groups = {"rack": topology.racks, "zone": topology.zones, "gateway": topology.gateways}
-        if what == "gateway" and not isinstance(fault, NetworkFault):
-            raise ValueError(f"target: {fault.about.kind} strikes nodes, and no node runs on a gateway")
         if name not in groups[what]:
             hint = suggestion(name, groups[what], f"{what}s; give cluster.network.{what}s")
             raise ValueError(f"target: unknown {what} {name!r}; {hint}")

@@ -31,15 +31,19 @@ class Flight:
         "output_tokens",
         "passage",
         "path",
+        "retry_of",
         "round_trip_s",
         "route",
+        "shared_tokens",
         "spec",
         "started_s",
     )
 
     def __init__(self, spec: RequestSpec, output_tokens: int) -> None:
         self.spec = spec
-        self.output_tokens = output_tokens
+        self.output_tokens = output_tokens  # 0: an embedding
+        self.shared_tokens = 0  # of the prompt: those that repeat what its session had before
+        self.retry_of: int | None = None  # the request that its client tried first
         self.attempt = 0
         self.answer = ""  # of the last attempt, in truth
         self.error: AttemptError = ""  # of the last failed attempt

@@ -124,11 +124,13 @@ class Gateway:
         job = flight.job = Job(
             spec.model,
             spec.prompt_tokens,
-            flight.output_tokens,
+            flight.output_tokens or 1,  # an embedding ends with its prefill
             self._job_ended,
             flight,
             spec.context_tokens,
             spec.request_id,  # stands for what it says
+            spec.session,
+            flight.shared_tokens,
         )
         node = self.nodes[name]
         if not path.plain:
@@ -253,7 +255,7 @@ class Gateway:
         """Have an attempt given up where its first token does not come in time."""
         assert flight.route is not None
         limit_s = flight.route.first_token_deadline_s
-        if limit_s != NEVER_S:
+        if limit_s != NEVER_S and flight.output_tokens:  # an embedding has no first token
             self.engine.call_at(flight.started_s + limit_s, partial(self._first_token_due, flight, job))
 
     def _first_token_due(self, flight: Flight, job: Job) -> None:
@@ -287,8 +289,52 @@ class Gateway:
         if not job.abandoned and self.paths[flight.node].silent_since_s == since_s:
             self.give_up(flight, job, "stall_timeout")
 
+    def cancel(self, flight: Flight) -> None:
+        """The client closed its connection: so does the gateway, which says nothing of the node."""
+        now = self.engine.now
+        job = flight.job
+        ended: AttemptEnded | None = None
+        spec = flight.spec
+        if job is None:
+            self.policy.observe(now, RequestWithdrawn(spec.request_id))
+        else:
+            self._hang_up(flight, job)
+            flight.job = None
+            first_token_s = job.first_token_s + flight.round_trip_s
+            if not first_token_s <= now:
+                first_token_s = NAN
+            elif flight.first_token_s != flight.first_token_s:
+                flight.first_token_s = first_token_s
+            ended = AttemptEnded(
+                spec.request_id,
+                flight.attempt,
+                flight.node,
+                spec.model,
+                "cancelled",
+                "",
+                flight.started_s,
+                first_token_s,
+                job.tokens,
+            )
+            self.policy.observe(now, ended)
+        self._end_request(now, flight, "cancelled", "", ended)
+        self.observed(now)
+
+    def has_first_token(self, flight: Flight) -> bool:
+        """Whether the client of a request has the first token by now."""
+        now, job = self.engine.now, flight.job
+        if flight.first_token_s <= now:
+            return True
+        if job is None or not job.first_token_s + flight.round_trip_s <= now:
+            return False
+        return job.first_token_s <= self.paths[flight.node].silent_since_s
+
     def give_up(self, flight: Flight, job: Job, error: AttemptError) -> None:
-        """The gateway closes its connection of an attempt."""
+        """The gateway closes its connection of an attempt that goes on too long."""
+        self._hang_up(flight, job)
+        self.attempt_ended(flight, job, error)
+
+    def _hang_up(self, flight: Flight, job: Job) -> None:
         node = self.nodes[flight.node]
         path = self.paths[flight.node]
         job.tokens = job.runner.tokens_of(job, self.engine.now) if job.runner is not None else job.tokens
@@ -299,7 +345,6 @@ class Gateway:
         job.abandoned = True
         if path.requests_pass and node.alive:
             node.cancel(job)  # through a cut path the node does not learn of it, and works on
-        self.attempt_ended(flight, job, error)
 
     def _look_at_deadlines(self) -> None:
         now = self.engine.now
@@ -408,11 +453,11 @@ class Gateway:
                 outcome,
                 error,
                 flight.node or None,
-                flight.attempt + 1 if succeeded or (outcome == "deadline" and ended is not None) else flight.attempt,
+                flight.attempt + 1 if ended is not None else flight.attempt,
                 flight.dispatched_s,
-                flight.first_token_s,
+                flight.first_token_s if flight.output_tokens else NAN,
                 now + flight.round_trip_s if succeeded else now,
-                ended.tokens if ended is not None else 0,
+                ended.tokens if ended is not None and flight.output_tokens else 0,
                 ended.load_duration_s if succeeded and ended is not None else NAN,
                 ended.prompt_eval_duration_s if succeeded and ended is not None else NAN,
                 ended.eval_duration_s if succeeded and ended is not None else NAN,
@@ -420,6 +465,8 @@ class Gateway:
                 ended.prompt_eval_count if ended is not None else 0,
                 flight.answer if succeeded else None,
                 self.name,
+                spec.session,
+                flight.retry_of,
             )
         )
         if not spec.request_id & 0x3FF:

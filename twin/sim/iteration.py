@@ -42,6 +42,9 @@ class IterationRunner(Runner):
         while self.active and self.active[0][0] <= self.clock_tokens + TOLERANCE_TOKENS:
             ended.append(heappop(self.active)[2])
         self.count -= len(ended)
+        if self.prefixes is not None:
+            for job in ended:
+                self.prefixes.give(job.session, job.prompt_tokens + job.output_tokens)
         self._rearm(now)
         for job in ended:
             job.runner = None
@@ -61,7 +64,10 @@ class IterationRunner(Runner):
         prefill_s = 0.0
         while self.queue and self.count < self.slots:
             job = self.queue.popleft()
-            own_s = job.prompt_tokens * self.prefill_s_per_token
+            prompt_tokens = job.prompt_tokens
+            if self.prefixes is not None:
+                prompt_tokens -= self.prefixes.take(job.session, job.shared_tokens, self.slots - self.count)
+            own_s = prompt_tokens * self.prefill_s_per_token
             prefill_s += own_s
             decoding += own_s == 0.0  # without a prompt to evaluate it decodes at once
             self.count += 1

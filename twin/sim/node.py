@@ -23,6 +23,7 @@ from twin.sim.iteration import IterationRunner
 from twin.sim.malfunctions import Malfunctions
 from twin.sim.memory import Memory
 from twin.sim.model_files import REFUSED_S, ModelFiles
+from twin.sim.prefixes import SlotPrefixes
 from twin.sim.runner import Job, Runner
 from twin.sim.stalls import Stalls
 
@@ -93,6 +94,7 @@ class OllamaNode:
         self.files = ModelFiles(self)
         self.stalls = Stalls(self)
         self.on_reload: Callable[[], None] | None = None  # told when a runner is gone
+        self.remembers_prefixes = False  # to be set where prompts repeat what was there before
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -338,6 +340,8 @@ class OllamaNode:
             scale / prefill if prefill is not None else 0.0,
             self._runner_idle,
         )
+        if self.remembers_prefixes:
+            runner.prefixes = SlotPrefixes()
         self.runners[model] = runner
         self.malfunctions.loaded(runner)
         return runner

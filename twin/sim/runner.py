@@ -17,6 +17,7 @@ from typing import Final
 
 from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.sim.engine import Clock, Timer
+from twin.sim.prefixes import SlotPrefixes
 
 TOLERANCE_TOKENS: Final = 1e-6
 """A sequence this close to its end has ended: floating point does not hit ends exactly."""
@@ -40,6 +41,8 @@ class Job:
         "owner",
         "prompt_tokens",
         "runner",
+        "session",
+        "shared_tokens",
         "start_clock",
         "submitted_s",
         "tokens",
@@ -54,9 +57,13 @@ class Job:
         owner: object = None,
         context_tokens: int = 0,
         content: int = 0,
+        session: int = 0,
+        shared_tokens: int = 0,
     ) -> None:
         self.model = model
         self.content = content  # stands for the prompt: the same in every attempt of a request; 0: nothing special
+        self.session = session  # 0: none
+        self.shared_tokens = shared_tokens  # of the prompt: those that repeat what the session had before
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.context_tokens = context_tokens
@@ -100,6 +107,7 @@ class Runner(Timer):
         "on_join",
         "paused",
         "prefill_s_per_token",
+        "prefixes",
         "queue",
         "slots",
         "slowdown",
@@ -127,6 +135,7 @@ class Runner(Timer):
         self.slots = slots
         self.step_s = (step_s + [step_s[-1]] * slots)[:slots]  # by sequences in the batch, less one
         self.prefill_s_per_token = prefill_s_per_token
+        self.prefixes: SlotPrefixes | None = None  # None: no prompt repeats another, so nothing is kept account of
         self.slowdown = 1.0
         self.alive = True
         self.leaving = False  # to be let go once nobody uses it
@@ -183,6 +192,9 @@ class Runner(Timer):
                 ended.append(heappop(self.active)[2])
         if ended:
             self.count -= len(ended)
+            if self.prefixes is not None:
+                for job in ended:
+                    self.prefixes.give(job.session, job.prompt_tokens + job.output_tokens)
             self._fill(now)
         self._rearm(now)
         for job in ended:
@@ -213,7 +225,10 @@ class Runner(Timer):
 
     def _join(self, now: float, job: Job) -> None:
         job.joined_s = now
-        prefill_s = job.prompt_tokens * self.prefill_s_per_token * self.slowdown
+        prompt_tokens = job.prompt_tokens
+        if self.prefixes is not None:
+            prompt_tokens -= self.prefixes.take(job.session, job.shared_tokens, self.slots - self.count)
+        prefill_s = prompt_tokens * self.prefill_s_per_token * self.slowdown
         begin_s = self._paused_at_s if self.paused else now  # `resume` moves what begins in a pause to its end
         start_s = self.frozen_until_s if self.frozen_until_s > begin_s else begin_s
         self.frozen_until_s = start_s + prefill_s
@@ -248,6 +263,8 @@ class Runner(Timer):
             return
         now = self._clock.time()
         self.advance(now)
+        if self.prefixes is not None:
+            self.prefixes.give(job.session, job.prompt_tokens + job.tokens)
         self.active = [entry for entry in self.active if entry[2] is not job]
         heapify(self.active)
         self.count = len(self.active)

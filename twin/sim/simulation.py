@@ -10,6 +10,7 @@ from twin.policy.vocabulary import Policy
 from twin.record.rows import incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
+from twin.scenario.demand import Demand
 from twin.scenario.draws import stream
 from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
@@ -44,7 +45,8 @@ class Simulation:
         self.traffic = Traffic(self.engine)
         names = scenario.cluster.gateway_names()
         self.coordination = Coordination(self.network, names, scenario.cluster.coordination, scenario.cluster.lease_s)
-        self.nodes = _nodes(self.engine, scenario, seed)
+        self.demand = Demand(scenario, seed)
+        self.nodes = _nodes(self.engine, scenario, seed, self.demand.has_sessions)
         self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
         self.hooks = _hooks(self.checkers)
@@ -122,7 +124,7 @@ def _hooks(checkers: Sequence[Checker]) -> dict[str, list[Callable[..., None]]]:
     }
 
 
-def _nodes(engine: Engine, scenario: Scenario, seed: int) -> dict[str, OllamaNode]:
+def _nodes(engine: Engine, scenario: Scenario, seed: int, remember_prefixes: bool) -> dict[str, OllamaNode]:
     cluster = scenario.cluster
     models = {
         name: ModelOnNode(
@@ -146,6 +148,7 @@ def _nodes(engine: Engine, scenario: Scenario, seed: int) -> dict[str, OllamaNod
     }
     for node in nodes.values():
         node.iteration_level = cluster.iteration_level
+        node.remembers_prefixes = remember_prefixes
     for name, loaded in cluster.spec().placement.items():
         for model in loaded:
             nodes[name].add_runner(model)
