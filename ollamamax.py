@@ -418,7 +418,7 @@ def catalogue(
     as_json: AsJson = False,
 ) -> None:
     """List what there is: faults, workloads, policies, parameters, metrics, hardware, models, conditions."""
-    from twin.scenario.catalogue import rows
+    from twin.scenario.catalogue import coverage, rows
 
     table = rows(what.value)
     if as_json:
@@ -427,6 +427,8 @@ def catalogue(
     from reports.tables import print_table
 
     print_table(table)
+    if what is Catalogue.faults:
+        typer.echo(coverage())
 
 
 @app.command()

@@ -19,7 +19,6 @@ import structlog
 import uvloop
 
 from live.controller.driver import PolicyDriver
-from live.controller.model_names import ModelNames
 from live.controller.probes import HttpProber
 from live.gateway.request_log import RequestLog
 from live.gateway.server import Gateway
@@ -33,9 +32,10 @@ from live.rig.machine import pin_itself, usable_cores
 from live.rig.toxiproxy import ToxiproxyGone
 from twin.experiment.world import Progress, WorldName, manifest
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.model_names import ModelNames
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
-from twin.record.rows import incident_row
+from twin.record.rows import FIRST_GATEWAY, incident_row
 from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
@@ -264,6 +264,8 @@ class Drill:
         for active in injection.faults:
             if active.begun:
                 self.recorder.faults.add(active.row())
+            if active.signs_outcome:
+                self.recorder.signs.add(active.signs_row())
         for incident in driver.policy.incidents:
             self.recorder.incidents.add(incident_row(incident))
         return {
@@ -298,6 +300,9 @@ def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -
         timings.prompt_eval_duration_s if timings is not None else math.nan,
         timings.eval_duration_s if timings is not None else math.nan,
         timings.total_duration_s if timings is not None else math.nan,
+        timings.prompt_eval_count if timings is not None else 0,
+        None,
+        FIRST_GATEWAY,
     )
 
 

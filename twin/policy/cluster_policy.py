@@ -89,6 +89,7 @@ class ClusterPolicy(Policy):
         if not self.active:
             self._due_s = float("inf")
             return ()
+        self.router.reap(now)
         commands: list[Command] = []
         probes: list[Probe] = []
         self.detection.close_due_breakers(now)

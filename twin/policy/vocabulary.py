@@ -185,6 +185,8 @@ class AttemptEnded:
     prompt_eval_duration_s: float
     eval_duration_s: float
     total_duration_s: float
+    prompt_eval_count: int  # prompt tokens that the node says it evaluated
+    repeat_ratio: float  # share of the answer's tokens that equal the one before, where somebody counted
 
     def __init__(
         self,
@@ -201,6 +203,8 @@ class AttemptEnded:
         prompt_eval_duration_s: float = 0.0,
         eval_duration_s: float = 0.0,
         total_duration_s: float = 0.0,
+        prompt_eval_count: int = 0,
+        repeat_ratio: float = 0.0,
     ) -> None:
         self.request_id = request_id
         self.attempt = attempt
@@ -215,6 +219,8 @@ class AttemptEnded:
         self.prompt_eval_duration_s = prompt_eval_duration_s
         self.eval_duration_s = eval_duration_s
         self.total_duration_s = total_duration_s
+        self.prompt_eval_count = prompt_eval_count
+        self.repeat_ratio = repeat_ratio
 
 
 @dataclass(slots=True)

@@ -16,6 +16,21 @@ from twin.scenario.profiles import PROFILES
 from twin.scenario.profiles import TABLE as TABLE_OF_PROFILES
 from twin.scenario.workload import Arrivals, Length
 
+FAILURE_ROWS: tuple[str, ...] = (*(f"F{number:02}" for number in range(1, 32)), "G01", "G02")
+"""The rows of the failure catalogue: 31 failures of an Ollama node, two of a gateway."""
+
+
+def covered() -> set[str]:
+    """The rows of the failure catalogue for which there is a fault kind."""
+    return {fault.about.identifier for fault in FAULT_KINDS.values()}
+
+
+def coverage() -> str:
+    """How much of the failure catalogue the fault kinds cover, in one line."""
+    missing = [row for row in FAILURE_ROWS if row not in covered()]
+    line = f"{len(FAILURE_ROWS) - len(missing)} of {len(FAILURE_ROWS)} rows of the failure catalogue are covered"
+    return f"{line}; missing: {', '.join(missing)}" if missing else line
+
 
 def rows(what: str) -> list[dict[str, Any]]:
     """The rows of one catalogue."""
@@ -41,9 +56,17 @@ def _faults() -> list[dict[str, Any]]:
             "symptom": fault.about.symptom,
             "precursor": fault.about.precursor,
             "source": fault.about.source,
+            "live": _live(fault),
         }
         for kind, fault in FAULT_KINDS.items()
     ]
+
+
+def _live(fault: type[Fault]) -> str:
+    """Where a fault can be done, and how to a real node."""
+    if fault.about.live:
+        return f"real and emulated nodes: {fault.about.live}"
+    return "emulated nodes" if fault.about.part == "node" else "twin only"
 
 
 def _fields(model: type[BaseModel], known: set[str]) -> str:

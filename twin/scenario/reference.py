@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twin.policy import health, incidents
-from twin.scenario.catalogue import rows
+from twin.scenario.catalogue import coverage, rows
 
 HEADINGS = {
     "faults": ("Faults", "What a scenario can do to a node or its network. `id` is the row of the failure catalogue."),
@@ -34,6 +34,8 @@ def reference() -> str:
     parts = ["# Reference", "", "Made by `make docs` from the tables in the code. Do not edit.", ""]
     for what, (title, sentence) in HEADINGS.items():
         parts += [f"## {title}", "", sentence, "", *_table(rows(what)), ""]
+        if what == "faults":
+            parts += [f"{coverage()}.", ""]
     parts += ["## State machines", "", "### Health of a node", "", *_diagram(health.TRANSITIONS), ""]
     parts += ["### An incident", "", *_diagram(incidents.TRANSITIONS), ""]
     return "\n".join(parts)

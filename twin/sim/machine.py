@@ -37,7 +37,6 @@ BASE_PROCESSOR_SHARE: Final = 0.02
 RUNNER_CORES: Final = 1.0
 """A runner keeps one core busy while its GPU works (llama.cpp polls), and a load one more; layers in main memory all."""
 
-SYSTEM_DISK_GIB: Final = 60.0
 SERVER_FILES: Final = 40
 RUNNER_FILES: Final = 24
 LONGEST_UPTIME_S: Final = 30 * 86_400.0
@@ -72,8 +71,6 @@ class Machine:
         self._ram_total_gib = hardware.main_memory_gib
         self._swap_total_gib = hardware.swap_gib
         self._counts_errors = hardware.error_counters and self._own_vram
-        models_gib = math.fsum(model.size_gib for model in node.models.values())
-        self._disk_free_gib = max(0.0, hardware.disk_gib - SYSTEM_DISK_GIB - models_gib)
         self.booted_s = -LONGEST_UPTIME_S * float(self._stream.random())
         thermal = self._thermal
         self._idle_w = thermal.idle_w
@@ -187,13 +184,11 @@ class Machine:
             cores = utilisation * self._cores
         processor = BASE_PROCESSOR_SHARE + cores / self._cores + 0.005 * n_cpu
         ram_gib = memory.ram_needed_gib() + 0.05 * n_ram
-        disk_free_gib = self._disk_free_gib
         files = SERVER_FILES + RUNNER_FILES * runners + abs(n_files)
         processes = 1.0 + runners + loading if node.alive else 0.0
         offset_s = CLOCK_JITTER_S * n_offset
         if values is not None:
             processor += values["processor_busy_share"]
-            disk_free_gib = max(0.0, disk_free_gib - values["disk_filled_gib"])
             files += values["open_files_leaked"]
             processes += int(values["orphan_processes"])
             offset_s += values["clock_offset_s"]
@@ -202,7 +197,8 @@ class Machine:
         gpu_utilisation = temperature_c = clock_mhz = power_w = vram_gib = vram_total_gib = corrected = uncorrected = (
             NAN
         )
-        if self._kind != "cpu":
+        readable = values is None or not values["gpu_unreadable"]
+        if self._kind != "cpu" and readable:
             gpu_utilisation = shown + 0.01 * n_gpu if 0.0 < shown < 1.0 else shown
             gpu_utilisation = 0.0 if gpu_utilisation < 0.0 else gpu_utilisation if gpu_utilisation < 1.0 else 1.0
             clock_mhz = self._idle_clock_mhz + 5.0 * abs(n_clock)
@@ -210,7 +206,7 @@ class Machine:
                 awake = 4.0 * shown if shown < 0.25 else 1.0  # the clock stays up for a while after each burst of work
                 clock_mhz += (self._clock_mhz * self.clock_share - self._idle_clock_mhz) * awake
             power_w = self.power_w * self._gpus * (1.0 + 0.02 * n_power)
-        if self._own_vram:
+        if self._own_vram and readable:
             temperature_c = float(round(self.temperature_c + 0.5 * n_temperature))
             vram_total_gib = self._vram_total_gib
             vram_gib = memory.total_taken_gib(now)
@@ -221,7 +217,7 @@ class Machine:
         resident = vram_of_models_gib = expiry_s = rss_gib = open_files = NAN
         if node.alive:
             resident = float(runners)
-            vram_of_models_gib = 0.0 if self._kind == "cpu" else memory.vram_of_models_gib
+            vram_of_models_gib = 0.0 if self._kind == "cpu" else memory.vram_listed_gib()
             rss_gib = SERVER_RAM_GIB + RUNNER_RAM_GIB * runners + ram_of_models_gib
             open_files = float(round(files))
             if node.keep_alive_s is not None:
@@ -240,7 +236,7 @@ class Machine:
             corrected,
             uncorrected,
             float(self.fault_events),
-            disk_free_gib,
+            node.files.disk_free_gib(),
             read_mib_per_s,
             float(self.network_errors),
             open_files,

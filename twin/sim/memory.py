@@ -83,6 +83,8 @@ class Memory:
         self.max_models = max_models or MODELS_PER_GPU * hardware.gpus
         self.placements: dict[str, Placement] = {}
         self.leaked_gib = 0.0  # on each GPU, by unloads of this server process
+        self.grabbed_gib: list[float] = []  # on each GPU, by others that took what was free; see `grab`
+        self.ram_grabbed_gib = 0.0  # the same of main memory
         self.crashed: set[str] = set()  # models whose runner died without the scheduler's knowing
         self.vram_of_models_gib = 0.0  # the sum of `size_vram` in `/api/ps`
         self.ram_of_models_gib = 0.0  # main memory that models have, on a machine of shared memory all of them
@@ -104,9 +106,15 @@ class Memory:
 
     def total_taken_gib(self, now: float) -> float:
         """What is in use on all GPUs together, by anyone."""
-        if self._returning:
+        if self._returning or self.grabbed_gib:
             return math.fsum(self.taken_gib(now))
         return self.vram_of_models_gib + self._others_gib() * self.hardware.gpus
+
+    def vram_listed_gib(self) -> float:
+        """What `/api/ps` says that they have."""
+        if self.conditions.disturbed and self.conditions.values["ps_claims_gpu"]:
+            return sum(placement.total_gib for placement in self.placements.values())
+        return self.vram_of_models_gib
 
     def taken_gib(self, now: float) -> list[float]:
         """What is in use on each GPU by anyone: models, other programs, leaks, what is not given back yet."""
@@ -115,6 +123,8 @@ class Memory:
         for placement in self.placements.values():
             for gpu, gib in enumerate(placement.vram_gib):
                 taken[gpu] += gib
+        for gpu, gib in enumerate(self.grabbed_gib):
+            taken[gpu] += gib
         if self._returning:
             self._returning = [each for each in self._returning if each.share_left(now) > 0.0]
             for each in self._returning:
@@ -136,7 +146,7 @@ class Memory:
         """Main memory that all programs together want; above what there is, swap is used."""
         need_gib = SYSTEM_RAM_GIB + SERVER_RAM_GIB + RUNNER_RAM_GIB * len(self.placements) + self.ram_of_models_gib
         if self.conditions.disturbed:
-            need_gib += self.conditions.values["ram_leaked_gib"]
+            need_gib += self.conditions.values["ram_leaked_gib"] + self.ram_grabbed_gib
         return need_gib
 
     def ram_free_gib(self) -> float:
@@ -146,6 +156,19 @@ class Memory:
     def ram_is_exhausted(self) -> bool:
         """Whether main memory and swap together are not enough: the kernel kills."""
         return self.ram_needed_gib() > self._main_memory_gib + self.hardware.swap_gib
+
+    def grab(self, share: float, now: float) -> None:
+        """Others take that share of the GPU memory that is free now, and keep it; what they had before counts as free."""
+        free_gib = self.free_gib(now)
+        had_gib = self.grabbed_gib or [0.0] * len(free_gib)
+        grabbed = [share * max(0.0, free + had) for free, had in zip(free_gib, had_gib, strict=True)]
+        self.grabbed_gib = grabbed if share > 0.0 else []
+
+    def grab_ram(self, share: float) -> None:
+        """A process takes that share of the main memory and swap that is free now; above 1, more than there is."""
+        had_gib = self.ram_grabbed_gib
+        free_gib = self.hardware.main_memory_gib + self.hardware.swap_gib - self.ram_needed_gib() + had_gib
+        self.ram_grabbed_gib = share * max(0.0, free_gib)
 
     # -- loading and letting go -----------------------------------------------------------------------------------
 

@@ -16,11 +16,15 @@ from functools import partial
 from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.scenario.hardware import Hardware
 from twin.scenario.memory import Placement
+from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
 from twin.sim.iteration import IterationRunner
+from twin.sim.malfunctions import Malfunctions
 from twin.sim.memory import Memory
+from twin.sim.model_files import REFUSED_S, ModelFiles
 from twin.sim.runner import Job, Runner
+from twin.sim.stalls import Stalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +61,38 @@ class OllamaNode:
         self.slots = slots
         self.max_queue = max_queue
         self.keep_alive_s = keep_alive_s
+        self.on_silence: Callable[[], None] | None = None
+        """Told when a runner stops by itself, or one that stood is gone."""
+        self.on_emergence: Callable[[str, Runner | None], None] | None = None
+        """Told when what a condition stands for came about (in that runner)."""
         self.iteration_level = False
         self.alive = True
+        self.starting = False  # a new process runs, and does not answer so far
+        self._start_version = 0
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
         self.pending: deque[Job] = deque()
         self.loading: Job | None = None
-        self._load_version = 0
+        self.load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
         self.clock_share = 1.0  # of the GPU's usual clock, which work keeps pace with
         self.conditions = Conditions()
+        self.malfunctions = Malfunctions(self)
+        self.intercepting = False  # some malfunction wants to see each request first
         self.memory = Memory(hardware, self.conditions, max_models, return_s)
         self.error_lines = 0  # of Ollama's log, one for each request that failed here
         self.session_s: dict[str, float] = {}  # keep_alive of a model's last request, where it is not the node's
         self._victim: Runner | None = None  # busy, and to go before the head of the queue is loaded
         self._room_at_s = 0.0  # when the memory of what went last is back
         self._read_gib = 0.0  # from the disk, by loads that are over
-        self._reading_s = (0.0, 0.0)  # when the present load reads weights
-        self._load_failures_owed = 0.0
+        self.reading_s = (0.0, 0.0)  # when the present load reads weights
+        self.answers = Answers(self)
+        self.shaping = False  # something is wrong with answers, so that each job must be looked at
+        self.files = ModelFiles(self)
+        self.stalls = Stalls(self)
+        self.on_reload: Callable[[], None] | None = None  # told when a runner is gone
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -86,17 +102,27 @@ class OllamaNode:
         assert self.alive, f"{self.name} is dead: nobody listens there"
         now = self.clock.time()
         job.submitted_s = now
+        if self.intercepting and self.malfunctions.intercepts(job):
+            return
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
             self._hand_over(runner, job)
             return
         if job.model not in self.models:
             self._end_later(job, "client_error")
+        elif self.conditions.disturbed and self.files.refusal():
+            self._end_later(job, self.files.refusal(), REFUSED_S)
         elif len(self.pending) >= self.max_queue:
             self._end_later(job, "overloaded")
         else:
             self.pending.append(job)
             self._load_next()
+
+    def submit_again(self, job: Job) -> None:
+        """Take on a request that hung in the server since it was submitted."""
+        submitted_s = job.submitted_s
+        self.submit(job)
+        job.submitted_s = submitted_s
 
     def cancel(self, job: Job) -> None:
         """The client closed its connection."""
@@ -111,6 +137,8 @@ class OllamaNode:
         elif job in self.pending:
             self.pending.remove(job)
             self._load_next()
+        else:
+            self.malfunctions.forget(job)
 
     def unload(self, model: str) -> None:
         """Let a model go once no client uses it (`keep_alive: 0`); then a hung runner is killed, too."""
@@ -121,10 +149,12 @@ class OllamaNode:
 
     def let_go(self, model: str) -> None:
         """Nobody uses the model: it is gone at once."""
-        self._drop(self.runners[model], long_ago=True)
+        if not self.malfunctions.sticks(self.runners[model]):
+            self._drop(self.runners[model], long_ago=True)
 
     def _let_go(self, runner: Runner) -> None:
-        if runner.leaving and runner.alive and runner.is_unused():
+        goes = (runner.leaving or runner.expired) and runner.alive and runner.is_unused()
+        if goes and not self.malfunctions.sticks(runner):
             self._drop(runner)
             self._load_next()
 
@@ -135,6 +165,7 @@ class OllamaNode:
         if self.loading is not None:
             yield self.loading
         yield from list(self.pending)
+        yield from list(self.malfunctions.blocked)
 
     def _needs_reload(self, runner: Runner, job: Job) -> bool:
         """A request that names no context wants the model's own, and so reloads what another one asked for."""
@@ -142,7 +173,12 @@ class OllamaNode:
 
     def _expired(self, runner: Runner, now: float) -> bool:
         idle = not runner.count and not runner.queue
-        return self.keep_alive_s is not None and idle and now - runner.idle_since_s > self.keep_alive_s
+        return (
+            self.keep_alive_s is not None
+            and idle
+            and not runner.stopping
+            and now - runner.idle_since_s > self.keep_alive_s
+        )
 
     def _hand_over(self, runner: Runner, job: Job) -> None:
         runner.leaving = False  # somebody wants it again
@@ -150,26 +186,30 @@ class OllamaNode:
             job.loaded_s = self.clock.time()
             self._end_later(job, "")
         else:
+            if self.shaping or job.prompt_tokens > runner.context_tokens:
+                self.answers.shape(runner, job)
             runner.submit(job)
 
-    def _end_later(self, job: Job, error: AttemptError) -> None:
+    def _end_later(self, job: Job, error: AttemptError, after_s: float = 0.0) -> None:
         def end() -> None:
             if not job.abandoned:
                 job.on_end(job, error)
 
-        self.clock.call_at(self.clock.time(), end)
+        self.clock.call_at(self.clock.time() + after_s, end)
 
     # -- the one loading routine ----------------------------------------------------------------------------------
 
     def _load_next(self) -> None:
         """Serve the head of the pending queue as far as possible."""
-        while self.pending and self.loading is None and not self.loader_stuck and self.alive:
+        while self.pending and self.loading is None and self.alive:
+            if self.loader_stuck or self.malfunctions.lock_held:
+                return
             now = self.clock.time()
             job = self.pending[0]
             self._let_expired_go(now)
             runner = self.runners.get(job.model)
             if runner is not None and self._needs_reload(runner, job):
-                if runner.count or runner.queue:
+                if runner.count or runner.queue or self.malfunctions.sticks(runner):
                     return  # the reload waits until the model is idle, and everybody behind waits with it
                 self._drop(runner)
                 runner = None
@@ -206,7 +246,7 @@ class OllamaNode:
                 for runner in self.runners.values()
             ]
             victim = self._victim = self.runners[min(busy)[2]]
-        if victim.count or victim.queue:
+        if victim.count or victim.queue or self.malfunctions.sticks(victim):
             return False
         self._victim = None
         self._drop(victim)
@@ -222,25 +262,29 @@ class OllamaNode:
         """Models that were idle for longer than their keep-alive have been unloaded, some while ago."""
         if self.keep_alive_s is not None:
             for runner in [each for each in self.runners.values() if self._expired(each, now)]:
-                self._drop(runner, long_ago=True)
+                if not self.malfunctions.sticks(runner):
+                    self._drop(runner, long_ago=True)
 
     def _start_loading(self, job: Job, placement: Placement) -> None:
         now = self.clock.time()
         self._victim = None
         self.loading = job
         self.memory.take(job.model, placement)
-        self._load_version += 1
+        self.load_version += 1
         speed_gib_per_s = self.hardware.load_gib_per_s
         if self.conditions.disturbed:
             speed_gib_per_s *= self.conditions.values["load_speed_factor"]
         begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * self.slowdown
         ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * self.slowdown
-        self._reading_s = (begin_s, ends_s)
-        if self.conditions.disturbed and self._load_dies():
-            ends_s = now + (ends_s - now) / 2.0
-            self.clock.call_at(ends_s, partial(self._load_failed, self._load_version))
+        self.reading_s = (begin_s, ends_s)
+        lives_s = self.malfunctions.load_lives_s(job.model, ends_s - now) if self.conditions.disturbed else None
+        if self.conditions.disturbed and self.files.incompatible():
+            lives_s = begin_s - now
+        self.stalls.load_begun()
+        if lives_s is not None:
+            self.clock.call_at(now + lives_s, partial(self.load_failed, self.load_version))
         else:
-            self.clock.call_at(ends_s, partial(self._loaded, self._load_version))
+            self.clock.call_at(ends_s, partial(self.loaded, self.load_version))
 
     def _stop_loading(self) -> Job:
         """The present load is over, without a runner."""
@@ -248,12 +292,13 @@ class OllamaNode:
         assert job is not None
         self._read_gib = self.read_gib()
         self.loading = None
-        self._load_version += 1
+        self.load_version += 1
         self.memory.abandon(job.model)
         return job
 
-    def _loaded(self, version: int) -> None:
-        if version != self._load_version or self.loading is None:
+    def loaded(self, version: int) -> None:
+        """The load of that version has read all its weights, unless it was given up or stood still."""
+        if version != self.load_version or self.loading is None or self.stalls.hold():
             return
         job = self.loading
         self._read_gib = self.read_gib()
@@ -264,16 +309,9 @@ class OllamaNode:
             self._out_of_memory()
         self._load_next()
 
-    def _load_dies(self) -> bool:
-        """Whether this load is one of the share that fails: spread evenly, so that no random draw is needed."""
-        self._load_failures_owed += self.conditions.values["load_failure_share"]
-        if self._load_failures_owed < 1.0 - 1e-9:
-            return False
-        self._load_failures_owed -= 1.0
-        return True
-
-    def _load_failed(self, version: int) -> None:
-        if version != self._load_version or self.loading is None:
+    def load_failed(self, version: int) -> None:
+        """The load of that version dies."""
+        if version != self.load_version or self.loading is None:
             return
         self._fail([self._stop_loading()], "server_error")
         self._load_next()
@@ -300,8 +338,8 @@ class OllamaNode:
             scale / prefill if prefill is not None else 0.0,
             self._runner_idle,
         )
-        runner.slowdown = self.slowdown / self.clock_share
         self.runners[model] = runner
+        self.malfunctions.loaded(runner)
         return runner
 
     def _runner_idle(self, runner: Runner) -> None:
@@ -321,7 +359,15 @@ class OllamaNode:
                 self._room_at_s = max(now, self._room_at_s) + wait_s
         jobs = runner.kill()
         self._dead_busy_s += runner.busy_s
+        if runner.paused and self.on_silence is not None:
+            self.on_silence()
+        if self.on_reload is not None:
+            self.on_reload()
         return jobs
+
+    def pace(self) -> float:
+        """Times that a step or a prefill takes as long as on a sound machine."""
+        return self.slowdown * self.conditions.values["step_factor"] / self.clock_share
 
     # -- what can be read -----------------------------------------------------------------------------------------
 
@@ -333,8 +379,9 @@ class OllamaNode:
         """What loads have read from the disk so far."""
         if self.loading is None:
             return self._read_gib
-        begin_s, end_s = self._reading_s
-        share = min(1.0, max(0.0, (self.clock.time() - begin_s) / (end_s - begin_s)))
+        begin_s, end_s = self.reading_s
+        now = self.clock.time() if self.stalls.since_s is None else self.stalls.since_s
+        share = min(1.0, max(0.0, (now - begin_s) / (end_s - begin_s)))
         return self._read_gib + share * self.models[self.loading.model].size_gib
 
     def resident(self) -> tuple[str, ...]:
@@ -355,10 +402,12 @@ class OllamaNode:
 
     def kill_server(self) -> None:
         """The server and its runners die: streams break, what waited for a load is cut off."""
+        self.starting = False
         if not self.alive:
             return
         self.alive = False
         jobs = list(self.jobs())
+        self.malfunctions.server_ended()
         if self.loading is not None:
             self._stop_loading()
         for runner in list(self.runners.values()):
@@ -371,8 +420,22 @@ class OllamaNode:
 
     def start_server(self) -> None:
         """A new server process: nothing is loaded, and nothing is stuck."""
-        if self.alive:
+        if self.alive or self.starting:
             return
+        added_s = self.conditions.values["start_added_s"] if self.conditions.disturbed else 0.0
+        if added_s > 0.0:
+            self.starting = True
+            self._start_version += 1
+            self.clock.call_at(self.clock.time() + added_s, partial(self._started, self._start_version))
+            return
+        self._serve()
+
+    def _started(self, version: int) -> None:
+        if self.starting and version == self._start_version:
+            self._serve()
+
+    def _serve(self) -> None:
+        self.starting = False
         self.alive = True
         self.started_s = self.clock.time()
         self.loader_stuck = False
@@ -381,10 +444,25 @@ class OllamaNode:
         """The runners die; also one that is being loaded."""
         jobs: list[Job] = []
         for runner in list(self.runners.values()):
-            jobs += self._drop(runner, crashed=True)
+            if not self.malfunctions.sticks(runner):
+                jobs += self._drop(runner, crashed=True)
         if self.loading is not None:
             jobs.append(self._stop_loading())
         self._fail(jobs, "error_record")
+        self._load_next()
+
+    def runner_dies(self, runner: Runner) -> None:
+        """One runner dies by itself, if it is still there."""
+        if runner.alive:
+            self._fail(self._drop(runner, crashed=True), "error_record")
+            self._load_next()
+
+    def answer(self, job: Job, error: AttemptError) -> None:
+        """End a job that no runner has."""
+        self._end_later(job, error)
+
+    def go_on(self) -> None:
+        """What blocked the loading routine may be gone."""
         self._load_next()
 
     def pause_runner(self) -> None:
@@ -403,22 +481,37 @@ class OllamaNode:
         if self.loading is not None:
             self.pending.appendleft(self._stop_loading())
 
+    def garble_runner(self, share: float) -> None:
+        """The loaded models' memory is corrupted: that share of their answers is gibberish until they are loaded anew."""
+        self.answers.garble(share)
+        self.shaping = self.answers.wanted()
+
     def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long."""
         self.slowdown = factor
-        self._keep_pace()
+        self.keep_pace()
+
+    def expire_models(self) -> None:
+        """Every loaded model's `keep_alive` runs out: it goes when it is idle, also if somebody wants it before."""
+        for runner in list(self.runners.values()):
+            runner.expired = True
+            self._let_go(runner)
 
     def set_clock_share(self, share: float) -> None:
         """The GPU's clock is this share of the usual; work keeps pace with it."""
         self.clock_share = share
-        self._keep_pace()
+        self.keep_pace()
 
-    def _keep_pace(self) -> None:
+    def keep_pace(self) -> None:
+        """The runners take the node's pace."""
         for runner in self.runners.values():
-            runner.set_slowdown(self.slowdown / self.clock_share)
+            runner.set_slowdown(self.pace())
 
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
+        self.shaping = self.answers.wanted()
+        self.stalls.conditions_changed()
+        self.malfunctions.conditions_changed()
         if self.memory.ram_is_exhausted():
             self._out_of_memory()
         self._load_next()

@@ -16,13 +16,14 @@ class ReplicaFloor(Checker):
 
     name = "replica_floor"
 
-    def on_action(self, now: float, action: Action, simulation: Simulation) -> None:
+    def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
         """Only working nodes can be taken away."""
         if action.kind != "restart" or not simulation.works(action.node):
             return
         floor = simulation.parameters.healer.replicas_min
         for model in simulation.nodes[action.node].resident():
-            if not simulation.scenario.cluster.models[model].replicas:
+            known = simulation.scenario.cluster.models.get(model)
+            if known is None or not known.replicas:
                 continue
             others = sum(
                 model in node.resident() and simulation.works(node.name)
