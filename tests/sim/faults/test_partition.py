@@ -32,8 +32,9 @@ def test_answers_that_are_cut_off_are_real_work_and_come_out_at_the_end_with_the
     assert requests[19]["arrival_s"] == 20.0
     assert {round(row["eval_duration_s"], 3) for row in requests[17:35]} == {1.99}, "the node was as fast as ever"
     assert requests[20]["first_token_s"] == pytest.approx(32.5), "made at 21.01, seen when the path was mended"
-    busy = {row["time_s"]: row["processor_utilisation"] for row in record.table("telemetry").to_pylist()}
-    assert busy[30.0] == 1.0
+    busy = {row["time_s"]: row["gpu_utilisation"] for row in record.table("telemetry").to_pylist()}
+    assert busy[30.0] is None, "what an agent says is cut off, too"
+    assert busy[20.0] == busy[35.0] == 1.0
 
 
 def test_a_generation_probe_behind_a_one_way_cut_is_work_and_its_answer_never_comes() -> None:
