@@ -21,6 +21,7 @@ from twin.policy.vocabulary import (
     Probe,
     ProbeResult,
 )
+from twin.record.rows import FIRST_GATEWAY
 from twin.record.writer import Recorder
 
 _log = structlog.get_logger()
@@ -102,6 +103,7 @@ class CommandRunner:
                     result.ok,
                     result.latency_s,
                     result.error,
+                    FIRST_GATEWAY,
                 )
             )
 
@@ -175,6 +177,7 @@ class CommandRunner:
                     status,
                     result_s,
                     detail,
+                    FIRST_GATEWAY,
                 )
             )
 

@@ -12,15 +12,20 @@ import structlog
 
 from live.rig.cluster import RigCluster
 from live.rig.errors import RigError
+from live.rig.network_steps import NOT_LIVE as NOT_BY_TOXIPROXY
+from live.rig.network_steps import NetworkSteps
 from live.rig.pulls import pull
 from live.rig.toxiproxy import NetworkFault
 from twin.scenario.active_fault import ActiveFault
-from twin.scenario.draws import targets
-from twin.scenario.faults.base import Operation, Step
+from twin.scenario.draws import strikes
+from twin.scenario.faults.base import NETWORK_OPERATIONS, Operation, Step
 from twin.scenario.schema import Scenario
 from twin.sim.conditions import Conditions
 
 _log = structlog.get_logger()
+
+NOT_LIVE: frozenset[Operation] = NOT_BY_TOXIPROXY
+"""Operations that neither kind of node can have done to it."""
 
 NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "set_condition", "pull_models"})
 """Operations that no signal, cgroup or network can do to a real node."""
@@ -28,6 +33,9 @@ NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "se
 
 def check_possible(scenario: Scenario, kind: str) -> None:
     """Raises `RigError` where the scenario has a fault that cannot be done to such nodes."""
+    gateways = len(scenario.cluster.gateway_names())
+    if gateways > 1:
+        raise RigError(f"the rig has one gateway, not {gateways}; use --world twin, or --set cluster.gateways=1")
     for place, fault in enumerate(scenario.faults):
         name = f"faults[{place}]: {fault.about.kind}"
         if fault.about.part != "node":
@@ -35,9 +43,11 @@ def check_possible(scenario: Scenario, kind: str) -> None:
         if kind == "real" and fault.lead_s:
             raise RigError(f"{name}: real nodes show no signs at will; leave lead_s away, or use --nodes emulated")
         steps = list(_first(fault.onset())) + list(_first(fault.ending()))
+        if any(step.operation in NOT_LIVE for step in steps):
+            raise RigError(f"{name} cannot be done to {kind} nodes; use --world twin")
         own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
         if kind == "real" and (own_models or any(step.operation in NOT_REAL for step in steps)):
-            raise RigError(f"{name} cannot be done to a real node; use --nodes emulated, or --world twin")
+            raise RigError(f"{name} cannot be done to real nodes; use --nodes emulated, or --world twin")
 
 
 def _first(steps: Iterator[Step], count: int = 32) -> Iterator[Step]:
@@ -58,9 +68,9 @@ class LiveInjection:
         self.seed = seed
         self.now: Callable[[], float] = _no_clock
         self.faults = [
-            ActiveFault(place, fault, node)
+            ActiveFault(place, fault, node, struck)
             for place, fault in enumerate(scenario.faults)
-            for node in targets(scenario, place, fault, seed)
+            for node, struck in strikes(scenario, place, fault, seed)
         ]
         self.served_at_injection: dict[str, int] = {}
         self._conditions = {node: Conditions() for node in cluster.nodes}
@@ -68,7 +78,7 @@ class LiveInjection:
         self._crowded: set[ActiveFault] = set()  # those whose foreign clients are at their node
         self._slowed: set[str] = set()
         self._paused: set[str] = set()
-        self._cut: set[str] = set()
+        self.network = NetworkSteps(cluster.network, cluster.nodes)
 
     async def run(self, now: Callable[[], float]) -> None:
         """Do every fault at its time by the run's clock. Raises `RigError` where one could not be done."""
@@ -155,7 +165,8 @@ class LiveInjection:
             await network.refuse(name)
         elif step.operation == "start_server":
             await node.start()
-            await network.restore(name, NetworkFault.REFUSE)
+            if not self.network.refuses(name):
+                await network.restore(name, NetworkFault.REFUSE)
         elif step.operation == "kill_runner":
             remark = await self._if_loaded(node.kill_runner)
         elif step.operation == "pause_runner":
@@ -164,15 +175,8 @@ class LiveInjection:
         elif step.operation == "resume_runner":
             await node.resume_runner()
             self._paused.discard(name)
-        elif step.operation == "cut_network":
-            await network.black_hole(name)
-            self._cut.add(name)
-        elif step.operation == "slow_network":
-            # Toxiproxy delays what comes back; a request and its answer see both directions' delay together.
-            await network.slow(name, round(2 * step.argument))
-        elif step.operation == "restore_network":
-            await network.restore(name)
-            self._cut.discard(name)
+        elif step.operation in NETWORK_OPERATIONS:
+            await self.network.perform(active.place, name, step)
         elif step.operation == "slow_gpu":
             if step.argument == 1.0:
                 await node.unthrottle()
@@ -214,7 +218,7 @@ class LiveInjection:
 
     def reachable(self, node: str) -> bool:
         """Whether an agent beside the node could be reached: it shares the node's path."""
-        return node not in self._cut
+        return self.network.reachable(node)
 
     async def restarted(self, node: str) -> None:
         """A new server process runs: faults that lived in the old one are over."""

@@ -35,7 +35,7 @@ from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.model_names import ModelNames
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
-from twin.record.rows import incident_row
+from twin.record.rows import FIRST_GATEWAY, incident_row
 from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
@@ -302,6 +302,7 @@ def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -
         timings.total_duration_s if timings is not None else math.nan,
         timings.prompt_eval_count if timings is not None else 0,
         None,
+        FIRST_GATEWAY,
     )
 
 

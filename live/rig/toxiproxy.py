@@ -39,6 +39,8 @@ class NetworkFault(StrEnum):
 
     SLOW = "slow"
     BLACK_HOLE = "black_hole"
+    BLACK_HOLE_REQUESTS = "black_hole_requests"
+    BLACK_HOLE_ANSWERS = "black_hole_answers"
     REFUSE = "refuse"
     RESET = "reset"
     BANDWIDTH = "bandwidth"
@@ -50,6 +52,8 @@ _TOXICS: Mapping[NetworkFault, tuple[str, tuple[str, ...]]] = {
     NetworkFault.SLOW: ("latency", (DOWNSTREAM,)),
     # Answers first: no client may get a byte whose request was still let through.
     NetworkFault.BLACK_HOLE: ("timeout", (DOWNSTREAM, UPSTREAM)),
+    NetworkFault.BLACK_HOLE_REQUESTS: ("timeout", (UPSTREAM,)),
+    NetworkFault.BLACK_HOLE_ANSWERS: ("timeout", (DOWNSTREAM,)),
     NetworkFault.RESET: ("reset_peer", (DOWNSTREAM, UPSTREAM)),
     NetworkFault.BANDWIDTH: ("bandwidth", (DOWNSTREAM, UPSTREAM)),
 }
@@ -130,9 +134,12 @@ class ToxiproxyNetwork:
         """Every answer of the node arrives `latency_ms` later, give or take `jitter_ms`; streams keep their pace."""
         await self._set(node, NetworkFault.SLOW, {"latency": latency_ms, "jitter": jitter_ms})
 
-    async def black_hole(self, node: str) -> None:
-        """A partition: not a byte passes in either direction, on old and new connections, and none is closed."""
-        await self._set(node, NetworkFault.BLACK_HOLE, {"timeout": 0})
+    async def black_hole(self, node: str, kind: NetworkFault = NetworkFault.BLACK_HOLE) -> None:
+        """A partition: not a byte passes, on old and new connections, and none is closed.
+
+        `kind`: in which direction; `BLACK_HOLE` is both, the others stop only the requests or only the answers.
+        """
+        await self._set(node, kind, {"timeout": 0})
 
     async def refuse(self, node: str) -> None:
         """New connections are refused, as when nothing listens; the ones that were open are closed."""

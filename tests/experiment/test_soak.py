@@ -235,7 +235,9 @@ def made(name: str) -> RunRecord:
         kinds = {"connections_aborted": "abort", "restarted": "restart", "drained": "drain", "replica_loaded": "load"}
         run.action(3.0, kind=kinds[name])
     elif name == "action_failed":
-        run.recorder.actions.add((1, 1.0, "restart", "node-0", "", "why", 1.0, 9.0, "failed", 2.0, "refused"))
+        run.recorder.actions.add(
+            (1, 1.0, "restart", "node-0", "", "why", 1.0, 9.0, "failed", 2.0, "refused", "gateway-0")
+        )
     elif name == "escalated":
         run.incident(3.0, actions=2)
     elif name == "two_nodes_at_once":

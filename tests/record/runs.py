@@ -62,6 +62,7 @@ class Run:
             "total_duration_s": 0.0,
             "prompt_eval_count": 100,
             "answer": "right",
+            "gateway": "gateway-0",
         }
         assert set(changes) <= set(row), changes
         self.requests += 1
@@ -88,12 +89,13 @@ class Run:
         ended_s: float | None = None,
         fault_id: int = 0,
         held: bool = False,
+        struck: str = "",
     ) -> Run:
         """A fault on a node: over at once unless it is said when, or that it held to the end of the run."""
         if ended_s is None and not held:
             ended_s = injected_s
         ended_by = "teardown" if ended_s is None else "schedule" if ended_s == planned_end_s else "action"
-        row = (fault_id, "server_crash", node, injected_s, planned_end_s, ended_s, ended_by, "killed")
+        row = (fault_id, "server_crash", node, injected_s, planned_end_s, ended_s, ended_by, "killed", struck or node)
         self.recorder.faults.add(row)
         return self
 
@@ -107,20 +109,22 @@ class Run:
         actions: int = 1,
     ) -> Run:
         """An incident on a node."""
-        row = (0, node, "server_down", "3 refused", opened_s, state, verified_s, closed_s, actions)
+        row = (0, node, "server_down", "3 refused", opened_s, state, verified_s, closed_s, actions, "gateway-0")
         self.recorder.incidents.add(row)
         return self
 
     def action(self, time_s: float, kind: str = "restart", node: str = "node-0") -> Run:
         """An action on a node."""
-        self.recorder.actions.add((1, time_s, kind, node, "", "why", 1.0, time_s + 9, "done", time_s + 1, ""))
+        self.recorder.actions.add(
+            (1, time_s, kind, node, "", "why", 1.0, time_s + 9, "done", time_s + 1, "", "gateway-0")
+        )
         return self
 
     def probe(
         self, time_s: float, ok: bool, kind: str = "generation", node: str = "node-0", took_s: float = 0.5
     ) -> Run:
         """An answered probe."""
-        self.recorder.probes.add((time_s, node, kind, "llama3.1:8b", ok, took_s, "" if ok else "refused"))
+        self.recorder.probes.add((time_s, node, kind, "llama3.1:8b", ok, took_s, "" if ok else "refused", "gateway-0"))
         return self
 
     def end(self, **changes: Any) -> RunRecord:

@@ -197,3 +197,15 @@ def test_twenty_runs_of_1500_requests_take_well_under_a_second() -> None:
     for _ in range(20):
         compute_figures(record)
     assert time.process_time() - started_s < 1.0
+
+
+def test_a_gateway_that_is_cut_off_itself_is_no_reason_to_restart_a_node() -> None:
+    def false_actions(struck: str) -> int:
+        run = Run().fault(10.0, planned_end_s=50.0, ended_s=50.0, struck=struck).action(30.0)
+        return int(compute_figures(run.end())["false_actions"])
+
+    assert {struck: false_actions(struck) for struck in ("node-0", "r1", "gateway-0")} == {
+        "node-0": 0,
+        "r1": 0,
+        "gateway-0": 1,
+    }

@@ -99,7 +99,8 @@ def test_the_digest_does_not_depend_on_when_rows_were_flushed() -> None:
             recorder.telemetry.add(
                 (missing, f"node-{index * 31 % 5}", index, None, 2, None if index % 3 else "up", *READ)
             )
-            recorder.actions.add((index, 1.0, "drain", "n", "m", "why " * (index % 4), 0.0, 2.0, "done", 3.0, None))
+            why = "why " * (index % 4)
+            recorder.actions.add((index, 1.0, "drain", "n", "m", why, 0.0, 2.0, "done", 3.0, None, "gateway-0"))
             if index % flush_every == 0:
                 recorder.telemetry.flush()
                 recorder.actions.flush()

@@ -13,14 +13,14 @@ from twin.record.writer import ROWS_PER_FLUSH, ROWS_PER_ROW_GROUP, Recorder, Run
 
 
 def probe_row(index: int) -> tuple[object, ...]:
-    return (float(index), f"node-{index % 3}", "generation", "m", True, 0.5, "")
+    return (float(index), f"node-{index % 3}", "generation", "m", True, 0.5, "", "gateway-0")
 
 
 def test_rows_come_back_as_they_were_added_from_memory_and_from_a_folder(tmp_path: Path) -> None:
     for folder in (None, tmp_path / "run"):
         recorder = Recorder(folder)
-        recorder.probes.add((1.0, "node-0", "generation", "m", True, 0.5, ""))
-        recorder.probes.add((2.5, "node-1", "liveness", None, False, 1.0, "refused"))
+        recorder.probes.add((1.0, "node-0", "generation", "m", True, 0.5, "", "gateway-0"))
+        recorder.probes.add((2.5, "node-1", "liveness", None, False, 1.0, "refused", "gateway-0"))
         record = recorder.close(manifest())
         assert record.table("probes", ["time_s", "node", "model", "ok", "error"]).to_pylist() == [
             {"time_s": 1.0, "node": "node-0", "model": "m", "ok": True, "error": ""},
@@ -106,7 +106,7 @@ def test_counters_and_row_counts_stand_in_the_manifest(tmp_path: Path) -> None:
 def test_a_row_that_does_not_fit_the_schema_is_refused_by_name() -> None:
     recorder = Recorder(None)
     recorder.probes.add((1.0, "node-0"))
-    with pytest.raises(ValueError, match="a row for table probes does not fit its schema: 2 values for 7 columns"):
+    with pytest.raises(ValueError, match="a row for table probes does not fit its schema: 2 values for 8 columns"):
         recorder.probes.flush()
 
 

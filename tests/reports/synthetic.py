@@ -31,18 +31,18 @@ def crash(folder: Path | None = None, nodes: int = 5, requests: int = 800, lost:
             (index, "llama3.1:8b", arrival_s, arrival_s + 60.0, True, 100, 50, True)
             + (("failed", "reset") if failed else ("succeeded", ""))
             + ("node-0" if hit and not failed else node, 2 if hit else 1, arrival_s, arrival_s + 0.2)
-            + (arrival_s + took_s, 50, 0.0, 0.1, took_s - 0.2, took_s)
+            + (arrival_s + took_s, 50, 0.0, 0.1, took_s - 0.2, took_s, 100, None if failed else "right", "gateway-0")
         )
     for step in range(40):
         for number in range(nodes):
             sick = number == 3 and 60 <= step * 5 < 70
             row = (step * 5.0, f"node-{number}", step % 7, step % 3, 1, "down" if sick else "serving", *READ)
             recorder.telemetry.add(row)
-    recorder.faults.add((0, "server_crash", "node-3", 60.0, 120.0, 64.0, "action", "killed the server"))
-    recorder.incidents.add((0, "node-3", "server_down", "2 × refused", 60.5, "closed", 66.0, 76.0, 1))
+    recorder.faults.add((0, "server_crash", "node-3", 60.0, 120.0, 64.0, "action", "killed the server", "node-3"))
+    recorder.incidents.add((0, "node-3", "server_down", "2 × refused", 60.5, "closed", 66.0, 76.0, 1, "gateway-0"))
     why = "the server is down: a restart is expected to save 12 requests"
-    recorder.actions.add((1, 60.75, "restart", "node-3", "", why, 12.0, 70.0, "done", 64.0, "pid 5"))
-    recorder.probes.add((66.0, "node-3", "generation", "llama3.1:8b", True, 0.4, ""))
+    recorder.actions.add((1, 60.75, "restart", "node-3", "", why, 12.0, 70.0, "done", 64.0, "pid 5", "gateway-0"))
+    recorder.probes.add((66.0, "node-3", "generation", "llama3.1:8b", True, 0.4, "", "gateway-0"))
     return recorder.close(manifest(simulated_s=200.0, seed=seed, version="0.1.0", machine={"cores": 2}))
 
 

@@ -94,7 +94,7 @@ def without(old: str, new: str) -> str:
         (
             "target: node-0",
             "target: {rack: r1}",
-            "small.yaml:13: faults[0]: racks are not modelled yet; name a node, random, random(N) or all",
+            "small.yaml:13: faults[0]: target: unknown rack 'r1'; the cluster has no racks; give cluster.network.racks",
         ),
         ("at_s: 10", "at_s: 99", "small.yaml:13: faults[0]: at_s 99 is after the load's end (70 s)"),
         (

@@ -22,6 +22,7 @@ from twin.policy.vocabulary import (
     Route,
 )
 from twin.record.writer import Recorder
+from twin.scenario.faults.base import LinkChange
 from twin.scenario.memory import Placement
 from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
@@ -44,7 +45,7 @@ def checker(name: str) -> Checker:
 
 def flight(number: int = 1, node: str = "node-0", attempt: int = 0) -> Flight:
     it = Flight(RequestSpec(number, "llama3.1:8b", 10, True, 1.0, 60.0), 10)
-    it.node, it.attempt, it.started_s = node, attempt, 1.0
+    it.gateway, it.node, it.attempt, it.started_s = "gateway-0", node, attempt, 1.0
     return it
 
 
@@ -105,10 +106,10 @@ def served_by_a_younger_server(it: Checker, world: Simulation) -> None:
 
 
 def sent_to_a_drained_node(it: Checker, world: Simulation) -> None:
-    it.on_action(1.0, action("drain"), world)
+    it.on_action(1.0, action("drain"), world, "gateway-0")
     it.on_dispatch(2.0, flight(node="node-1"), world)
-    it.on_action(3.0, action("drain", "node-1"), world)
-    it.on_action(4.0, action("return", "node-1"), world)
+    it.on_action(3.0, action("drain", "node-1"), world, "gateway-0")
+    it.on_action(4.0, action("return", "node-1"), world, "gateway-0")
     it.on_dispatch(5.0, flight(node="node-1"), world)
     assert not it.violations
     it.on_dispatch(6.0, flight(node="node-0"), world)
@@ -123,12 +124,12 @@ def still_waiting(it: Checker, world: Simulation) -> None:
 
 
 def last_replica_restarted(it: Checker, world: Simulation) -> None:
-    it.on_action(1.0, action("restart"), world)
+    it.on_action(1.0, action("restart"), world, "gateway-0")
     world.nodes["node-1"].kill_server()
-    it.on_action(2.0, action("restart", "node-1"), world)  # it is dead: nothing is taken away
-    it.on_action(2.0, action("drain"), world)
+    it.on_action(2.0, action("restart", "node-1"), world, "gateway-0")  # it is dead: nothing is taken away
+    it.on_action(2.0, action("drain"), world, "gateway-0")
     assert not it.violations
-    it.on_action(3.0, action("restart"), world)
+    it.on_action(3.0, action("restart"), world, "gateway-0")
 
 
 def too_many_attempts(it: Checker, world: Simulation) -> None:
@@ -150,6 +151,15 @@ def too_many_retries_in_all(it: Checker, world: Simulation) -> None:
     it.on_dispatch(1.0, flight(attempt=1), world)
 
 
+def two_in_a_lease(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart"), world, "gateway-0")
+    it.on_action(2.0, action("restart", "node-1"), world, "gateway-0")
+    it.on_action(3.0, action("drain", "node-1"), world, "gateway-1")
+    it.on_action(17.0, action("restart", "node-1"), world, "gateway-1")
+    assert not it.violations
+    it.on_action(31.0, action("restart"), world, "gateway-0")
+
+
 def node_gone(it: Checker, world: Simulation) -> None:
     it.at_end(9.0, world)
     assert not it.violations
@@ -163,7 +173,7 @@ def loader_left_stuck(it: Checker, world: Simulation) -> None:
 
 
 def path_left_cut(it: Checker, world: Simulation) -> None:
-    world.network.cut("node-0")
+    world.network.change("a", "node-0", LinkChange(blocked="both"))
     it.at_end(9.0, world)
 
 
@@ -213,7 +223,7 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("queue_empties_at_the_end", still_waiting, "at 9.000 s: 1 requests still wait in the policy"),
     ("every_node_is_back", node_gone, "at 9.000 s: node-1 cannot generate"),
     ("every_node_is_back", loader_left_stuck, "at 9.000 s: node-0 can load nothing"),
-    ("every_node_is_back", path_left_cut, "at 9.000 s: node-0 cannot be reached"),
+    ("every_node_is_back", path_left_cut, "at 9.000 s: gateway-0 cannot reach node-0"),
     ("every_node_is_back", node_still_distrusted, "at 9.000 s: gateway-0 takes node-1 for down"),
     ("no_incident_stays_open", incident_left_open, "at 9.000 s: incident 4 on node-1 is given_up"),
     ("node_queues_empty_after_settling", job_left_at_a_node, "at 9.000 s: 1 jobs still wait on node-0"),
@@ -221,6 +231,7 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("replica_floor", last_replica_restarted, "at 3.000 s: restarting node-0 leaves 0 replicas of llama3.1:8b"),
     ("retries_within_budget", too_many_attempts, "at 2.000 s: attempt 4 of request 1: 3 allowed"),
     ("retries_within_budget", too_many_retries_in_all, "at 1.000 s: 103 retries for 10 requests"),
+    ("only_the_lease_holder_disturbs", two_in_a_lease, "at 31.000 s: gateway-0 disturbs node-0 14.0 s after gateway-1"),
 ]  # fmt: skip
 
 

@@ -79,9 +79,9 @@ def simulate(
     """Run it, with the scenario's policy unless another is given, and with what `prepare` does before it starts."""
     recorder = Recorder(None)
     parameters = scenario.policy.parameters()
-    simulation = Simulation(
-        scenario, seed, [policy or ClusterPolicy(scenario.cluster.spec(), parameters)], recorder, parameters=parameters
-    )
+    spec = scenario.cluster.spec()
+    policies = [policy or ClusterPolicy(spec, parameters) for _ in scenario.cluster.gateway_names()]
+    simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
     prepare(simulation)
     simulation.run()
     whole = {

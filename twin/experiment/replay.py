@@ -39,12 +39,14 @@ class Replay:
         return self.differing == 0
 
 
-def replay(record: RunRecord, policy: Policy, shown: int = DIFFERENCES_SHOWN) -> Replay:
-    """Feed the recorded calls to a fresh policy and compare its answers; the first `shown` differences are kept.
+def replay(record: RunRecord, *policies: Policy, shown: int = DIFFERENCES_SHOWN) -> Replay:
+    """Feed the recorded calls to fresh policies and compare their answers; the first `shown` differences are kept.
+
+    `policies`: one for each gateway of the run, in the order of their names; each is told what its gateway's was told.
 
     All calls are made, `observe` included; compared are those that have an answer. After a first difference others may
     follow from it, since the policy is told what happened to the recorded decisions and not to its own.
-    Raises `RunUnreadable` where the run has no journal.
+    Raises `RunUnreadable` where the run has no journal, or one of more gateways than policies are given.
     """
     observations = record.table("observations")
     if observations.num_rows == 0:
@@ -52,9 +54,12 @@ def replay(record: RunRecord, policy: Policy, shown: int = DIFFERENCES_SHOWN) ->
             f"{record.folder or 'the run'} has no journal, so it cannot be replayed; "
             "run the scenario again with record.journal: true"
         )
+    by_gateway: dict[str, Policy] = {f"gateway-{place}": policy for place, policy in enumerate(policies)}
     compared, differing, differences = 0, 0, list[Difference]()
     for call in decode(observations):
-        answer = _ask(policy, call)
+        if call.gateway not in by_gateway:
+            raise RunUnreadable(f"{record.folder or 'the run'} has calls of {call.gateway}, which its scenario lacks")
+        answer = _ask(by_gateway[call.gateway], call)
         if call.call == "observe":
             continue
         compared += 1

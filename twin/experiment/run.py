@@ -79,13 +79,18 @@ def looked_at(record: RunRecord, scenario: Scenario) -> Replication:
     return Replication(record, compute_figures(record), record_digest(record), replayed(record, scenario))
 
 
-def replayed(record: RunRecord, scenario: Scenario, policy: Policy | None = None) -> Replay | None:
-    """A finished run replayed by a fresh `policy` (the scenario's own unless given); None where it has no journal."""
+def own_policy(scenario: Scenario) -> Policy:
+    """A fresh policy, as the scenario wants it."""
+    return ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+
+
+def replayed(record: RunRecord, scenario: Scenario, policy: Callable[[Scenario], Policy] = own_policy) -> Replay | None:
+    """A finished run replayed by a fresh `policy` for each gateway; None where it has no journal."""
     if not record.manifest["rows"]["observations"]:
         return None
     if record.manifest["world"] == "live":
         scenario = scenario.for_live()
-    return replay(record, policy or ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
+    return replay(record, *(policy(scenario) for _ in scenario.cluster.gateway_names()))
 
 
 def reason_of(error: OSError) -> str:
@@ -166,7 +171,7 @@ def replay_run(folder: Path) -> Replay:
     record = _open(folder)
     scenario = _scenario_of(folder, record)
     try:
-        return replay(record, ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters()))
+        return replay(record, *(own_policy(scenario) for _ in scenario.cluster.gateway_names()))
     except RunUnreadable as error:
         raise OperatorError(str(error)) from error
 

@@ -66,7 +66,7 @@ def examine(scenario: Scenario, seed: int, mode: Mode, world: TwinWorld) -> dict
     started_s = time.perf_counter()
     try:
         record = world.run(scenario, seed, None, lambda line: None)
-        replay = replayed(record, scenario, world.policy(scenario))
+        replay = replayed(record, scenario, world.policy)
     except (KeyboardInterrupt, MemoryError, OSError):
         raise
     except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding: the simulator must run to its end

@@ -57,10 +57,11 @@ class TwinWorld:
         whole = manifest(scenario, seed, self.name)
         parameters = scenario.policy.parameters()
         recorder = Recorder(folder)
-        policy = self.policy(scenario)
-        if scenario.record.journal:
-            policy = JournalingPolicy(policy, recorder)
-        simulation = Simulation(scenario, seed, [policy], recorder, parameters=parameters)
+        policies: list[Policy] = []
+        for gateway in scenario.cluster.gateway_names():
+            policy = self.policy(scenario)
+            policies.append(JournalingPolicy(policy, recorder, gateway) if scenario.record.journal else policy)
+        simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
         started_s = time.perf_counter()
         # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
         thresholds = gc.get_threshold()

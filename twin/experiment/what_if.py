@@ -58,9 +58,9 @@ def _one(scenario: Scenario, state: ClusterNow, candidate: Candidate, horizon_s:
     ahead = Scenario.model_validate(document)
     parameters = ahead.policy.parameters()
     recorder = Recorder(None)
-    simulation = Simulation(
-        ahead, seed, [ClusterPolicy(ahead.cluster.spec(), parameters)], recorder, parameters=parameters
-    )
+    spec = ahead.cluster.spec()
+    policies = [ClusterPolicy(spec, parameters) for _ in ahead.cluster.gateway_names()]  # the state is the first one's
+    simulation = Simulation(ahead, seed, policies, recorder, parameters=parameters)
     simulation.start = state
     simulation.run()
     whole = manifest(ahead, seed, "twin") | {"simulated_s": simulation.engine.now, "events": simulation.engine.calls}

@@ -16,11 +16,13 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
   closed, whose fault was really over by the time it was verified, and that was verified before the fault would have
   ended by itself (its planned end, where it has one).
 - `false_actions`: disruptive actions (restart, unload) on a node that no fault held. A fault holds its node from its
-  injection to its real end, both included; so an action that ends a fault is not a false one.
+  injection to its real end, both included; so an action that ends a fault is not a false one. A fault of a gateway's
+  own uplink holds no node here: who is cut off itself has nothing to repair.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -49,6 +51,7 @@ COLUMNS = (
     "total_duration_s",
     "answer",
 )
+GATEWAY_NAME = re.compile(r"gateway-\d+")  # as `Cluster.gateway_names` has them; no rack or zone may be called so
 ROUNDING_S = 1e-6  # a hidden wait below this is what is left of adding durations up
 
 
@@ -129,11 +132,12 @@ def _healing(record: RunRecord) -> dict[str, Any]:
     incidents = record.table(
         "incidents", ["node", "opened_s", "state", "verified_s", "closed_s", "actions"]
     ).to_pylist()
-    faults = record.table("faults", ["node", "injected_s", "planned_end_s", "ended_s"]).to_pylist()
+    faults = record.table("faults", ["node", "injected_s", "planned_end_s", "ended_s", "struck"]).to_pylist()
+    of_nodes = [fault for fault in faults if not GATEWAY_NAME.fullmatch(fault["struck"])]
     false_actions = [
         action
         for action in actions
-        if action["kind"] in DISRUPTIVE_ACTIONS and not _holding(faults, action["node"], action["time_s"])
+        if action["kind"] in DISRUPTIVE_ACTIONS and not _holding(of_nodes, action["node"], action["time_s"])
     ]
     healed = [
         incident

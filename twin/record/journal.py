@@ -33,6 +33,7 @@ from twin.policy.vocabulary import (
     Route,
     TelemetrySample,
 )
+from twin.record.rows import FIRST_GATEWAY
 from twin.record.writer import Recorder, Row
 
 Call: TypeAlias = Literal["route", "released", "observe", "decide"]
@@ -47,12 +48,14 @@ OBSERVATION_KINDS: dict[str, type[Any]] = {
 }
 COMMAND_KINDS: dict[str, type[Any]] = {"probe": Probe, "action": Action}
 _KIND_OF = {kind: name for name, kind in (OBSERVATION_KINDS | COMMAND_KINDS).items()}
+_READ = ("gateway", "sequence", "time_s", "call", "kind", "payload", "decision")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedCall:
     """One call of the journal. `arguments` are those after the time; `decision` is the answer as it was written."""
 
+    gateway: str
     sequence: int
     time_s: float
     call: Call
@@ -68,15 +71,18 @@ class RecordedCall:
 class JournalingPolicy(Policy):
     """A policy that does what another one does, and records each call of it in the recorder's table `observations`.
 
+    Several gateways write into one table, in the order of the calls; `gateway` says whose policy it is.
+
     A call costs one tuple of references; they are written out when the table is flushed. So what is handed over or
     answered must not be altered afterwards.
     """
 
-    def __init__(self, policy: Policy, recorder: Recorder) -> None:
-        recorder.observations.convert_with(self._rows)
+    def __init__(self, policy: Policy, recorder: Recorder, gateway: str = FIRST_GATEWAY) -> None:
+        if not isinstance(recorder.observations.converter, JournalRows):
+            recorder.observations.convert_with(JournalRows())
         self.policy = policy
+        self.gateway = gateway
         self._add = recorder.observations.add
-        self._sequence = 0
 
     @property
     def waiting(self) -> int:
@@ -96,24 +102,24 @@ class JournalingPolicy(Policy):
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """The policy's route."""
         answer = self.policy.route(now, request, attempt)
-        self._add(("route", now, request, attempt, answer))
+        self._add(("route", now, request, attempt, answer, self.gateway))
         return answer
 
     def released(self, now: float) -> Sequence[tuple[RequestId, Route]]:
         """What the policy releases."""
         answer = self.policy.released(now)
-        self._add(("released", now, None, None, answer))
+        self._add(("released", now, None, None, answer, self.gateway))
         return answer
 
     def observe(self, now: float, observation: Observation) -> None:
         """Let the policy take it in."""
         self.policy.observe(now, observation)
-        self._add(("observe", now, observation, None, None))
+        self._add(("observe", now, observation, None, None, self.gateway))
 
     def decide(self, now: float) -> Sequence[Command]:
         """The policy's commands."""
         answer = self.policy.decide(now)
-        self._add(("decide", now, None, None, answer))
+        self._add(("decide", now, None, None, answer, self.gateway))
         return answer
 
     def next_wakeup(self) -> float:
@@ -132,9 +138,17 @@ class JournalingPolicy(Policy):
         """Refused, as `restore` is."""
         raise NotImplementedError("a run that is journaled starts from nothing")
 
-    def _rows(self, added: Sequence[Row]) -> list[Row]:
+
+class JournalRows:
+    """Turns the calls of all policies that write into one table into its rows, and counts them."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+
+    def __call__(self, added: Sequence[Row]) -> list[Row]:
+        """Rows of the table `observations`."""
         rows = []
-        for call, time_s, argument, attempt, answer in added:
+        for call, time_s, argument, attempt, answer, gateway in added:
             kind = node = request_id = payload = None
             if call == "route":
                 node, request_id = answer.node, argument.request_id
@@ -144,7 +158,8 @@ class JournalingPolicy(Policy):
                 node = getattr(argument, "node", None)
                 request_id = getattr(argument, "request_id", None)
                 payload = _encode(argument)
-            rows.append((self._sequence, time_s, call, kind, node, request_id, payload, encode_answer(answer)))
+            decision = encode_answer(answer)
+            rows.append((self._sequence, time_s, call, kind, node, request_id, payload, decision, gateway))
             self._sequence += 1
         return rows
 
@@ -161,10 +176,10 @@ def encode_answer(answer: Answer) -> str | None:
 def decode(observations: pa.Table) -> Iterator[RecordedCall]:
     """The calls of a table `observations`, in order, with arguments and answers as the policy's own types."""
     for batch in observations.to_batches(max_chunksize=8192):
-        columns = (batch[name].to_pylist() for name in ("sequence", "time_s", "call", "kind", "payload", "decision"))
-        for sequence, time_s, call, kind, payload, decision in zip(*columns, strict=True):
+        columns = (batch[name].to_pylist() for name in _READ)
+        for gateway, sequence, time_s, call, kind, payload, decision in zip(*columns, strict=True):
             said = from_json(payload) if payload is not None else None
-            yield RecordedCall(sequence, time_s, call, _arguments(call, kind, said), decision)
+            yield RecordedCall(gateway, sequence, time_s, call, _arguments(call, kind, said), decision)
 
 
 def _arguments(call: str, kind: str | None, payload: Any) -> tuple[Any, ...]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from twin.policy.vocabulary import Incident
 
+FIRST_GATEWAY = "gateway-0"
+"""Its name where there is no other."""
 
-def incident_row(incident: Incident) -> tuple[object, ...]:
+
+def incident_row(incident: Incident, gateway: str = FIRST_GATEWAY) -> tuple[object, ...]:
     """A row of the table `incidents`."""
     return (
         incident.incident_id,
@@ -17,4 +20,5 @@ def incident_row(incident: Incident) -> tuple[object, ...]:
         incident.verified_s,
         incident.closed_s,
         incident.actions,
+        gateway,
     )

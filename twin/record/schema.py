@@ -42,6 +42,7 @@ REQUESTS = pa.schema(
         ("total_duration_s", pa.float64()),
         ("prompt_eval_count", pa.int32()),  # as the node reported it; 0 where it reported none
         ("answer", TEXT),  # in truth: right | gibberish | truncated_prompt | runaway; null where the world cannot know
+        ("gateway", TEXT),  # where it was offered
     ]
 )
 """One row for each request that was offered, written when it ended."""
@@ -83,6 +84,7 @@ OBSERVATIONS = pa.schema(
         ("request_id", pa.int64()),
         ("payload", pa.string()),  # JSON: the arguments of the call
         ("decision", pa.string()),  # JSON: what the policy answered
+        ("gateway", TEXT),  # whose policy it is
     ]
 )
 """Every call of the policy with its arguments and its answer, in order: what `replay` feeds to today's policy."""
@@ -100,6 +102,7 @@ ACTIONS = pa.schema(
         ("status", TEXT),  # done | failed | timed_out | unknown
         ("result_s", pa.float64()),
         ("detail", pa.string()),
+        ("gateway", TEXT),  # that ordered it; action_id is its own count
     ]
 )
 
@@ -113,6 +116,7 @@ FAULTS = pa.schema(
         ("ended_s", pa.float64()),  # when it really ended (by itself, or because an action removed it)
         ("ended_by", TEXT),  # schedule | action | teardown
         ("detail", pa.string()),  # what was really done
+        ("struck", TEXT),  # the node, or the rack, zone or gateway whose uplink is broken
     ]
 )
 
@@ -140,6 +144,7 @@ INCIDENTS = pa.schema(
         ("verified_s", pa.float64()),
         ("closed_s", pa.float64()),
         ("actions", pa.int16()),
+        ("gateway", TEXT),  # whose policy opened it; incident_id is its own count
     ]
 )
 
@@ -152,6 +157,7 @@ PROBES = pa.schema(
         ("ok", pa.bool_()),
         ("latency_s", pa.float64()),
         ("error", TEXT),
+        ("gateway", TEXT),  # that asked
     ]
 )
 """One row for each answered probe of kind generation or load_path, and for each probe that failed. (Liveness and

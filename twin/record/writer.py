@@ -62,7 +62,7 @@ class TableWriter:
         self._written = 0
         self._pending: list[Row] = []
         self.add: Callable[[Row], None] = self._pending.append
-        self._converter: Converter | None = None
+        self.converter: Converter | None = None
         self._codes = {field.name: _Codes() for field in schema if pa.types.is_dictionary(field.type)}
         self._final = folder / f"{name}.parquet" if folder else None
         self._file: pq.ParquetWriter | None = None
@@ -71,7 +71,7 @@ class TableWriter:
         """Let `converter` turn what is added into rows at each flush. To be set before the first row is added."""
         if self.rows or self._pending:
             raise ValueError(f"table {self.name} has rows already; set its converter before the first one")
-        self._converter = converter
+        self.converter = converter
 
     @property
     def pending(self) -> int:
@@ -129,7 +129,7 @@ class TableWriter:
         return self._file
 
     def _batch(self, added: list[Row]) -> pa.RecordBatch:
-        rows = self._converter(added) if self._converter else added
+        rows = self.converter(added) if self.converter else added
         try:
             columns = list(zip(*rows, strict=True))
             if len(columns) != len(self.schema):

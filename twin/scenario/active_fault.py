@@ -16,10 +16,11 @@ OPERATIONS_SHOWN = 8
 class ActiveFault:
     """One fault on one node, from injection to its end. Times are on the run's clock; nan: not yet."""
 
-    def __init__(self, place: int, fault: Fault, node: str) -> None:
+    def __init__(self, place: int, fault: Fault, node: str, struck: str = "") -> None:
         self.place = place  # in the scenario's list
         self.fault = fault
         self.node = node
+        self.struck = struck or node  # or the rack, zone or gateway whose uplink is broken
         self.signs_s = math.nan  # when its signs began
         self.signs_ended_s = math.nan
         self.signs_outcome: SignsOutcome = ""
@@ -71,6 +72,8 @@ class ActiveFault:
         """An operation was performed."""
         name = step.condition or step.operation
         text = f"{name} {step.argument:g}" if step.argument else name
+        if step.link is not None and step.link.blocked in ("to_node", "from_node"):
+            text += f" {step.link.blocked}"
         self.done.append(f"{text} ({remark})" if remark else text)
 
     def pulled(self, model: str, error: str) -> None:
@@ -95,4 +98,5 @@ class ActiveFault:
             self.ended_s,
             self.ended_by,
             "; ".join([", ".join(self.done[:OPERATIONS_SHOWN]) + more, *self.results]),
+            self.struck,
         )

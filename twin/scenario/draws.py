@@ -6,7 +6,6 @@ random numbers).
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 
 from twin.scenario.faults.base import Fault
 from twin.scenario.schema import Scenario
+from twin.scenario.targets import RANDOM
 
 CHUNK = 4096
 
@@ -66,17 +66,34 @@ def arrivals(scenario: Scenario, seed: int) -> Iterator[Arrival]:
             yield Arrival(arrival_s, names[model], prompt, output, streams_it)
 
 
-def targets(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[str]:
-    """The nodes that a fault strikes (`place`: its place in the scenario's list); or the one part that is no node."""
+def strikes(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[tuple[str, str]]:
+    """The nodes that a fault strikes, each with the network element whose uplink a network fault breaks for it.
+
+    That element is the node itself, or the rack, zone or gateway that the target names. `place`: the fault's place in
+    the scenario's list. What is done to a part that is no node strikes that part.
+    """
     if fault.about.part != "node":
-        return [fault.about.part]
-    names = scenario.cluster.node_names()
-    assert isinstance(fault.target, str)
-    if fault.target == "all":
-        return names
-    drawn = re.fullmatch(r"random(?:\((\d+)\))?", fault.target)
+        return [(fault.about.part, fault.about.part)]
+    topology = scenario.cluster.topology()
+    names = topology.nodes
+    target = fault.target
+    groups = {**topology.racks, **topology.zones, **dict.fromkeys(topology.gateways, names)}
+    if isinstance(target, dict):
+        (element,) = target.values()
+        return [(node, element) for node in groups[element]]
+    drawn = RANDOM.fullmatch(target)
+    if target in ("random_rack", "random_zone"):
+        known = list(topology.racks if target == "random_rack" else topology.zones)
+        element = known[int(stream(seed, f"fault:{place}:target").permutation(len(known))[0])]
+        return [(node, element) for node in groups[element]]
+    if target == "all":
+        return [(name, name) for name in names]
     if drawn is None:
-        return [fault.target]
-    count = int(drawn[1] or 1)
-    chosen = stream(seed, f"fault:{place}:target").permutation(len(names))[:count]
-    return [names[index] for index in sorted(chosen.tolist())]
+        return [(target, target)]
+    chosen = stream(seed, f"fault:{place}:target").permutation(len(names))[: int(drawn[1] or 1)]
+    return [(names[index], names[index]) for index in sorted(chosen.tolist())]
+
+
+def targets(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[str]:
+    """The nodes that a fault strikes."""
+    return [node for node, _ in strikes(scenario, place, fault, seed)]

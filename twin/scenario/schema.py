@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import re
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -20,6 +19,8 @@ from twin.scenario.hardware import Hardware
 from twin.scenario.memory import CONTEXT_TIERS, MODELS_PER_GPU, Placement, context_tier, fit
 from twin.scenario.models import MODELS
 from twin.scenario.profiles import PROFILES
+from twin.scenario.targets import check_target
+from twin.scenario.topology import GatewayPlace, Gateways, Network, Topology
 from twin.scenario.workload import Length, Workload
 
 if TYPE_CHECKING:
@@ -63,12 +64,6 @@ class Agents(_Closed):
     late_s: Annotated[float, Field(gt=0, description="How late these come.")] = 5.0
 
 
-class Network(_Closed):
-    """The path between gateway and nodes."""
-
-    latency_ms: Annotated[float, Field(ge=0, description="One way, gateway to node.")] = 0.3
-
-
 class Cluster(_Closed):
     """The machines and what they serve."""
 
@@ -98,6 +93,17 @@ class Cluster(_Closed):
     agents: Annotated[
         bool | Agents, Field(description="Whether an agent beside each node sends telemetry; a table: how well.")
     ] = True
+    gateways: Annotated[
+        Gateways,
+        Field(description="How many (all at the core), or where each stands. Each has a policy of its own."),
+    ] = 1
+    coordination: Annotated[
+        Literal["lease", "none"],
+        Field(description="lease: of several gateways only one at a time restarts or unloads; none: each does."),
+    ] = "lease"
+    lease_s: Annotated[
+        float, Field(gt=0, description="How long a gateway that is cut off from the core keeps the lease.")
+    ] = 15.0
     iteration_level: Annotated[
         bool,
         Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
@@ -132,6 +138,17 @@ class Cluster(_Closed):
         if isinstance(self.agents, Agents):
             return self.agents
         return Agents() if self.agents else None
+
+    def gateway_names(self) -> list[str]:
+        """gateway-0, gateway-1 ..."""
+        return [f"gateway-{place}" for place in range(len(self._gateway_places()))]
+
+    def _gateway_places(self) -> list[GatewayPlace]:
+        return [GatewayPlace()] * self.gateways if isinstance(self.gateways, int) else self.gateways
+
+    def topology(self) -> Topology:
+        """The network as a tree. Raises ValueError where its names do not fit together."""
+        return Topology(self.network, self.node_names(), self._gateway_places())
 
     def size_gib(self, name: str) -> float:
         """The weights alone."""
@@ -238,6 +255,7 @@ class Cluster(_Closed):
     @model_validator(mode="after")
     def _it_is_possible(self) -> Cluster:
         self._placement(self._context_tokens)
+        self.topology()
         return self
 
 
@@ -364,18 +382,12 @@ class Scenario(_Closed):
 
     @model_validator(mode="after")
     def _targets_exist(self) -> Scenario:
-        names = self.cluster.node_names()
+        topology = self.cluster.topology()
         for place, fault in enumerate(self.faults):
-            target = fault.target
-            if isinstance(target, dict):
-                raise ValueError(f"faults[{place}]: racks are not modelled yet; name a node, random, random(N) or all")
-            drawn = re.fullmatch(r"random\((\d+)\)", target)
-            if drawn and not 1 <= int(drawn[1]) <= len(names):
-                raise ValueError(f"faults[{place}]: target {target} of a cluster of {len(names)} nodes")
-            if not drawn and target not in (*names, "random", "all"):
-                raise ValueError(
-                    f"faults[{place}]: target {target!r} is no node ({names[0]} to {names[-1]}), random, random(N) or all"
-                )
+            try:
+                check_target(topology, fault)
+            except ValueError as error:
+                raise ValueError(f"faults[{place}]: {error}") from error
             if fault.at_s >= self.end_of_load_s:
                 raise ValueError(
                     f"faults[{place}]: at_s {fault.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"

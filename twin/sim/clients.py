@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from twin.policy.model_names import other_name
 from twin.policy.vocabulary import RequestSpec
-from twin.scenario.draws import Arrival, arrivals
+from twin.scenario.draws import Arrival, arrivals, stream
 from twin.sim.answers import Share
 from twin.sim.flight import Flight
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Clients:
-    """Offers the workload's requests to the gateway in order of arrival."""
+    """Offers the workload's requests in order of arrival, to the gateways in turn; which is the first is drawn.
+
+    Clients reach every gateway: what is between them and it is not modelled, and a client stays with its gateway.
+    """
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
@@ -27,11 +30,14 @@ class Clients:
         self._deadline_s = simulation.scenario.workload.deadline_s
         self._arrivals: Iterator[Arrival] = iter(())
         self._next: Arrival | None = None
-        self._gateway: Gateway | None = None
+        self._gateways: list[Gateway] = []
+        self._turn = 0
 
     def start(self) -> None:
         """Have the first request come at its time."""
-        self._gateway = self.simulation.gateways[0]
+        self._gateways = self.simulation.gateways
+        if len(self._gateways) > 1:
+            self._turn = int(stream(self.simulation.seed, "clients:gateway").integers(len(self._gateways)))
         self._arrivals = arrivals(self.simulation.scenario, self.simulation.seed)
         self._next = next(self._arrivals, None)
         if self._next is not None:
@@ -45,7 +51,6 @@ class Clients:
     def _arrive(self) -> None:
         arrival = self._next
         assert arrival is not None
-        assert self._gateway is not None
         now = arrival.arrival_s
         self.requests += 1
         following = self._next = next(self._arrivals, None)
@@ -57,7 +62,9 @@ class Clients:
         ):
             model = other_name(model)
         spec = RequestSpec(self.requests, model, arrival.prompt_tokens, arrival.stream, now, now + self._deadline_s)
-        self._gateway.offer(now, Flight(spec, arrival.output_tokens))
+        gateway = self._gateways[self._turn]
+        self._turn = (self._turn + 1) % len(self._gateways)
+        gateway.offer(now, Flight(spec, arrival.output_tokens))
 
     def ended(self, now: float, flight: Flight, outcome: str) -> None:
         """A request was answered for good, in whatever way."""

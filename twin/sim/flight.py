@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import AttemptError, RequestSpec, Route
 from twin.sim.network import Path
 from twin.sim.runner import Job
+
+if TYPE_CHECKING:
+    from twin.sim.transport import Passage
 
 NAN: Final = math.nan
 
@@ -22,9 +25,11 @@ class Flight:
         "ended",
         "error",
         "first_token_s",
+        "gateway",
         "job",
         "node",
         "output_tokens",
+        "passage",
         "path",
         "round_trip_s",
         "route",
@@ -38,6 +43,7 @@ class Flight:
         self.attempt = 0
         self.answer = ""  # of the last attempt, in truth
         self.error: AttemptError = ""  # of the last failed attempt
+        self.gateway = ""  # where it was offered
         self.node = ""
         self.path: Path | None = None  # to its node
         self.route: Route | None = None
@@ -46,4 +52,5 @@ class Flight:
         self.started_s = NAN  # of this attempt
         self.first_token_s = NAN  # as the client saw it, in whichever attempt
         self.round_trip_s = 0.0
+        self.passage: Passage | None = None  # while the attempt is on a path that carries bytes slowly or loses them
         self.ended = False

@@ -6,9 +6,10 @@ record or failure -> `Policy.observe` -> again `route` for another attempt, or t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from twin.policy.vocabulary import (
     NEVER_S,
@@ -25,16 +26,12 @@ from twin.policy.vocabulary import (
 from twin.sim.answers import Share, repeat_ratio
 from twin.sim.flight import NAN, Flight
 from twin.sim.hands import SimulatedHands
-from twin.sim.node import OllamaNode
 from twin.sim.probing import Probing
 from twin.sim.runner import Job
+from twin.sim.transport import Transport
 
 if TYPE_CHECKING:
     from twin.sim.simulation import Simulation
-
-INLINE_ROUND_TRIP_S: Final = 0.002
-"""A round trip shorter than this is added to what the client sees, without an event of its own; what it leaves out is
-that the slot at the node is taken and freed that much later."""
 
 
 class Gateway:
@@ -47,13 +44,13 @@ class Gateway:
         self.engine = simulation.engine
         self.recorder = simulation.recorder
         self.nodes = simulation.nodes
-        self.paths = simulation.network.paths
+        self.paths = simulation.network.paths[name]
         self.flights: dict[int, Flight] = {}
+        self.transport = Transport(self)
         self.probing = Probing(self)
         self._forgotten = Share()
         self.hands = SimulatedHands(self)
         self._clients = simulation.clients
-        self._injection = simulation.injection
         hooks = simulation.hooks
         self._on_dispatch = hooks["on_dispatch"]
         self._on_served = hooks["on_served"]
@@ -87,6 +84,7 @@ class Gateway:
             self._record_request(now, flight, "rejected", route.reason, admitted=False)
             self._clients.ended(now, flight, "rejected")
             return
+        flight.gateway = self.name
         self.flights[spec.request_id] = flight
         for hook in self._on_admitted:
             hook(now, flight)
@@ -132,36 +130,25 @@ class Gateway:
             spec.context_tokens,
             spec.request_id,  # stands for what it says
         )
-        if path.cut:
-            self._watch_first_token(flight, job)
+        node = self.nodes[name]
+        if not path.plain:
+            self.transport.send(flight, job, node, path)
             return
         round_trip_s = flight.round_trip_s = path.round_trip_s
-        node = self.nodes[name]
-        if round_trip_s >= INLINE_ROUND_TRIP_S:
-            flight.round_trip_s = 0.0
-            self.engine.call_at(now + round_trip_s, partial(self._reach, flight, job, node))
-            self._watch_first_token(flight, job)
-        elif node.alive:
-            node.submit(job)
-            if not job.first_token_s + round_trip_s <= now + route.first_token_deadline_s or self._injection.silent(
-                name
-            ):
-                self._watch_first_token(flight, job)
-        else:
-            self.engine.call_at(now + round_trip_s, partial(self._refuse, flight, job))
-
-    def _reach(self, flight: Flight, job: Job, node: OllamaNode) -> None:
-        """A request that took its time on the network arrives."""
-        if job.abandoned or self.paths[node.name].cut:
-            return
         if node.alive:
             node.submit(job)
+            if (
+                not job.first_token_s + round_trip_s <= now + route.first_token_deadline_s
+                or path.silent_since_s != NEVER_S
+            ):
+                self.watch_first_token(flight, job)
         else:
-            self._refuse(flight, job)
+            self.engine.call_at(now + round_trip_s, partial(self.refuse, flight, job))
 
-    def _refuse(self, flight: Flight, job: Job) -> None:
+    def refuse(self, flight: Flight, job: Job) -> None:
+        """Nobody listens there."""
         if not job.abandoned:
-            self._attempt_ended(flight, job, "refused")
+            self.attempt_ended(flight, job, "refused")
 
     def _job_ended(self, job: Job, error: AttemptError) -> None:
         """A node is done with a job. What it says may not get through."""
@@ -169,19 +156,27 @@ class Gateway:
             return
         flight = job.owner
         assert isinstance(flight, Flight)
-        assert flight.path is not None
-        if flight.path.cut:
-            self._injection.hold_back(flight.node, partial(self._job_ended, job, error))
-            return
-        self._attempt_ended(flight, job, error)
+        path = flight.path
+        assert path is not None
+        if path.plain and flight.passage is None:
+            self.attempt_ended(flight, job, error)
+        else:
+            self.transport.node_ended(flight, job, error, path)
 
-    def _attempt_ended(self, flight: Flight, job: Job, error: AttemptError) -> None:
-        """The gateway knows how an attempt ended."""
+    def attempt_ended(
+        self, flight: Flight, job: Job, error: AttemptError, served_s: float | None = None, seen_s: float = NAN
+    ) -> None:
+        """The gateway knows how an attempt ended. Where the network held it up: `served_s`, when the node was done, and
+        `seen_s`, when its first token got through."""
         now = self.engine.now
         spec = flight.spec
         job.abandoned = True  # whatever the node still says of it is of no interest
         flight.job = None
         first_token_s = job.first_token_s + flight.round_trip_s
+        if served_s is None:
+            served_s = now
+        elif not math.isnan(seen_s):
+            first_token_s = seen_s
         if not first_token_s <= now + flight.round_trip_s:
             first_token_s = NAN
         elif flight.first_token_s != flight.first_token_s:
@@ -204,8 +199,8 @@ class Gateway:
             job.tokens,
             load_s if load_s >= 0.0 else 0.0,
             job.first_token_s - job.joined_s if not error else 0.0,  # others' prefills included, as Ollama counts
-            now - job.first_token_s if not error else 0.0,
-            now - job.submitted_s if not error else 0.0,
+            served_s - job.first_token_s if not error else 0.0,
+            served_s - job.submitted_s if not error else 0.0,
             self._prompt_eval_count(flight, job) if not error else 0,
             repeat_ratio(spec.request_id, job.answer),
         )
@@ -254,7 +249,8 @@ class Gateway:
 
     # -- the limits of a route, and the request's own -------------------------------------------------------------
 
-    def _watch_first_token(self, flight: Flight, job: Job) -> None:
+    def watch_first_token(self, flight: Flight, job: Job) -> None:
+        """Have an attempt given up where its first token does not come in time."""
         assert flight.route is not None
         limit_s = flight.route.first_token_deadline_s
         if limit_s != NEVER_S:
@@ -263,9 +259,11 @@ class Gateway:
     def _first_token_due(self, flight: Flight, job: Job) -> None:
         if job.abandoned:
             return
-        if job.first_token_s <= self.engine.now and not self._injection.silent(flight.node):
+        first_token_s = job.first_token_s if flight.passage is None else flight.passage.first_token_s
+        silent_since_s = self.paths[flight.node].silent_since_s
+        if first_token_s <= self.engine.now and silent_since_s == NEVER_S:
             return
-        if job.first_token_s <= self._injection.silent_since_s(flight.node):
+        if first_token_s <= silent_since_s:
             return  # it has its first token; a stall is another limit's
         self.give_up(flight, job, "first_token_timeout")
 
@@ -277,27 +275,31 @@ class Gateway:
             job = flight.job
             if job is None or flight.node != node or flight.route is None:
                 continue
-            if not job.first_token_s <= now:
-                self._watch_first_token(flight, job)
+            first_token_s = job.first_token_s if flight.passage is None else flight.passage.first_token_s
+            if not first_token_s <= now:
+                self.watch_first_token(flight, job)
             elif flight.route.stall_timeout_s != NEVER_S:
-                since_s = self._injection.silent_since_s(node)
+                since_s = self.paths[node].silent_since_s
                 due_s = now + flight.route.stall_timeout_s
                 self.engine.call_at(due_s, partial(self._stalled, flight, job, since_s))
 
     def _stalled(self, flight: Flight, job: Job, since_s: float) -> None:
-        if not job.abandoned and self._injection.silent_since_s(flight.node) == since_s:
+        if not job.abandoned and self.paths[flight.node].silent_since_s == since_s:
             self.give_up(flight, job, "stall_timeout")
 
     def give_up(self, flight: Flight, job: Job, error: AttemptError) -> None:
         """The gateway closes its connection of an attempt."""
         node = self.nodes[flight.node]
+        path = self.paths[flight.node]
         job.tokens = job.runner.tokens_of(job, self.engine.now) if job.runner is not None else job.tokens
-        if not job.first_token_s <= self._injection.silent_since_s(flight.node):
+        if flight.passage is not None:
+            flight.passage.break_off()
+        elif not job.first_token_s <= path.silent_since_s:
             job.tokens, job.first_token_s = 0, NAN  # made or not, it did not get through
         job.abandoned = True
-        if not self.paths[flight.node].cut and node.alive:
+        if path.requests_pass and node.alive:
             node.cancel(job)  # through a cut path the node does not learn of it, and works on
-        self._attempt_ended(flight, job, error)
+        self.attempt_ended(flight, job, error)
 
     def _look_at_deadlines(self) -> None:
         now = self.engine.now
@@ -371,8 +373,12 @@ class Gateway:
         self.arm_wakeup()
 
     def _perform(self, now: float, action: Action) -> None:
+        holder = self.simulation.coordination.holder_instead_of(self.name, action, now)
+        if holder:
+            self.hands.refuse(action, f"{holder} holds the lease")
+            return
         for hook in self._on_action:
-            hook(now, action, self.simulation)
+            hook(now, action, self.simulation, self.name)
         self.hands.perform(action)
 
     # -- the record -----------------------------------------------------------------------------------------------
@@ -413,6 +419,7 @@ class Gateway:
                 ended.total_duration_s if succeeded and ended is not None else NAN,
                 ended.prompt_eval_count if ended is not None else 0,
                 flight.answer if succeeded else None,
+                self.name,
             )
         )
         if not spec.request_id & 0x3FF:

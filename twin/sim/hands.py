@@ -54,7 +54,8 @@ class SimulatedHands:
             self._answer(ordered, "done", "")
             return
         engine.call_at(action.deadline_s, partial(self._answer, ordered, "timed_out", "no result by its deadline"))
-        if gateway.paths[action.node].cut:
+        path = gateway.paths[action.node]
+        if not path.requests_pass or path.refuses:
             detail = "the node's agent cannot be reached"
             engine.call_at(engine.now + UNREACHABLE_S, partial(self._answer, ordered, "failed", detail))
         elif action.kind == "restart":
@@ -66,7 +67,11 @@ class SimulatedHands:
             self._load(ordered)
         elif action.kind == "unload":
             gateway.nodes[action.node].unload(action.model)
-            self._answer(ordered, "done", "")
+            self._answer_from_node(ordered, "done", "")
+
+    def refuse(self, action: Action, why: str) -> None:
+        """Answer that it is not done."""
+        self._answer(Ordered(action, self.gateway.engine.now), "failed", why)
 
     def _restarted(self, ordered: Ordered) -> None:
         self.gateway.nodes[ordered.action.node].start_server()
@@ -77,17 +82,17 @@ class SimulatedHands:
         node = self.gateway.nodes[name]
         if node.alive:
             self.gateway.simulation.injection.restarted(name)
-            self._answer(ordered, "done", "the server answers")
+            self._answer_from_node(ordered, "done", "the server answers")
         elif node.starting:
             engine = self.gateway.engine
             engine.call_at(engine.now + START_POLL_S, partial(self._when_it_answers, ordered))
         else:
-            self._answer(ordered, "failed", "the server died while it started")
+            self._answer_from_node(ordered, "failed", "the server died while it started")
 
     def _load(self, ordered: Ordered) -> None:
         node = self.gateway.nodes[ordered.action.node]
         if not node.alive:
-            self._answer(ordered, "failed", "connection refused")
+            self._answer_from_node(ordered, "failed", "connection refused")
             return
         ordered.job = Job(ordered.action.model, 0, 0, self._loaded, ordered)
         node.submit(ordered.job)
@@ -95,7 +100,12 @@ class SimulatedHands:
     def _loaded(self, job: Job, error: AttemptError) -> None:
         ordered = job.owner
         assert isinstance(ordered, Ordered)
-        self._answer(ordered, "failed" if error else "done", error)
+        self._answer_from_node(ordered, "failed" if error else "done", error)
+
+    def _answer_from_node(self, ordered: Ordered, status: ActionStatus, detail: str) -> None:
+        """What a node says does not get through where answers are cut off: then the order has no result by its deadline."""
+        if self.gateway.paths[ordered.action.node].answers_pass:
+            self._answer(ordered, status, detail)
 
     def _answer(self, ordered: Ordered, status: ActionStatus, detail: str) -> None:
         if ordered.answered:
@@ -118,6 +128,7 @@ class SimulatedHands:
                 status,
                 now,
                 detail,
+                self.gateway.name,
             )
         )
         self.gateway.observe(ActionResult(action.action_id, action.node, action.kind, status, detail))

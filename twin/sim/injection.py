@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from twin.policy.vocabulary import NEVER_S
 from twin.scenario.active_fault import ActiveFault
-from twin.scenario.draws import stream, targets
-from twin.scenario.faults.base import Step
+from twin.scenario.draws import stream, strikes
+from twin.scenario.faults.base import NETWORK_OPERATIONS, LinkChange, NetworkFault, Step
 from twin.sim.foreign import ForeignLoad
 from twin.sim.runner import Runner
 
 if TYPE_CHECKING:
+    from twin.sim.gateway import Gateway
     from twin.sim.simulation import Simulation
 
 
@@ -23,9 +23,8 @@ class Injection:
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
         self.faults: list[ActiveFault] = []
-        self._silent_since_s: dict[str, float] = {}
+        self._gateways: dict[str, Gateway] = {}
         self._afflicted: dict[ActiveFault, list[Runner]] = {}  # that a reload ends: the runners that have it
-        self._held_back: dict[str, list[Callable[[], None]]] = {}
         self._foreign: dict[ActiveFault, ForeignLoad] = {}
         for name, node in simulation.nodes.items():
             node.on_silence = partial(self._silence_changed, name)
@@ -34,11 +33,12 @@ class Injection:
     def schedule(self) -> None:
         """Have every fault begin at its time."""
         simulation = self.simulation
+        self._gateways = {gateway.name: gateway for gateway in simulation.gateways}
         for name, node_model in simulation.nodes.items():
             node_model.on_reload = partial(self._reloaded, name)
         for place, fault in enumerate(simulation.scenario.faults):
-            for node in targets(simulation.scenario, place, fault, simulation.seed):
-                active = ActiveFault(place, fault, node)
+            for node, struck in strikes(simulation.scenario, place, fault, simulation.seed):
+                active = ActiveFault(place, fault, node, struck)
                 self.faults.append(active)
                 if fault.lead_s:
                     simulation.engine.call_at(max(0.0, fault.at_s - fault.lead_s), partial(self._show, active))
@@ -168,7 +168,6 @@ class Injection:
             simulation.conditions.set(active, step.condition, step.argument)
             return
         node = simulation.nodes[name]
-        network = simulation.network
         operation = step.operation
         active.note(step)
         if operation == "kill_server":
@@ -187,16 +186,8 @@ class Injection:
             self._spoke(name)
         elif operation == "stick_loader":
             node.stick_loader()
-        elif operation == "cut_network":
-            network.cut(name)
-            self.fell_silent(name)
-        elif operation == "slow_network":
-            network.slow(name, step.argument)
-        elif operation == "restore_network":
-            network.restore(name)
-            self._spoke(name)
-            for deliver in self._held_back.pop(name, []):
-                deliver()
+        elif operation in NETWORK_OPERATIONS:
+            self._perform_on_network(active, step)
         elif operation == "garble_runner":
             node.garble_runner(step.argument)
         elif operation == "slow_gpu":
@@ -214,13 +205,33 @@ class Injection:
             draws = stream(simulation.seed, f"fault:{active.place}:foreign:{name}")
             self._foreign[active] = ForeignLoad(simulation.engine, node, step.foreign, draws)
 
+    def _perform_on_network(self, active: ActiveFault, step: Step) -> None:
+        """The link of the node, or the uplink of what was struck: once, though several nodes are behind it."""
+        network = self.simulation.network
+        seen_from = active.fault.seen_from if isinstance(active.fault, NetworkFault) else None
+        if step.operation == "reset_connections":
+            for path in network.behind(active.struck, seen_from):
+                if path.node == active.node:
+                    self._gateways[path.gateway].transport.reset(path)
+            return
+        now, coordination = self.simulation.engine.now, self.simulation.coordination
+        coordination.network_changes(now)
+        key = (active.place, active.struck, active.node) if seen_from else (active.place, active.struck)
+        if step.operation == "restore_network":
+            paths = network.restore(key, active.struck)
+        else:
+            paths = network.change(key, active.struck, step.link or LinkChange(), seen_from)
+        coordination.network_changed(now)
+        self.simulation.traffic.changed()
+        for path in paths:
+            self._gateways[path.gateway].transport.changed(path)
+
     # -- silence --------------------------------------------------------------------------------------------------
 
     def fell_silent(self, node: str) -> None:
         """From now on nothing comes from the node's runners."""
-        self._silent_since_s.setdefault(node, self.simulation.engine.now)
         for gateway in self.simulation.gateways:
-            gateway.fell_silent(node)
+            gateway.transport.fell_silent(gateway.paths[node])
 
     def _silence_changed(self, node: str) -> None:
         if any(runner.paused for runner in self.simulation.nodes[node].runners.values()):
@@ -229,18 +240,5 @@ class Injection:
             self._spoke(node)
 
     def _spoke(self, node: str) -> None:
-        path_is_whole = not self.simulation.network.paths[node].cut
-        if path_is_whole and not any(runner.paused for runner in self.simulation.nodes[node].runners.values()):
-            self._silent_since_s.pop(node, None)
-
-    def silent(self, node: str) -> bool:
-        """Whether nothing comes from the node's runners."""
-        return node in self._silent_since_s
-
-    def silent_since_s(self, node: str) -> float:
-        """Since when; never where it speaks."""
-        return self._silent_since_s.get(node, NEVER_S)
-
-    def hold_back(self, node: str, deliver: Callable[[], None]) -> None:
-        """What a node says into a cut path comes out when it is mended (TCP sends it again)."""
-        self._held_back.setdefault(node, []).append(deliver)
+        for gateway in self.simulation.gateways:
+            gateway.transport.spoke(gateway.paths[node])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twin.policy.vocabulary import PolicyState, RequestSpec
+from twin.scenario.faults.base import LinkChange
 from twin.sim.flight import Flight
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def present(simulation: Simulation) -> ClusterNow:
             alive=node.alive,
             hung=any(runner.paused for runner in node.runners.values()),
             loader_stuck=node.loader_stuck,
-            unreachable=gateway.paths[name].cut,
+            unreachable=not (gateway.paths[name].requests_pass and gateway.paths[name].answers_pass),
             slowdown=node.slowdown,
             resident=tuple(node.runners),
         )
@@ -90,6 +91,7 @@ def begin_from(simulation: Simulation, state: ClusterNow) -> None:
     What a request at a node has left to generate is a new, shorter generation there, its prompt evaluated already where
     it had its first token; so it keeps its place, its slot and its remaining work. Its latency counts from now on.
     """
+    gateway = simulation.gateways[0]
     for name, now in state.nodes.items():
         node = simulation.nodes[name]
         for model in [*node.runners]:
@@ -101,8 +103,8 @@ def begin_from(simulation: Simulation, state: ClusterNow) -> None:
         if now.slowdown != 1.0:
             node.slow_gpu(now.slowdown)
         if now.unreachable:
-            simulation.network.cut(name)
-    gateway = simulation.gateways[0]
+            for path in simulation.network.change("present", name, LinkChange(blocked="both")):
+                gateway.transport.changed(path)
     gateway.policy.restore(0.0, state.policy)
     waiting: list[Flight] = []
     for number, request in enumerate(sorted(state.requests, key=lambda it: -it.age_s)):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, get_args
 
-from twin.policy.vocabulary import AttemptError, Probe, ProbeKind, ProbeResult
+from twin.policy.vocabulary import NEVER_S, AttemptError, Probe, ProbeKind, ProbeResult
+from twin.sim.network import Path
 from twin.sim.runner import Job
+from twin.sim.traffic import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from twin.sim.gateway import Gateway
@@ -21,11 +23,12 @@ DELAY_WORTH_AN_EVENT_S: Final = 0.05
 class Pending:
     """A probe that has not been answered."""
 
-    __slots__ = ("answered", "job", "probe", "sent_s")
+    __slots__ = ("answered", "job", "probe", "sent_s", "trip_s")
 
     def __init__(self, probe: Probe, sent_s: float) -> None:
         self.probe = probe
         self.sent_s = sent_s
+        self.trip_s = 0.0  # there and back
         self.answered = False
         self.job: Job | None = None
 
@@ -40,7 +43,9 @@ class Probing:
 
     def count(self) -> None:
         """Put the counts of probes that passed into the record."""
-        self.gateway.recorder.counters |= {f"probes_passed_{kind}": count for kind, count in self.passed.items()}
+        counters = self.gateway.recorder.counters
+        for kind, count in self.passed.items():
+            counters[f"probes_passed_{kind}"] = counters.get(f"probes_passed_{kind}", 0) + count
 
     def perform(self, probe: Probe) -> None:
         """Ask a node."""
@@ -48,12 +53,14 @@ class Probing:
         now = gateway.engine.now
         path = gateway.paths[probe.node]
         pending = Pending(probe, now)
-        if path.cut:
+        if not path.requests_pass:
             self._later(now + probe.timeout_s, pending, "unreachable")
             return
-        arrives_s = now + path.round_trip_s
-        if path.round_trip_s >= DELAY_WORTH_AN_EVENT_S:
-            gateway.engine.call_at(arrives_s, partial(self._arrived, pending))
+        trip_s = pending.trip_s = path.round_trip_s if path.plain else _trip_s(path)
+        if path.refuses:
+            self._answer(pending, "refused")
+        elif trip_s >= DELAY_WORTH_AN_EVENT_S:
+            gateway.engine.call_at(now + trip_s, partial(self._arrived, pending))
             self._later(now + probe.timeout_s, pending, "unreachable")
         else:
             self._arrived(pending)
@@ -61,10 +68,13 @@ class Probing:
     def _arrived(self, pending: Pending) -> None:
         gateway = self.gateway
         probe = pending.probe
-        if pending.answered or gateway.paths[probe.node].cut:
+        path = gateway.paths[probe.node]
+        if pending.answered or not path.requests_pass:
             return
         node = gateway.nodes[probe.node]
-        if not node.alive:
+        if not path.answers_pass and (not node.alive or probe.kind in ("liveness", "residency")):
+            self._later(pending.sent_s + probe.timeout_s, pending, "first_token_timeout")  # its answer is lost
+        elif not node.alive:
             self._answer(pending, "refused")
         elif probe.kind == "liveness":
             self._answer(pending, "")
@@ -79,13 +89,13 @@ class Probing:
             self._at_runners.append(pending)
             node.submit(pending.job)
             due_s = pending.sent_s + probe.timeout_s
-            if not pending.job.first_token_s <= due_s or gateway.simulation.injection.silent(probe.node):
+            if not pending.job.first_token_s <= due_s or path.silent_since_s != NEVER_S:
                 self._later(due_s, pending, "first_token_timeout")
 
     def _job_ended(self, job: Job, error: AttemptError) -> None:
         pending = job.owner
         assert isinstance(pending, Pending)
-        if not pending.answered and not self.gateway.paths[pending.probe.node].cut:
+        if not pending.answered and self.gateway.paths[pending.probe.node].answers_pass:
             self._answer(pending, error)
             if pending.probe.kind == "load_path" and not error:
                 self.gateway.nodes[pending.probe.node].unload(pending.probe.model)
@@ -105,7 +115,7 @@ class Probing:
         if pending.job is not None:
             node = self.gateway.nodes[pending.probe.node]
             pending.job.abandoned = True
-            if node.alive and not self.gateway.paths[node.name].cut:
+            if node.alive and self.gateway.paths[node.name].requests_pass:
                 node.cancel(pending.job)
         self._answer(pending, error)
 
@@ -120,10 +130,18 @@ class Probing:
         if not error:
             latency_s += ANSWER_S
             if latency_s < DELAY_WORTH_AN_EVENT_S:
-                latency_s += gateway.paths[probe.node].round_trip_s
+                latency_s += pending.trip_s
         if error or probe.kind in ("generation", "load_path"):
-            gateway.recorder.probes.add((now, probe.node, probe.kind, probe.model, not error, latency_s, error))
+            gateway.recorder.probes.add(
+                (now, probe.node, probe.kind, probe.model, not error, latency_s, error, gateway.name)
+            )
         else:
             self.passed[probe.kind] += 1
         result = ProbeResult(probe.probe_id, probe.node, probe.kind, probe.model, not error, latency_s, error, models)
         gateway.observe(result)
+
+
+def _trip_s(path: Path) -> float:
+    """There and back over a path that is not plain; a probe and its answer are small messages, one segment each."""
+    carried_s = sum(MESSAGE_BYTES / path.share_bytes_per_s(lanes) for lanes in (path.request_lanes, path.answer_lanes))
+    return path.trip_s() + carried_s + path.loss_delay_s() + path.loss_delay_s()

@@ -35,24 +35,25 @@ class Sampling:
     def sample(self, now: float) -> None:
         """Look at every node."""
         simulation = self.simulation
-        gateway = simulation.gateways[0]
-        known = gateway.policy.snapshot().parts.get("nodes", {})
-        waiting = gateway.policy.waiting
+        known = [gateway.policy.snapshot().parts.get("nodes", {}) for gateway in simulation.gateways]
+        waiting = simulation.waiting()
         in_flight = dict.fromkeys(simulation.nodes, 0)
-        for flight in gateway.flights.values():
+        for flight in simulation.flights():
             if flight.job is not None:
                 in_flight[flight.node] += 1
         add = simulation.recorder.telemetry.add
         agents = self._agents
         fates = self._gaps.random(len(self.machines)).tolist()
         for (name, machine), fate in zip(self.machines.items(), fates, strict=True):
-            row = (now, name, in_flight[name], waiting, len(machine.node.runners), known.get(name, {}).get("health"))
+            views = {view.get(name, {}).get("health"): None for view in known}
+            health = next(iter(views)) if len(views) == 1 else "/".join(str(view) for view in views)
+            row = (now, name, in_flight[name], waiting, len(machine.node.runners), health)
             if agents is None:
                 machine.look(now)
                 add(row + _NOTHING)
                 continue
             values = machine.sample(now)
-            arrives = fate >= agents.missing_share and not gateway.paths[name].cut
+            arrives = fate >= agents.missing_share and any(_reaches(gateway, name) for gateway in simulation.gateways)
             add(row + (values if arrives else _NOTHING))
             if fate < agents.missing_share:
                 continue
@@ -68,5 +69,11 @@ class Sampling:
         gateway.engine.call_at(now + delay_s, partial(self._arrive, gateway, sample))
 
     def _arrive(self, gateway: Gateway, sample: TelemetrySample) -> None:
-        if not gateway.paths[sample.node].cut:
+        if _reaches(gateway, sample.node):
             gateway.observe(sample)
+
+
+def _reaches(gateway: Gateway, node: str) -> bool:
+    """Whether a gateway can ask the agent beside a node, and hears the answer."""
+    path = gateway.paths[node]
+    return path.requests_pass and path.answers_pass

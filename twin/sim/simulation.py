@@ -16,6 +16,7 @@ from twin.sim.checkers import all_checkers
 from twin.sim.checkers.base import HOOKS, Checker
 from twin.sim.clients import Clients
 from twin.sim.conditions import Conditions
+from twin.sim.coordination import Coordination
 from twin.sim.engine import Engine
 from twin.sim.flight import Flight
 from twin.sim.gateway import Gateway
@@ -25,6 +26,7 @@ from twin.sim.network import SimulatedNetwork
 from twin.sim.node import ModelOnNode, OllamaNode
 from twin.sim.present import ClusterNow, begin_from
 from twin.sim.sampling import Sampling
+from twin.sim.traffic import Traffic
 
 
 class Simulation:
@@ -38,14 +40,17 @@ class Simulation:
         self.parameters = parameters
         self.recorder = recorder
         self.engine = Engine()
-        self.network = SimulatedNetwork(scenario.cluster.node_names(), scenario.cluster.network.latency_ms)
+        self.network = SimulatedNetwork(scenario.cluster.topology(), seed)
+        self.traffic = Traffic(self.engine)
+        names = scenario.cluster.gateway_names()
+        self.coordination = Coordination(self.network, names, scenario.cluster.coordination, scenario.cluster.lease_s)
         self.nodes = _nodes(self.engine, scenario, seed)
         self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
         self.hooks = _hooks(self.checkers)
         self.clients = Clients(self)
         self.injection = Injection(self)
-        self.gateways = [Gateway(self, f"gateway-{place}", policy) for place, policy in enumerate(policies)]
+        self.gateways = [Gateway(self, name, policy) for name, policy in zip(names, policies, strict=True)]
         self.sampling = Sampling(self)
         self.abort = AbortWatch(scenario)
         self.aborted = ""  # why the run was broken off
@@ -72,7 +77,7 @@ class Simulation:
             hook(now, self)
         for gateway in self.gateways:
             for incident in gateway.policy.incidents:
-                self.recorder.incidents.add(incident_row(incident))
+                self.recorder.incidents.add(incident_row(incident, gateway.name))
             gateway.probing.count()
 
     def end_if_done(self) -> None:

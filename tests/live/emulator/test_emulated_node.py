@@ -21,6 +21,7 @@ from live.rig.ledger import Ledger
 from live.rig.node import RigNode
 from live.rig.processes import free_port
 from twin.errors import OperatorError
+from twin.scenario.conditions import CONDITIONS
 from twin.scenario.hardware import Hardware
 
 HARDWARE = Hardware(decode_ms=[2], prefill_tokens_per_s=2000, vram_gib=2, load_gib_per_s=10, runner_start_s=0.1)
@@ -171,7 +172,7 @@ async def test_an_unknown_condition_or_a_value_that_is_no_number_is_refused_in_o
     )
     assert (status, answer["error"]) == (
         400,
-        "condition load_failure_share takes a number (share of loads that die half way through); got 'much'",
+        f"condition load_failure_share takes a number ({CONDITIONS['load_failure_share'].what}); got 'much'",
     )
 
 

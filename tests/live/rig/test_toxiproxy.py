@@ -134,6 +134,26 @@ async def test_a_black_hole_swallows_old_and_new_connections_and_closes_none(
     assert echo[0].got == got_before, "the node got bytes through a partition"
 
 
+async def test_a_black_hole_for_answers_lets_requests_through(
+    network: ToxiproxyNetwork, edge: Edge, echo: tuple[Echo, str]
+) -> None:
+    await network.black_hole("node-1", NetworkFault.BLACK_HOLE_ANSWERS)
+    assert await is_silent(await edge.connect())
+    assert echo[0].got == b"hello"
+    assert await network.faults("node-1") == {NetworkFault.BLACK_HOLE_ANSWERS}
+
+
+async def test_a_black_hole_for_requests_lets_none_through(
+    network: ToxiproxyNetwork, edge: Edge, echo: tuple[Echo, str]
+) -> None:
+    await network.black_hole("node-1", NetworkFault.BLACK_HOLE_REQUESTS)
+    connection = await edge.connect()
+    assert await is_silent(connection)
+    assert echo[0].got == b""
+    echo[0].writers[0].write(b"said by the node itself")
+    assert await asyncio.wait_for(connection[0].readexactly(4), 1) == b"said"
+
+
 async def test_after_a_black_hole_new_connections_work_and_old_ones_are_closed(
     network: ToxiproxyNetwork, edge: Edge
 ) -> None:

@@ -19,7 +19,7 @@ def _discover() -> dict[str, type[Fault]]:
             continue
         loaded = importlib.import_module(f"{__name__}.{module.name}")
         for value in vars(loaded).values():
-            if isinstance(value, type) and issubclass(value, Fault) and value is not Fault:
+            if isinstance(value, type) and issubclass(value, Fault) and "about" in vars(value):
                 kinds[value.about.kind] = value
     return dict(sorted(kinds.items()))
 

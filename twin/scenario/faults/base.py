@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from twin.scenario.conditions import Part
 
@@ -19,9 +19,13 @@ Operation: TypeAlias = Literal[
     "pause_runner",  # the runner processes stop executing; connections stay open, the server answers what needs no runner
     "resume_runner",
     "stick_loader",  # the scheduler's one loading routine stops for good; only a new server process frees it
-    "cut_network",  # no byte passes between gateway and node, in either direction; nothing is closed
+    "cut_network",  # no byte passes in the link's `blocked` direction; nothing is closed
     "slow_network",  # argument: milliseconds added to each direction
-    "restore_network",
+    "lose_packets",  # argument: share of the packets that are lost, each way
+    "limit_bandwidth",  # argument: kilobytes per second that pass, each way
+    "refuse_network",  # whoever connects is refused at once; connections that were open are reset
+    "reset_connections",  # connections that are open are reset, once; new ones are well
+    "restore_network",  # what this fault did to the network is taken back
     "garble_runner",  # argument: share of the loaded models' answers that is gibberish until they are loaded anew
     "slow_gpu",  # argument: every step and prefill takes this many times as long
     "pull_models",  # somebody pulls every model of the node anew
@@ -29,6 +33,33 @@ Operation: TypeAlias = Literal[
     "expire_models",  # keep_alive of every loaded model runs out: each is let go once it is idle
     "foreign_clients",  # the step's `clients` ask the node directly until the fault is over
 ]
+
+NETWORK_OPERATIONS: frozenset[Operation] = frozenset(
+    {
+        "cut_network",
+        "slow_network",
+        "lose_packets",
+        "limit_bandwidth",
+        "refuse_network",
+        "reset_connections",
+        "restore_network",
+    }
+)
+
+Direction: TypeAlias = Literal["both", "to_node", "from_node"]
+"""Seen from the gateways: requests go to the node, answers come from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """What a network operation does to a link, beside what else is wrong with it."""
+
+    latency_ms: float = 0.0  # added, each way
+    jitter_ms: float = 0.0  # added
+    loss: float = 0.0
+    bandwidth_kb_per_s: float | None = None  # each way; 1 kB = 1,000 bytes
+    blocked: Direction | None = None
+    refuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +86,7 @@ class Step:
     argument: float = 0.0
     condition: str = ""  # of `set_condition`: a row of `twin.scenario.conditions`
     foreign: ForeignClients | None = None  # of `foreign_clients`
+    link: LinkChange | None = None  # of a network operation
 
 
 RAMP_STEPS = 20
@@ -95,7 +127,18 @@ class About:
     part: Part = "node"  # what it is done to; `target` names nodes, and has no meaning for the others
 
 
-Target: TypeAlias = str | dict[str, str]
+def _name_or_part(value: object) -> str:
+    """Which of the two was meant, so that only its own errors are shown."""
+    return "Part" if isinstance(value, dict) else "Name"
+
+
+Target: TypeAlias = Annotated[
+    Annotated[str, Tag("Name")] | Annotated[dict[Literal["rack", "zone", "gateway"], str], Tag("Part")],
+    Discriminator(_name_or_part),
+]
+
+
+TARGET = "A node's name, random, random(N), all, {rack: NAME}, {zone: NAME}, random_rack or random_zone."
 
 
 class Fault(BaseModel):
@@ -105,7 +148,7 @@ class Fault(BaseModel):
     about: ClassVar[About]
 
     at_s: Annotated[float, Field(ge=0, description="When, in seconds from the start of the run (warm-up included).")]
-    target: Annotated[Target, Field(description="A node's name, random, random(N), all, or {rack: NAME}.")] = "random"
+    target: Annotated[Target, Field(description=TARGET)] = "random"
     duration_s: Annotated[
         float | None,
         Field(gt=0, description="When the outside world would end it if nobody did before; absent: never."),
@@ -148,3 +191,15 @@ class Fault(BaseModel):
     def ending(self) -> Iterator[Step]:
         """What the outside world does at the end of `duration_s`."""
         raise NotImplementedError
+
+
+class NetworkFault(Fault):
+    """A fault of the network: it strikes the link of a node, or the uplink of a rack, a zone or a gateway."""
+
+    seen_from: Annotated[
+        str | None, Field(description="Only between this gateway and the target; the others notice nothing.")
+    ] = None
+
+    def ending(self) -> Iterator[Step]:
+        """As it was."""
+        yield Step(0.0, "restore_network")

@@ -45,8 +45,8 @@ class Checker:
     def on_request_end(self, now: float, flight: Flight, outcome: str) -> None:
         """An admitted request ended."""
 
-    def on_action(self, now: float, action: Action, simulation: Simulation) -> None:
-        """The policy ordered an action that is about to be performed."""
+    def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
+        """The policy of a gateway ordered an action that is about to be performed."""
 
     def on_sample(self, now: float, simulation: Simulation) -> None:
         """The nodes were sampled."""

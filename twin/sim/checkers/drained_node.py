@@ -1,4 +1,4 @@
-"""No dispatch to a node that the policy itself has drained or is restarting."""
+"""No dispatch to a node that the gateway's own policy has drained or is restarting."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class DrainedNode(Checker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.drained: set[str] = set()
+        self.drained: set[tuple[str, str]] = set()  # gateway and node
 
-    def on_action(self, now: float, action: Action, simulation: Simulation) -> None:
+    def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
         """A drain begins or ends."""
         if action.kind == "drain":
-            self.drained.add(action.node)
+            self.drained.add((gateway, action.node))
         elif action.kind == "return":
-            self.drained.discard(action.node)
+            self.drained.discard((gateway, action.node))
 
     def on_dispatch(self, now: float, flight: Flight, simulation: Simulation) -> None:
         """Nobody may go there."""
-        if flight.node in self.drained:
+        if (flight.gateway, flight.node) in self.drained:
             self.violated(now, f"request {flight.spec.request_id} was sent to {flight.node}, which is drained")

@@ -25,9 +25,10 @@ class NodesReturn(Checker):
                 self.violated(now, f"{name} cannot generate")
             elif node.loader_stuck:
                 self.violated(now, f"{name} can load nothing")
-            elif simulation.network.paths[name].cut:
-                self.violated(now, f"{name} cannot be reached")
             for gateway in simulation.gateways:
+                path = gateway.paths[name]
+                if not path.requests_pass or not path.answers_pass or path.refuses:
+                    self.violated(now, f"{gateway.name} cannot reach {name}")
                 health = gateway.policy.snapshot().parts["nodes"][name]["health"]
                 if health != "serving":
                     self.violated(now, f"{gateway.name} takes {name} for {health}")

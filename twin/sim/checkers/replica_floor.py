@@ -16,7 +16,7 @@ class ReplicaFloor(Checker):
 
     name = "replica_floor"
 
-    def on_action(self, now: float, action: Action, simulation: Simulation) -> None:
+    def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
         """Only working nodes can be taken away."""
         if action.kind != "restart" or not simulation.works(action.node):
             return

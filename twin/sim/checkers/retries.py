@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from twin.sim.checkers.base import Checker
@@ -18,13 +19,13 @@ class Retries(Checker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.admitted = 0
-        self.retries = 0
+        self.admitted: Counter[str] = Counter()  # by gateway: each has a budget of its own
+        self.retries: Counter[str] = Counter()
 
     def on_dispatch(self, now: float, flight: Flight, simulation: Simulation) -> None:
         """Attempts that the policy broke off itself are moved, not retried."""
         if not flight.attempt:
-            self.admitted += 1  # what still waits is counted when it goes, which is stricter
+            self.admitted[flight.gateway] += 1  # what still waits is counted when it goes, which is stricter
             return
         retry = simulation.parameters.retry
         if flight.attempt > retry.attempts_max:
@@ -32,6 +33,7 @@ class Retries(Checker):
                 now, f"attempt {flight.attempt} of request {flight.spec.request_id}: {retry.attempts_max} allowed"
             )
         if flight.error != "aborted":
-            self.retries += 1
-            if self.retries > retry.budget_reserve + retry.budget_ratio * self.admitted:
-                self.violated(now, f"{self.retries} retries for {self.admitted} requests")
+            self.retries[flight.gateway] += 1
+            retries, admitted = self.retries[flight.gateway], self.admitted[flight.gateway]
+            if retries > retry.budget_reserve + retry.budget_ratio * admitted:
+                self.violated(now, f"{retries} retries for {admitted} requests")
