@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from twin.policy.vocabulary import AttemptError
 from twin.sim.node import OllamaNode
@@ -15,27 +13,8 @@ from twin.sim.runner import Job
 SHORTEST_SLEEP_S = 0.005
 """Tokens that come faster than this are sent several at a time."""
 LONGEST_SLEEP_S = 0.05
-"""A token may come sooner than was foreseen, because others left the batch; it is at most this late."""
-
-
-class _WatchedJob(Job):
-    """A job that says when its first token is known: that is when it gets its slot, or goes on after a pause."""
-
-    __slots__ = ("_first_token_s", "_on_slot")
-
-    def __init__(self, *arguments: Any, on_slot: Callable[[], None], **named: Any) -> None:
-        self._on_slot = on_slot
-        super().__init__(*arguments, **named)
-
-    @property
-    def first_token_s(self) -> float:
-        """When the first token is there; nan as long as that is not known."""
-        return self._first_token_s
-
-    @first_token_s.setter
-    def first_token_s(self, time_s: float) -> None:
-        self._first_token_s = time_s
-        self._on_slot()
+"""A token may come sooner than was foreseen, because others left the batch, and a slot or a load comes unforeseen: what it
+brings is at most this late. (Nothing in the node tells of it: its classes may be compiled, and take no property.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +46,13 @@ class Generation:
         self._ended_s = math.nan
         self.ended = False
         self.error: AttemptError = ""
-        self.job = _WatchedJob(
+        self.job = Job(
             model,
             prompt_tokens,
             output_tokens,
             self._end,
             context_tokens=context_tokens,
             content=content,
-            on_slot=self._wake_up,
         )
         node.submit(self.job)
 
@@ -116,23 +94,19 @@ class Generation:
         return runner.tokens_of(self.job, self._node.clock.time())
 
     async def _sleep(self) -> None:
-        """Wait for a slot, the end or the time of the next token, whichever is first."""
+        """Wait for the end or the time to look again, whichever is first."""
         self._wake = self._loop.create_future()
-        delay_s = self._next_token_in_s()
-        timer = self._loop.call_later(delay_s, self._wake_up) if math.isfinite(delay_s) else None
+        timer = self._loop.call_later(self._next_token_in_s(), self._wake_up)
         try:
             await self._wake
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
             self._wake = None
 
     def _next_token_in_s(self) -> float:
-        """When to look again; infinite as long as it has no slot, for then it is told."""
+        """When to look again."""
         runner, job = self.job.runner, self.job
-        if runner is None or math.isnan(job.joined_s):
-            return math.inf
-        if runner.paused:
+        if runner is None or runner.paused or math.isnan(job.joined_s):
             return LONGEST_SLEEP_S
         now = self._node.clock.time()
         if now < job.first_token_s:
