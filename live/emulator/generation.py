@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from twin.policy.vocabulary import AttemptError
 from twin.sim.node import OllamaNode
@@ -16,26 +14,6 @@ SHORTEST_SLEEP_S = 0.005
 """Tokens that come faster than this are sent several at a time."""
 LONGEST_SLEEP_S = 0.05
 """A token may come sooner than was foreseen, because others left the batch; it is at most this late."""
-
-
-class _WatchedJob(Job):
-    """A job that says when its first token is known: that is when it gets its slot, or goes on after a pause."""
-
-    __slots__ = ("_first_token_s", "_on_slot")
-
-    def __init__(self, *arguments: Any, on_slot: Callable[[], None], **named: Any) -> None:
-        self._on_slot = on_slot
-        super().__init__(*arguments, **named)
-
-    @property
-    def first_token_s(self) -> float:
-        """When the first token is there; nan as long as that is not known."""
-        return self._first_token_s
-
-    @first_token_s.setter
-    def first_token_s(self, time_s: float) -> None:
-        self._first_token_s = time_s
-        self._on_slot()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +45,8 @@ class Generation:
         self._ended_s = math.nan
         self.ended = False
         self.error: AttemptError = ""
-        self.job = _WatchedJob(
-            model,
-            prompt_tokens,
-            output_tokens,
-            self._end,
-            context_tokens=context_tokens,
-            content=content,
-            on_slot=self._wake_up,
-        )
+        self.job = Job(model, prompt_tokens, output_tokens, self._end, context_tokens=context_tokens, content=content)
+        self.job.on_slot = self._wake_up
         node.submit(self.job)
 
     async def more(self) -> range:
