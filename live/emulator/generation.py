@@ -13,8 +13,7 @@ from twin.sim.runner import Job
 SHORTEST_SLEEP_S = 0.005
 """Tokens that come faster than this are sent several at a time."""
 LONGEST_SLEEP_S = 0.05
-"""A token may come sooner than was foreseen, because others left the batch, and a slot or a load comes unforeseen: what it
-brings is at most this late. (Nothing in the node tells of it: its classes may be compiled, and take no property.)"""
+"""A token may come sooner than was foreseen, because others left the batch; it is at most this late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +45,8 @@ class Generation:
         self._ended_s = math.nan
         self.ended = False
         self.error: AttemptError = ""
-        self.job = Job(
-            model,
-            prompt_tokens,
-            output_tokens,
-            self._end,
-            context_tokens=context_tokens,
-            content=content,
-        )
+        self.job = Job(model, prompt_tokens, output_tokens, self._end, context_tokens=context_tokens, content=content)
+        self.job.on_slot = self._wake_up
         node.submit(self.job)
 
     async def more(self) -> range:
@@ -94,19 +87,23 @@ class Generation:
         return runner.tokens_of(self.job, self._node.clock.time())
 
     async def _sleep(self) -> None:
-        """Wait for the end or the time to look again, whichever is first."""
+        """Wait for a slot, the end or the time of the next token, whichever is first."""
         self._wake = self._loop.create_future()
-        timer = self._loop.call_later(self._next_token_in_s(), self._wake_up)
+        delay_s = self._next_token_in_s()
+        timer = self._loop.call_later(delay_s, self._wake_up) if math.isfinite(delay_s) else None
         try:
             await self._wake
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             self._wake = None
 
     def _next_token_in_s(self) -> float:
-        """When to look again."""
+        """When to look again; infinite as long as it has no slot, for then it is told."""
         runner, job = self.job.runner, self.job
-        if runner is None or runner.paused or math.isnan(job.joined_s):
+        if runner is None or math.isnan(job.joined_s):
+            return math.inf
+        if runner.paused:
             return LONGEST_SLEEP_S
         now = self._node.clock.time()
         if now < job.first_token_s:

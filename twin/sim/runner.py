@@ -37,6 +37,7 @@ class Job:
         "loaded_s",
         "model",
         "on_end",
+        "on_slot",
         "output_tokens",
         "owner",
         "prompt_tokens",
@@ -69,6 +70,7 @@ class Job:
         self.context_tokens = context_tokens
         self.on_end = on_end
         self.owner = owner
+        self.on_slot: Callable[[], None] | None = None  # told when `first_token_s` is known, or has moved
         self.abandoned = False  # nobody listens any more
         self.runner: Runner | None = None
         self.submitted_s = math.nan
@@ -244,6 +246,8 @@ class Runner(Timer):
         heappush(self.active, (job.finish_clock, self._sequence, job))
         if self.on_join is not None:
             self.on_join(self, job)
+        if job.on_slot is not None:
+            job.on_slot()
 
     def _fill(self, now: float) -> None:
         while self.queue and self.count < self.slots:
@@ -336,6 +340,8 @@ class Runner(Timer):
         for _, _, job in self.active:
             if job.first_token_s > self._paused_at_s:
                 job.first_token_s += stood_s
+                if job.on_slot is not None:
+                    job.on_slot()
         self.active = [entry for entry in self.active if not entry[2].abandoned]
         heapify(self.active)
         self.count = len(self.active)
