@@ -72,6 +72,9 @@ class Catalogue(StrEnum):
     policies = "policies"
     parameters = "parameters"
     metrics = "metrics"
+    hardware = "hardware"
+    models = "models"
+    conditions = "conditions"
 
 
 ScenarioFile = Annotated[
@@ -414,8 +417,8 @@ def catalogue(
     what: Annotated[Catalogue, typer.Argument(help="What to list.")],
     as_json: AsJson = False,
 ) -> None:
-    """List what there is: faults, workloads, policies, parameters, metrics."""
-    from twin.scenario.catalogue import rows
+    """List what there is: faults, workloads, policies, parameters, metrics, hardware, models, conditions."""
+    from twin.scenario.catalogue import coverage, rows
 
     table = rows(what.value)
     if as_json:
@@ -424,6 +427,8 @@ def catalogue(
     from reports.tables import print_table
 
     print_table(table)
+    if what is Catalogue.faults:
+        typer.echo(coverage())
 
 
 @app.command()

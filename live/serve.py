@@ -16,7 +16,6 @@ import uvloop
 
 from live.controller.discovery import NodeReport, discover
 from live.controller.driver import PolicyDriver
-from live.controller.model_names import ModelNames, canonical
 from live.controller.probes import HttpProber
 from live.gateway.config import ConfigError, ServeConfig, load_config, parse_listen
 from live.gateway.server import Gateway
@@ -26,6 +25,7 @@ from live.hands.ollama_api import OllamaApiHands
 from live.hands.protocol import Hands
 from live.hands.router import HandsByKind
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.model_names import ModelNames, canonical
 from twin.policy.vocabulary import NEVER_S, ActionKind, ClusterSpec, ModelSpec, NodeSpec
 
 _log = structlog.get_logger()

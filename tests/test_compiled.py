@@ -27,6 +27,9 @@ FAULTS = [
     {"kind": "server_crash", "at_s": 8, "target": "random", "duration_s": 15},
     {"kind": "runner_hang", "at_s": 25, "target": "random", "duration_s": 10},
     {"kind": "slow_decay", "at_s": 5, "target": "node-1", "ramp_s": 10},
+    {"kind": "silent_end", "at_s": 12, "target": "node-2", "duration_s": 10},
+    {"kind": "gpu_out_of_memory", "at_s": 20, "target": "node-3", "lead_s": 10, "duration_s": 10},
+    {"kind": "reload_thrash", "at_s": 15, "target": "node-2", "duration_s": 20},
 ]
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from live.controller.model_names import canonical
 from live.controller.transport import TooLong, plain_reason, read_whole
+from twin.policy.model_names import canonical
 
 BYTES_PER_GIB = 1 << 30
 LOADED_PER_STORED = 1.2

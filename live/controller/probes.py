@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from live.controller.model_names import ModelNames
 from live.controller.transport import TooLong, read_whole, status_error, transport_error
+from twin.policy.model_names import ModelNames
 from twin.policy.vocabulary import AttemptError, Probe, ProbeResult
 
 ANSWER_LIMIT_BYTES = 1 << 20

@@ -18,7 +18,8 @@ from live.emulator.clock import LoopClock
 from live.emulator.config import EmulatedModel, EmulatorConfig, first_problem, load_config
 from live.emulator.server import EmulatorServer
 from twin.errors import OperatorError
-from twin.scenario.hardware import MODEL_SIZES_GIB, PROFILES
+from twin.scenario.models import MODELS
+from twin.scenario.profiles import PROFILES
 
 DEFAULT_MODEL = "llama3.1:8b"
 CONTEXT_TOKENS = 4096
@@ -33,14 +34,14 @@ def emulate(listen: str, hardware: str, models: Sequence[str] = (), slots: int =
     Raises OperatorError where an argument is wrong, or the address cannot be had.
     """
     if hardware not in PROFILES:
-        raise OperatorError(f"--hardware {hardware}: unknown profile; there are {', '.join(PROFILES)}")
+        raise OperatorError(f"--hardware {hardware}: unknown profile; `ollamamax catalogue hardware` lists them")
     known = {}
     for name in models or [DEFAULT_MODEL]:
-        if name not in MODEL_SIZES_GIB:
-            raise OperatorError(f"model {name}: its size is not known; there are {', '.join(MODEL_SIZES_GIB)}")
-        size_gib, kv_mib_per_1k_tokens = MODEL_SIZES_GIB[name]
-        memory_gib = size_gib + kv_mib_per_1k_tokens * CONTEXT_TOKENS / 1000.0 * slots / _MIB_PER_GIB
-        known[name] = EmulatedModel(size_gib=size_gib, memory_gib=memory_gib, context_tokens=CONTEXT_TOKENS)
+        if name not in MODELS:
+            raise OperatorError(f"model {name}: its size is not known; `ollamamax catalogue models` lists them")
+        model = MODELS[name]
+        memory_gib = model.size_gib + model.kv_mib_per_1k_tokens * CONTEXT_TOKENS / 1000.0 * slots / _MIB_PER_GIB
+        known[name] = EmulatedModel(size_gib=model.size_gib, memory_gib=memory_gib, context_tokens=CONTEXT_TOKENS)
     try:
         config = EmulatorConfig(listen=listen, hardware=PROFILES[hardware], models=known, slots=slots)
     except ValidationError as error:

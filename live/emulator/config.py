@@ -42,12 +42,16 @@ class EmulatorConfig(BaseModel):
             if name not in self.models:
                 raise ValueError(f"preloaded model {name} is not among the models: {', '.join(self.models)}")
         need_gib = sum(self.models[name].memory_gib for name in self.preloaded)
-        if need_gib > self.hardware.vram_gib:
-            raise ValueError(f"the preloaded models need {need_gib:g} GiB, the hardware has {self.hardware.vram_gib:g}")
+        if need_gib > self.hardware.total_vram_gib:
+            raise ValueError(
+                f"the preloaded models need {need_gib:g} GiB, the hardware has {self.hardware.total_vram_gib:g}"
+            )
         for name, model in self.models.items():
-            if model.memory_gib > self.hardware.vram_gib:
+            if model.memory_gib > self.hardware.total_vram_gib:
                 # It could never be loaded, and would block the loading of all others.
-                raise ValueError(f"{name} needs {model.memory_gib:g} GiB, the hardware has {self.hardware.vram_gib:g}")
+                raise ValueError(
+                    f"{name} needs {model.memory_gib:g} GiB, the hardware has {self.hardware.total_vram_gib:g}"
+                )
         return self
 
     @property

@@ -52,7 +52,13 @@ class Generation:
     """A job of the node, from its start. Whoever no longer waits for it must `cancel` it."""
 
     def __init__(
-        self, node: OllamaNode, model: str, prompt_tokens: int, output_tokens: int, context_tokens: int
+        self,
+        node: OllamaNode,
+        model: str,
+        prompt_tokens: int,
+        output_tokens: int,
+        context_tokens: int,
+        content: int = 0,
     ) -> None:
         self._node = node
         self._loop = asyncio.get_running_loop()
@@ -67,6 +73,7 @@ class Generation:
             output_tokens,
             self._end,
             context_tokens=context_tokens,
+            content=content,
             on_slot=self._wake_up,
         )
         node.submit(self.job)

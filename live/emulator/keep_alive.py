@@ -33,6 +33,7 @@ class KeepAlive:
             keep_alive_s = session[1] if session is not None and session[0] is runner else self._default_s
         now = self._clock.time()
         self._sessions[model] = (runner, keep_alive_s, now)
+        self._node.session_s[model] = keep_alive_s
         if keep_alive_s == 0.0:
             self._expire(model)
         elif math.isfinite(keep_alive_s):

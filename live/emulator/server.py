@@ -6,12 +6,14 @@ goes away cancels its job, also during a load.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import math
 import random
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,16 +24,24 @@ from live.emulator.calls import Call, JsonObject, Refused, parse_object, text_fi
 from live.emulator.config import EmulatorConfig
 from live.emulator.dialects import BROKEN, Chat, ChatCompletions, Dialect, Generate, new_stream_id
 from live.emulator.faults import NotPossible, perform, status
+from live.emulator.foreign import OPERATIONS as FOREIGN_OPERATIONS
+from live.emulator.foreign import ForeignOnNode
 from live.emulator.generation import Generation, Timings
 from live.emulator.keep_alive import KeepAlive
+from live.emulator.pulls import pull
 from live.emulator.text import TokenText
+from twin.sim.answers import GIBBERISH
 from twin.sim.engine import Clock
 from twin.sim.node import ModelOnNode, OllamaNode
 
 VERSION = "0.24.0"
 """The Ollama that is emulated."""
+VERSION_THAT_COUNTS_CACHED_TOKENS = "0.30.2"
 DEFAULT_OUTPUT_TOKENS = 128
 """Where the client sets no limit: a model of one's own would stop by itself somewhere."""
+LOCK_POLL_S = 0.02
+GARBLED_TOKEN = "G"
+"""What a runner with corrupted memory says, again and again (ollama/ollama issues 5641, 12142)."""
 BODY_LIMIT_BYTES = 64 << 20
 _GIB = 1 << 30
 _FOR_EVER = timedelta(days=106_751)  # as Ollama says it: the longest of Go's durations
@@ -60,6 +70,7 @@ class EmulatorServer:
         self.node = OllamaNode(clock, config.listen, config.hardware, models, config.slots, config.max_queue, None)
         self._clock = clock
         self._keep_alive = KeepAlive(self.node, clock, keep_alive_s)
+        self._foreign = ForeignOnNode(self.node, clock)
         self._started = datetime.now(UTC)
         for name in config.preloaded:
             self.node.add_runner(name)
@@ -74,6 +85,7 @@ class EmulatorServer:
         app.router.add_get("/api/ps", self._ps, allow_head=False)
         app.router.add_get("/v1/models", self._v1_models)
         app.router.add_post("/api/show", self._show)
+        app.router.add_post("/api/pull", self._pull)
         for dialect in (Generate(), Chat(), ChatCompletions()):
             app.router.add_post(dialect.path, self._handler(dialect))
         app.router.add_post("/emulator/operation", self._operation)
@@ -104,9 +116,9 @@ class EmulatorServer:
             self._keep_alive.used(model.name, 0.0)
             return _whole(dialect.whole(call, "", "unload", 0, _NO_TIMINGS))
         context_tokens = call.context_tokens or model.context_tokens
-        call = replace(call, prompt_tokens=min(call.prompt_tokens, context_tokens))  # cut, without a word
         output_tokens = (call.output_tokens or DEFAULT_OUTPUT_TOKENS) if call.prompt else 0
-        generation = Generation(self.node, model.name, call.prompt_tokens, output_tokens, context_tokens)
+        content = zlib.crc32(call.prompt.encode())
+        generation = Generation(self.node, model.name, call.prompt_tokens, output_tokens, context_tokens, content)
         try:
             if not call.prompt:
                 await generation.more()
@@ -128,7 +140,8 @@ class EmulatorServer:
             tokens += len(await generation.more())
         _refuse_if_failed(generation)
         self.node.generations += 1
-        whole = "".join(map(text.token, range(generation.job.tokens)))
+        whole = "".join(_texts(generation, text, range(generation.job.tokens)))
+        call = self._counted(call, generation)
         reason = "length" if call.output_tokens else "stop"
         return _whole(dialect.whole(call, whole, reason, generation.job.tokens, generation.timings()))
 
@@ -143,12 +156,14 @@ class EmulatorServer:
                 if not new:
                     _refuse_if_failed(generation)
                 await response.prepare(request)
-            data = dialect.parts(call, stream_id, [text.token(index) for index in new])
+            data = dialect.parts(call, stream_id, _texts(generation, text, new))
             if generation.ended and generation.error:
-                data += dialect.broken(stream_id)
+                # Without its terminal record a stream just ends.
+                data += dialect.broken(stream_id) if generation.error != "no_terminal_record" else b""
             elif generation.ended:
                 self.node.generations += 1
                 reason = "length" if call.output_tokens else "stop"
+                call = self._counted(call, generation)
                 data += dialect.last(call, stream_id, reason, generation.job.tokens, generation.timings())
             try:
                 await response.write(data)
@@ -158,25 +173,36 @@ class EmulatorServer:
             except ClientConnectionResetError:
                 return response  # the client is gone; the caller cancels the job
 
+    def _counted(self, call: Call, generation: Generation) -> Call:
+        """The call with the prompt tokens that the node says it evaluated."""
+        return replace(call, prompt_tokens=self.node.answers.prompt_eval_count(generation.job))
+
     # -- what can be read -----------------------------------------------------------------------------------------
 
     async def _root(self, _request: web.Request) -> web.Response:
         return web.Response(text="Ollama is running")
 
     async def _version(self, _request: web.Request) -> web.Response:
-        return _json({"version": VERSION})
+        counts_cached = self.node.conditions.values["prompt_count_factor"] != 1.0
+        return _json({"version": VERSION_THAT_COUNTS_CACHED_TOKENS if counts_cached else VERSION})
 
     async def _tags(self, _request: web.Request) -> web.Response:
         models = [{**self._about(model), "modified_at": _date(self._started)} for model in self.node.models.values()]
         return _json({"models": models})
 
-    async def _ps(self, _request: web.Request) -> web.Response:
+    async def _ps(self, request: web.Request) -> web.Response:
+        while self.node.malfunctions.lock_held:  # the list is behind the same lock as a hung unload
+            if request.transport is None or request.transport.is_closing():
+                return _json({})
+            await asyncio.sleep(LOCK_POLL_S)
         models = []
         for name, runner in self.node.runners.items():
             size = round(runner.memory_gib * _GIB)
             left_s = self._keep_alive.expires_in_s(name)
             expires_at = datetime.now(UTC) + (timedelta(seconds=left_s) if math.isfinite(left_s) else _FOR_EVER)
-            about = {**self._about(self.node.models[name]), "size": size, "size_vram": size}
+            claimed = self.node.conditions.values["ps_claims_gpu"]
+            size_vram = size if claimed else round(sum(self.node.memory.placements[name].vram_gib) * _GIB)
+            about = {**self._about(self.node.models[name]), "size": size, "size_vram": size_vram}
             models.append({**about, "expires_at": _date(expires_at), "context_length": runner.context_tokens})
         return _json({"models": models})
 
@@ -195,6 +221,9 @@ class EmulatorServer:
         details = self._about(model)["details"]
         shown = {"details": details, "model_info": info, "capabilities": ["completion"], "template": ""}
         return _json({**shown, "modified_at": _date(self._started)})
+
+    async def _pull(self, request: web.Request) -> web.StreamResponse:
+        return await pull(request, self.node, self._model)
 
     def _model(self, name: str) -> ModelOnNode:
         """The model of that name, in any of its spellings. Raises Refused."""
@@ -225,7 +254,11 @@ class EmulatorServer:
     async def _operation(self, request: web.Request) -> web.Response:
         try:
             fields = parse_object(await request.read(), "operation")
-            perform(self.node, fields.get("operation"), fields.get("argument"))
+            operation = fields.get("operation")
+            if operation in FOREIGN_OPERATIONS:
+                self._foreign.perform(operation, fields.get("argument"), fields.get("foreign"))
+            else:
+                perform(self.node, operation, fields.get("argument"), fields.get("condition"))
         except (NotPossible, Refused) as refused:
             return _json({"error": str(refused)}, refused.status)
         return _json({})
@@ -234,12 +267,20 @@ class EmulatorServer:
         return _json(status(self.node))
 
 
+def _texts(generation: Generation, text: TokenText, indices: range) -> list[str]:
+    if generation.job.answer == GIBBERISH:
+        return [GARBLED_TOKEN] * len(indices)
+    return [text.token(index) for index in indices]
+
+
 def _refuse_if_failed(generation: Generation) -> None:
     """An error before the first byte has a status. Raises Refused."""
     if not generation.error:
         return
     if generation.error == "overloaded":
         raise Refused(503, _QUEUE_FULL)
+    if generation.error == "client_error":  # its file is gone: Ollama does not know any more what it is
+        raise Refused(400, f'"{generation.job.model}" does not support generate')
     if math.isnan(generation.job.loaded_s):
         raise Refused(500, _NOT_LOADED)
     raise Refused(500, BROKEN if generation.job.tokens else _STOPPED)

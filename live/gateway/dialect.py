@@ -47,6 +47,7 @@ class Timings:
     prompt_eval_duration_s: float = 0.0
     eval_duration_s: float = 0.0
     total_duration_s: float = 0.0
+    prompt_eval_count: int = 0
 
 
 @dataclass(slots=True)

@@ -82,10 +82,11 @@ class _Native:
             record.closing = record.finished = True
             record.tokens = count_of(fields, "eval_count")
             record.timings = Timings(
-                *(
-                    number_of(fields, name) * NANOSECONDS
-                    for name in ("load_duration", "prompt_eval_duration", "eval_duration", "total_duration")
-                )
+                number_of(fields, "load_duration") * NANOSECONDS,
+                number_of(fields, "prompt_eval_duration") * NANOSECONDS,
+                number_of(fields, "eval_duration") * NANOSECONDS,
+                number_of(fields, "total_duration") * NANOSECONDS,
+                count_of(fields, "prompt_eval_count"),
             )
         return record
 

@@ -404,6 +404,7 @@ class _Attempt:
                 call.timings.prompt_eval_duration_s,
                 call.timings.eval_duration_s,
                 call.timings.total_duration_s,
+                call.timings.prompt_eval_count,
             )
         )
 

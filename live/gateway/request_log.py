@@ -95,4 +95,6 @@ class RequestLog:
             self.timings.prompt_eval_duration_s,
             self.timings.eval_duration_s,
             self.timings.total_duration_s,
+            self.timings.prompt_eval_count,
+            None,
         )

@@ -12,7 +12,6 @@ from typing import Any
 from aiohttp import web
 
 from live.controller.driver import PolicyDriver
-from live.controller.model_names import ModelNames
 from live.gateway.call import Call, GenerationCall, PlainCall
 from live.gateway.client import AiohttpClient, ClientGone
 from live.gateway.dialect import BadRequest, Dialect, characters, parse_model, parse_object, parse_switch, tokens_of
@@ -23,6 +22,7 @@ from live.gateway.relay import Relay
 from live.gateway.request_log import RequestLog
 from live.gateway.settings import GatewaySettings
 from live.gateway.upstream import AiohttpUpstream
+from twin.policy.model_names import ModelNames
 
 _JSON = "application/json"
 _NATIVE = Generate()

@@ -125,7 +125,7 @@ class RigCluster:
             name: EmulatedModel(
                 size_gib=cluster.size_gib(name),
                 memory_gib=cluster.memory_gib(name),
-                context_tokens=cluster.context_tokens,
+                context_tokens=cluster.context_of(name),
             )
             for name in cluster.models
         }

@@ -1,11 +1,14 @@
 """One emulated Ollama as a node of the rig: the same life and the same faults, of a machine that is only modelled."""
 
+import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import aiohttp
 
@@ -15,7 +18,8 @@ from live.rig.access_log import AccessLog
 from live.rig.errors import RigError
 from live.rig.ledger import Ledger
 from live.rig.processes import ManagedProcess, free_port, plain_environment
-from twin.scenario.faults.base import Operation
+from twin.scenario.conditions import CONDITIONS
+from twin.scenario.faults.base import ForeignClients, Operation
 from twin.scenario.hardware import Hardware
 
 START_LIMIT_S = 30.0
@@ -50,6 +54,8 @@ class EmulatedNode:
         self._folder = folder
         self._port = free_port()
         self._slowdown = 1.0
+        self._conditions: dict[str, float] = {}  # those that are not neutral
+        self._foreign: dict[str, Any] | None = None  # the order that brought its foreign clients
         self._frozen = False
         self._paused_by_freeze = False
         self._paused = False
@@ -102,9 +108,17 @@ class EmulatedNode:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._config_file.write_text(self._config.model_dump_json())
         self._frozen = self._paused = self._paused_by_freeze = False
+        # A search for GPUs that takes its time: the emulator itself would answer at once.
+        await asyncio.sleep(self._conditions.get("start_added_s", 0.0))
         await self._process.start(f"{self.address}/api/version", START_LIMIT_S)
         if self._slowdown != 1.0:
             await self._operate("slow_gpu", self._slowdown)  # the heat does not go with the process
+        for condition, value in self._conditions.items():
+            await self._operate("set_condition", value, condition)
+        if self._conditions:
+            await self._operate("start_server")
+        if self._foreign is not None:
+            await self._operate("foreign_clients", **self._foreign)
 
     async def stop(self) -> None:
         """Ends it, hung or not. Raises RigError when something of it stays."""
@@ -156,6 +170,35 @@ class EmulatedNode:
     async def stick_loader(self) -> None:
         """Its loading routine stops until the server is restarted; no real node can be told to."""
         await self._operate("stick_loader")
+
+    async def garble_runner(self, share: float) -> None:
+        """That share of the loaded models' answers is gibberish, until they are loaded anew."""
+        await self._operate("garble_runner", share)
+
+    async def expire_models(self) -> None:
+        """Its models are let go once they are idle."""
+        await self._operate("expire_models")
+
+    async def foreign_clients(self, clients: ForeignClients, model: str, seed: int) -> None:
+        """They are simulated with it, also after a restart; `model` is the first of its configuration."""
+        self._foreign = {"argument": seed, "foreign": dataclasses.asdict(clients)}
+        if self.server_alive():
+            await self._operate("foreign_clients", **self._foreign)
+
+    async def stop_foreign_clients(self) -> None:
+        """They hang up."""
+        self._foreign = None
+        if self.server_alive():
+            await self._operate("stop_foreign_clients")
+
+    async def set_condition(self, name: str, value: float) -> None:
+        """This condition holds from now on, also after a restart; for a node that is down, from its start."""
+        if value == CONDITIONS[name].neutral:
+            self._conditions.pop(name, None)
+        else:
+            self._conditions[name] = value
+        if self.server_alive():
+            await self._operate("set_condition", value, name)
 
     async def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long, also after a restart; 1 is as it was."""
@@ -211,16 +254,24 @@ class EmulatedNode:
         """Whether there was a runner to pause."""
         return await self._ask("pause_runner", 0.0) == ""
 
-    async def _operate(self, operation: Operation, argument: float = 0.0) -> None:
-        refusal = await self._ask(operation, argument)
+    async def _operate(
+        self,
+        operation: Operation | Literal["stop_foreign_clients"],
+        argument: float = 0.0,
+        condition: str = "",
+        foreign: dict[str, Any] | None = None,
+    ) -> None:
+        refusal = await self._ask(operation, argument, condition, foreign)
         if refusal:
             raise RigError(f"{self._name}: {refusal}")
 
-    async def _ask(self, operation: Operation, argument: float) -> str:
+    async def _ask(
+        self, operation: str, argument: float, condition: str = "", foreign: dict[str, Any] | None = None
+    ) -> str:
         """Sends an operation to the control endpoint; why it was refused, empty if it was done."""
         if not self.server_alive():
             raise RigError(f"{self._name} is not running, so {operation} is impossible; start it first")
-        body = {"operation": operation, "argument": argument}
+        body = {"operation": operation, "argument": argument, "condition": condition, "foreign": foreign}
         try:
             async with (
                 aiohttp.ClientSession(self.address, timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT_S)) as client,

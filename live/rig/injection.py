@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 
@@ -13,19 +14,17 @@ from live.rig.cluster import RigCluster
 from live.rig.errors import RigError
 from live.rig.network_steps import NOT_LIVE as NOT_BY_TOXIPROXY
 from live.rig.network_steps import NetworkSteps
+from live.rig.pulls import pull
 from live.rig.toxiproxy import NetworkFault
 from twin.scenario.active_fault import ActiveFault
 from twin.scenario.draws import strikes
 from twin.scenario.faults.base import NETWORK_OPERATIONS, Operation, Step
 from twin.scenario.schema import Scenario
+from twin.sim.conditions import Conditions
 
 _log = structlog.get_logger()
 
-_IN_THE_TWIN: frozenset[Operation] = frozenset({"set_condition"})
-NOT_LIVE: frozenset[Operation] = _IN_THE_TWIN | NOT_BY_TOXIPROXY
-"""Operations that neither kind of node can have done to it."""
-
-NOT_REAL: frozenset[Operation] = frozenset({"stick_loader"})
+NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "set_condition", "pull_models"})
 """Operations that no signal, cgroup or network can do to a real node."""
 
 
@@ -35,15 +34,18 @@ def check_possible(scenario: Scenario, kind: str) -> None:
     if gateways > 1:
         raise RigError(f"the rig has one gateway, not {gateways}; use --world twin, or --set cluster.gateways=1")
     for place, fault in enumerate(scenario.faults):
-        if fault.lead_s:
-            raise RigError(f"faults[{place}]: signs before a fault are shown in the twin only; leave lead_s away")
+        name = f"faults[{place}]: {fault.about.kind}"
+        if fault.about.part != "node":
+            raise RigError(f"{name} is a fault of the {fault.about.part}, which are real here; use --world twin")
+        if kind == "real" and fault.lead_s:
+            raise RigError(f"{name}: real nodes show no signs at will; leave lead_s away, or use --nodes emulated")
         steps = list(_first(fault.onset())) + list(_first(fault.ending()))
-        for step in steps:
-            if step.operation in NOT_LIVE or (kind == "real" and step.operation in NOT_REAL):
-                raise RigError(
-                    f"faults[{place}]: {fault.about.kind} cannot be done to {kind} nodes; "
-                    f"use {'--world twin' if step.operation in NOT_LIVE else '--nodes emulated, or --world twin'}"
-                )
+        impossible = [step.operation for step in steps if step.operation in NOT_BY_TOXIPROXY]
+        if impossible:
+            raise RigError(f"{name} cannot be done to {kind} nodes; use --world twin")
+        own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
+        if kind == "real" and (own_models or any(step.operation in NOT_REAL for step in steps)):
+            raise RigError(f"{name} cannot be done to a real node; use --nodes emulated, or --world twin")
 
 
 def _first(steps: Iterator[Step], count: int = 32) -> Iterator[Step]:
@@ -60,6 +62,8 @@ class LiveInjection:
 
     def __init__(self, cluster: RigCluster, scenario: Scenario, seed: int) -> None:
         self.cluster = cluster
+        self.scenario = scenario
+        self.seed = seed
         self.now: Callable[[], float] = _no_clock
         self.faults = [
             ActiveFault(place, fault, node, struck)
@@ -67,6 +71,9 @@ class LiveInjection:
             for node, struck in strikes(scenario, place, fault, seed)
         ]
         self.served_at_injection: dict[str, int] = {}
+        self._conditions = {node: Conditions() for node in cluster.nodes}
+        self._pulls: set[asyncio.Task[None]] = set()
+        self._crowded: set[ActiveFault] = set()  # those whose foreign clients are at their node
         self._slowed: set[str] = set()
         self._paused: set[str] = set()
         self.network = NetworkSteps(cluster.network, cluster.nodes)
@@ -79,27 +86,61 @@ class LiveInjection:
                 group.create_task(self._one(active))
 
     async def _one(self, active: ActiveFault) -> None:
+        if active.fault.lead_s and not await self._came_after_signs(active):
+            return
         await self._until(active.fault.at_s)
-        active.injected_s = self.now()
+        active.begin(self.now())
         self.served_at_injection[active.node] = self.cluster.nodes[active.node].served_generations()
         _log.info("fault", kind=active.fault.about.kind, node=active.node)
         async with asyncio.TaskGroup() as group:
             onset = group.create_task(self._onset(active))
             if active.fault.duration_s is not None:
-                await self._until(active.injected_s + active.fault.duration_s)
+                await self._until(active.armed_s + active.fault.duration_s)
                 onset.cancel()
                 if active.active:
                     active.end(self.now(), "schedule")
                     for step in active.fault.ending():
                         await self._perform(active, step)
+                    await self._withdraw_in_turn(active)
+
+    async def _came_after_signs(self, active: ActiveFault) -> bool:
+        """Show the signs; whether the fault then comes."""
+        fault = active.fault
+        await self._until(fault.at_s - fault.lead_s)
+        active.signs_s = self.now()
+        for step in fault.signs():
+            await self._until(min(active.signs_s + step.after_s, fault.at_s))
+            if not active.showing or self.now() >= fault.at_s:
+                break
+            await self._perform(active, step)
+        await self._until(fault.at_s)
+        if active.showing:
+            active.end_signs(self.now(), "nothing" if fault.comes_to_nothing else "failed")
+        if fault.comes_to_nothing:
+            await self._withdraw_in_turn(active)
+        return active.signs_outcome == "failed"
+
+    async def _withdraw_in_turn(self, active: ActiveFault) -> None:
+        """The same, when nobody restarts the node just now."""
+        async with self.cluster.locks[active.node]:
+            await self._withdraw(active)
+
+    async def _withdraw(self, active: ActiveFault) -> None:
+        """What the fault set is as it was. The node's lock is held."""
+        if active in self._crowded:
+            self._crowded.remove(active)
+            await self.cluster.nodes[active.node].stop_foreign_clients()
+        conditions = self._conditions[active.node]
+        for name in conditions.withdraw(active):
+            await self.cluster.nodes[active.node].set_condition(name, conditions.values[name])
 
     async def _onset(self, active: ActiveFault) -> None:
         for step in active.fault.onset():
-            await self._until(active.injected_s + step.after_s)
+            await self._until(active.armed_s + step.after_s)
             if not active.active:
                 return
             await self._perform(active, step)
-        if active.fault.about.instant:
+        if active.fault.is_instant():
             active.end(self.now(), "schedule")
 
     async def _until(self, time_s: float) -> None:
@@ -143,7 +184,26 @@ class LiveInjection:
                 self._slowed.add(name)
         elif step.operation == "stick_loader":
             await node.stick_loader()
+        elif step.operation == "garble_runner":
+            await node.garble_runner(step.argument)
+        elif step.operation == "pull_models":
+            for model in self.scenario.cluster.models:
+                self._pulls.add(asyncio.create_task(self._pull(active, model), name=f"pull of {model} on {name}"))
+        elif step.operation == "expire_models":
+            await node.expire_models()
+        elif step.operation == "foreign_clients":
+            assert step.foreign is not None
+            first = next(iter(self.scenario.cluster.models))
+            await node.foreign_clients(step.foreign, first, self.seed + active.place)
+            self._crowded.add(active)
+        elif step.operation == "set_condition":
+            conditions = self._conditions[name]
+            conditions.set(active, step.condition, step.argument)
+            await node.set_condition(step.condition, conditions.values[step.condition])
         return remark
+
+    async def _pull(self, active: ActiveFault, model: str) -> None:
+        active.pulled(model, await pull(self.cluster.nodes[active.node].address, model))
 
     @staticmethod
     async def _if_loaded(operation: Callable[[], object]) -> str:
@@ -165,15 +225,29 @@ class LiveInjection:
             self._slowed.remove(node)
             await self.cluster.nodes[node].unthrottle()
         for active in self.faults:
-            if active.node == node and active.active and active.fault.about.ended_by_restart:
+            if active.node != node or not (active.fault.about.ended_by_restart or active.fault.about.ended_by_reload):
+                continue
+            if active.active:
                 active.end(self.now(), "action")
+                await self._withdraw(active)
+            elif active.showing:
+                active.end_signs(self.now(), "averted")
+                await self._withdraw(active)
 
     async def put_back(self) -> list[str]:
         """Undo every fault that still holds. What could not be undone, in words."""
         problems: list[str] = []
+        for task in self._pulls:
+            task.cancel()
+        await asyncio.gather(*self._pulls, return_exceptions=True)
         for active in self.faults:
             if active.active:
                 active.end(self.now(), "teardown")
+            if active.showing:
+                active.end_signs(self.now(), "teardown")
+            problems += await _attempt(
+                f"withdrawing {active.fault.about.kind}", partial(self._withdraw_in_turn, active)
+            )
         for node in sorted(self._paused):
             problems += await _attempt(f"resuming {node}", self.cluster.nodes[node].resume_runner)
         for node in sorted(self._slowed):

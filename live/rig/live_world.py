@@ -19,7 +19,6 @@ import structlog
 import uvloop
 
 from live.controller.driver import PolicyDriver
-from live.controller.model_names import ModelNames
 from live.controller.probes import HttpProber
 from live.gateway.request_log import RequestLog
 from live.gateway.server import Gateway
@@ -33,9 +32,11 @@ from live.rig.machine import pin_itself, usable_cores
 from live.rig.toxiproxy import ToxiproxyGone
 from twin.experiment.world import Progress, WorldName, manifest
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.model_names import ModelNames
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
 from twin.record.rows import FIRST_GATEWAY, incident_row
+from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
 from twin.scenario.schema import Scenario
@@ -236,18 +237,16 @@ class Drill:
             for name in cluster.nodes:
                 view = known.get(name, {})
                 share = max(0.0, used_s[name] - before_s[name]) / (now - at_s)  # a new process starts from 0
-                resident = view.get("resident", [])
-                memory_gib = sum(self.scenario.cluster.memory_gib(model) for model in resident)
+                read = {"processor_utilisation": share}  # the rig's own count; no agent runs beside its nodes
                 self.recorder.telemetry.add(
                     (
                         now,
                         name,
                         view.get("in_flight", 0),
                         driver.policy.waiting,
-                        memory_gib,
-                        len(resident),
-                        share,
+                        len(view.get("resident", [])),
                         view.get("health"),
+                        *(read.get(column, math.nan) for column in TELEMETRY_NAMES),
                     )
                 )
             at_s = now
@@ -265,6 +264,8 @@ class Drill:
         for active in injection.faults:
             if active.begun:
                 self.recorder.faults.add(active.row())
+            if active.signs_outcome:
+                self.recorder.signs.add(active.signs_row())
         for incident in driver.policy.incidents:
             self.recorder.incidents.add(incident_row(incident))
         return {
@@ -299,6 +300,8 @@ def _request_row(scenario: Scenario, view: ClientView, log: RequestLog | None) -
         timings.prompt_eval_duration_s if timings is not None else math.nan,
         timings.eval_duration_s if timings is not None else math.nan,
         timings.total_duration_s if timings is not None else math.nan,
+        timings.prompt_eval_count if timings is not None else 0,
+        None,
         FIRST_GATEWAY,
     )
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from twin.scenario.faults.base import ForeignClients
+
 
 class RigNode(Protocol):
     """One node of a cluster on one machine. Every method that waits is a coroutine; errors are RigErrors."""
@@ -48,6 +50,33 @@ class RigNode(Protocol):
 
     async def stick_loader(self) -> None:
         """Its loading routine stops for good, until it is restarted. Raises RigError where that cannot be done."""
+        ...
+
+    async def garble_runner(self, share: float) -> None:
+        """That share of the loaded models' answers is gibberish from now on, until they are loaded anew.
+
+        Raises RigError where that cannot be done.
+        """
+        ...
+
+    async def expire_models(self) -> None:
+        """Every loaded model is let go once it is idle."""
+        ...
+
+    async def foreign_clients(self, clients: ForeignClients, model: str, seed: int) -> None:
+        """These clients ask it from now on, for `model` where they have none of their own, until
+        `stop_foreign_clients`; in place of those that are there. Raises RigError where that cannot be done."""
+        ...
+
+    async def stop_foreign_clients(self) -> None:
+        """They are gone, if there were any."""
+        ...
+
+    async def set_condition(self, name: str, value: float) -> None:
+        """From now on this condition of `twin.scenario.conditions` holds, also in a new server process.
+
+        Raises RigError where that cannot be done.
+        """
         ...
 
     def served_generations(self) -> int:

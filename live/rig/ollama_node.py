@@ -8,15 +8,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import aiohttp
 import psutil
 
 from live.rig.access_log import AccessLog
 from live.rig.errors import RigError
+from live.rig.foreign import ForeignCallers
 from live.rig.ledger import DEATH_LIMIT_S, Ledger
 from live.rig.machine import Cgroup, cgroup_support
 from live.rig.processes import ManagedProcess, free_port, plain_environment
+from twin.scenario.faults.base import ForeignClients
 
 START_LIMIT_S = 30.0
+ANSWER_LIMIT_S = 5.0
 STOP_GRACE_S = 3.0
 
 
@@ -64,6 +68,7 @@ class OllamaNode:
             "HIP_VISIBLE_DEVICES": "-1",
             "ROCR_VISIBLE_DEVICES": "-1",
         }
+        self._foreign: ForeignCallers | None = None
         self._access_log = AccessLog(folder / "ollama.log")
         self._process = ManagedProcess(
             name,
@@ -104,6 +109,7 @@ class OllamaNode:
 
     async def stop(self) -> None:
         """Ends it, hung or not, and removes its cgroup. Raises RigError when something of it stays."""
+        await self.stop_foreign_clients()
         await self._process.stop(STOP_GRACE_S)
         await asyncio.to_thread(self._cgroup.remove)
         self._ledger.remove_cgroup(self._cgroup)
@@ -124,6 +130,42 @@ class OllamaNode:
     async def stick_loader(self) -> None:
         """Cannot be done: no signal deadlocks the scheduler alone. Raises RigError."""
         raise RigError(f"the scheduler of {self._name} cannot be deadlocked from outside; use an emulated node")
+
+    async def garble_runner(self, share: float) -> None:
+        """Cannot be done. Raises RigError."""
+        raise RigError(f"{share:.0%} of the answers of {self._name} cannot be garbled; use an emulated node")
+
+    async def expire_models(self) -> None:
+        """`keep_alive: 0` for every model that `/api/ps` names. Raises RigError where it does not answer."""
+        limit = aiohttp.ClientTimeout(total=ANSWER_LIMIT_S)
+        try:
+            async with aiohttp.ClientSession(self.address, timeout=limit) as client:
+                async with client.get("/api/ps") as answer:
+                    loaded = (await answer.json()).get("models") or []
+                for model in loaded:
+                    body = {"model": model["name"], "keep_alive": 0}
+                    async with client.post("/api/generate", json=body) as answer:
+                        await answer.read()
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise RigError(f"{self._name} did not let its models go: {error}; see {self.log}") from error
+
+    async def foreign_clients(self, clients: ForeignClients, model: str, seed: int) -> None:
+        """They ask its own port. Raises RigError where they want models of their own."""
+        if clients.own_models != "none":
+            raise RigError(f"{self._name} has no models of other clients; use an emulated node")
+        await self.stop_foreign_clients()
+        self._foreign = ForeignCallers(self.address, model, clients, seed)
+        self._foreign.start()
+
+    async def stop_foreign_clients(self) -> None:
+        """They hang up."""
+        if self._foreign is not None:
+            await self._foreign.stop()
+            self._foreign = None
+
+    async def set_condition(self, name: str, value: float) -> None:
+        """Cannot be done. Raises RigError."""
+        raise RigError(f"{name} of {self._name} cannot be set to {value:g}; use an emulated node")
 
     def runner_pids(self) -> list[int]:
         """The runners, one process for each loaded model; Ollama's short-lived search for graphics cards is none."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.record.runs import Run
+from tests.record.runs import READ, Run
 from tests.scenario.documents import scenario
 from twin.errors import OperatorError
 from twin.experiment.engines import LocalEngine
@@ -247,7 +247,7 @@ def made(name: str) -> RunRecord:
     elif name == "nobody_serves":
         for time_s, healths in ((5.0, ("serving", "down")), (10.0, ("suspect", "down"))):
             for place, health in enumerate(healths):
-                run.recorder.telemetry.add((time_s, f"node-{place}", 0, 0, 1.0, 1, 0.5, health))
+                run.recorder.telemetry.add((time_s, f"node-{place}", 0, 0, 1, health, *READ))
     elif name == "aborted":
         return run.end(aborted="at 9 s: no success")
     else:

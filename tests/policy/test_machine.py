@@ -125,7 +125,7 @@ class World(RuleBasedStateMachine):
     @rule()
     def request(self) -> None:
         self.count += 1
-        spec = RequestSpec(self.count, "m", 100, True, self.now, self.now + 60.0)
+        spec = RequestSpec(self.count, "m", 100, True, self.now, self.now + 1e6)
         self.requests[self.count] = spec
         route = self.policy.route(self.now, spec, 0)
         self.admitted += 1  # the budget grows with all that arrive

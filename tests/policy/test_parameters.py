@@ -29,6 +29,7 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
         "redundancy.enabled=false",
         "node-0 refuses\nnode-1 refuses\nadvance 4\nrequest 1",
     ),
+    "router.zombie_grace_s": (3600.0, "probes.enabled=false", "requests 1-4 deadline 5\nadvance 25\nrequest 5"),
     "admission.enabled": (False, "", "requests 1-9"),
     "admission.queue_max": (1, "", "requests 1-9"),
     "retry.attempts_max": (0, "", "request 1\nended 1 reset"),
@@ -101,6 +102,7 @@ def one_gets_slow(cluster: str) -> list[str]:
 ELSEWHERE = {
     "router.stall_timeout_s": "a route carries it; see below",
     "router.patience": "see test_router.py",
+    "router.normalise_names": "see test_model_names.py",
     "healer.action_timeout_s": "an action's deadline; see below",
     "redundancy.load_timeout_s": "an action's deadline; see below",
     "router.connect_timeout_s": "the live gateway's: live/serve.py hands it to the upstream",

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from twin.record.reader import RunRecord
+from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.record.writer import Recorder
 
+READ = (0.5,) * len(TELEMETRY_NAMES)
+"""What an agent read: the end of a row of the table `telemetry`."""
 NAN = float("nan")
 
 
@@ -57,6 +60,8 @@ class Run:
             "prompt_eval_duration_s": 0.0,
             "eval_duration_s": 0.0,
             "total_duration_s": 0.0,
+            "prompt_eval_count": 100,
+            "answer": "right",
             "gateway": "gateway-0",
         }
         assert set(changes) <= set(row), changes

@@ -18,6 +18,13 @@ def test_every_figure_has_its_name_in_the_catalogue() -> None:
     assert set(compute_figures(Run().end())) == set(FIGURES)
 
 
+def test_wrong_answers_are_counted_of_those_that_passed_for_a_success() -> None:
+    run = Run().request(1.0, 2.0).request(2.0, 3.0, answer="gibberish").request(3.0, 4.0, answer="truncated_prompt")
+    run.request(4.0, 5.0, outcome="failed", answer=None)
+    assert compute_figures(run.end())["answers_wrong"] == 2
+    assert compute_figures(Run().request(1.0, 2.0, answer=None).end())["answers_wrong"] is None
+
+
 def test_what_was_not_observed_is_none_and_never_zero() -> None:
     figures = compute_figures(Run().end(events=None))
     nothing = dict.fromkeys(SUMMARY_KEYS)
@@ -27,6 +34,7 @@ def test_what_was_not_observed_is_none_and_never_zero() -> None:
         "requests_rejected": 0,
         "requests_succeeded": 0,
         "requests_lost": 0,
+        "answers_wrong": None,
         "success_ratio": None,
         "ttd_s": None,
         "ttm_s": None,

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.record.runs import Run, manifest
+from tests.record.runs import READ, Run, manifest
 from twin.record.reader import RunUnreadable, open_run, record_digest
 from twin.record.writer import Recorder
 
@@ -62,7 +62,7 @@ def test_a_damaged_manifest_is_refused(run: Path) -> None:
 
 def test_another_version_of_the_record_is_refused(run: Path) -> None:
     rewrite(run, record_version=99)
-    with pytest.raises(RunUnreadable, match="has record version 99, where this version reads 2"):
+    with pytest.raises(RunUnreadable, match="has record version 99, where this version reads 3"):
         open_run(run)
 
 
@@ -97,7 +97,7 @@ def test_the_digest_does_not_depend_on_when_rows_were_flushed() -> None:
         for index in range(50):
             missing = float("nan") if index % 7 == 0 else index * 0.5
             recorder.telemetry.add(
-                (missing, f"node-{index * 31 % 5}", index, None, 1.0, 2, 0.5, None if index % 3 else "up")
+                (missing, f"node-{index * 31 % 5}", index, None, 2, None if index % 3 else "up", *READ)
             )
             why = "why " * (index % 4)
             recorder.actions.add((index, 1.0, "drain", "n", "m", why, 0.0, 2.0, "done", 3.0, None, "gateway-0"))

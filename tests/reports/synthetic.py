@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tests.record.runs import NAN, manifest
+from tests.record.runs import NAN, READ, manifest
 from twin.record.figures import compute_figures
 from twin.record.reader import RunRecord, record_digest
 from twin.record.writer import Recorder
@@ -31,12 +31,12 @@ def crash(folder: Path | None = None, nodes: int = 5, requests: int = 800, lost:
             (index, "llama3.1:8b", arrival_s, arrival_s + 60.0, True, 100, 50, True)
             + (("failed", "reset") if failed else ("succeeded", ""))
             + ("node-0" if hit and not failed else node, 2 if hit else 1, arrival_s, arrival_s + 0.2)
-            + (arrival_s + took_s, 50, 0.0, 0.1, took_s - 0.2, took_s, "gateway-0")
+            + (arrival_s + took_s, 50, 0.0, 0.1, took_s - 0.2, took_s, 100, None if failed else "right", "gateway-0")
         )
     for step in range(40):
         for number in range(nodes):
             sick = number == 3 and 60 <= step * 5 < 70
-            row = (step * 5.0, f"node-{number}", step % 7, step % 3, 6.0, 1, 0.5, "down" if sick else "serving")
+            row = (step * 5.0, f"node-{number}", step % 7, step % 3, 1, "down" if sick else "serving", *READ)
             recorder.telemetry.add(row)
     recorder.faults.add((0, "server_crash", "node-3", 60.0, 120.0, 64.0, "action", "killed the server", "node-3"))
     recorder.incidents.add((0, "node-3", "server_down", "2 × refused", 60.5, "closed", 66.0, 76.0, 1, "gateway-0"))

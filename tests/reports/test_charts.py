@@ -6,7 +6,7 @@ import vl_convert
 
 from reports.charts import latency_over_time, load_over_time, success_over_time, timeline, waiting_over_time
 from reports.lanes import node_lanes
-from tests.record.runs import Run
+from tests.record.runs import READ, Run
 from tests.reports.synthetic import crash
 
 POINTS_MAX = 5000
@@ -102,6 +102,6 @@ def test_latency_quantiles_are_of_the_requests_that_arrived_in_a_step() -> None:
 def test_requests_in_the_system_are_added_over_nodes_and_waiting_ones_are_not() -> None:
     run = Run()
     for node in ("node-0", "node-1"):
-        run.recorder.telemetry.add((5.0, node, 3, 4, 1.0, 1, 0.5, "serving"))
+        run.recorder.telemetry.add((5.0, node, 3, 4, 1, "serving", *READ))
     found = {row["requests"]: row["count"] for row in rows(waiting_over_time(run.end()).spec()) if "count" in row}
     assert found == {"in flight": 6, "waiting": 4}

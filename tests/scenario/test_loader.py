@@ -111,8 +111,8 @@ def without(old: str, new: str) -> str:
         (
             "{llama3.1:8b: {replicas: 2}}",
             "{llama3.1:8b: {replicas: 3}}",
-            "small.yaml:4: cluster: 3 replicas of llama3.1:8b (5.1 GiB each) do not fit: "
-            "at most 18.9 GiB are free on a node",
+            "small.yaml:4: cluster: 3 replicas of llama3.1:8b (8.6 GiB each) do not fit: "
+            "2 nodes have room (at most 24.0 GiB are free on a node; beside others Ollama fills 80 %)",
         ),
         (
             "{llama3.1:8b: {replicas: 2}}",
@@ -122,8 +122,8 @@ def without(old: str, new: str) -> str:
         (
             "  nodes: 2",
             "  nodes: 2\n  hardware: rtx-9999",
-            "small.yaml:4: cluster: unknown hardware 'rtx-9999'; there are rtx-4090, rtx-3060, m2-ultra, h100, cpu-16-core, "
-            "or give a table",
+            "small.yaml:4: cluster: unknown hardware 'rtx-9999', did you mean rtx-5090?; "
+            "`ollamamax catalogue hardware` lists the profiles, or give a table",
         ),
         (
             "claim: It works.\n",

@@ -23,6 +23,7 @@ from twin.policy.vocabulary import (
 )
 from twin.record.writer import Recorder
 from twin.scenario.faults.base import LinkChange
+from twin.scenario.memory import Placement
 from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
 from twin.sim.checkers.base import HOOKS, Checker
@@ -73,7 +74,7 @@ def never_ended(it: Checker, world: Simulation) -> None:
 def too_much_memory(it: Checker, world: Simulation) -> None:
     it.on_sample(1.0, world)
     assert not it.violations
-    world.nodes["node-0"].runners["llama3.1:8b"].memory_gib = 25.0
+    world.nodes["node-0"].memory.placements["llama3.1:8b"] = Placement((25.0,))
     it.on_sample(2.0, world)
 
 
@@ -212,7 +213,7 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("admitted_request_ends_once", twice_admitted, "at 2.000 s: request 1 was admitted twice"),
     ("admitted_request_ends_once", ended_twice, "at 3.000 s: request 1 ended (succeeded) without being there"),
     ("admitted_request_ends_once", never_ended, "at 9.000 s: request 1 never ended"),
-    ("capacity_and_vram_never_exceeded", too_much_memory, "at 2.000 s: node-0 uses 25.00 GiB of 24"),
+    ("capacity_and_vram_never_exceeded", too_much_memory, "at 2.000 s: node-0 uses 25.00 GiB of 24 of GPU 0"),
     ("capacity_and_vram_never_exceeded", too_many_sequences, "at 2.000 s: node-0 decodes 3 sequences in 2 slots"),
     ("clock_is_monotonic", ended_in_the_past, "at 4.000 s: request 1 ended in the past"),
     ("clock_is_monotonic", ended_before_it_came, "at 0.500 s: request 1 ended in the past"),

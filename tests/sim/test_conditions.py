@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tests.sim.worlds import NodeBench
 from twin.scenario.faults.load_failure import LoadFailure
+from twin.scenario.faults.silent_end import SilentEnd
 from twin.sim.conditions import Conditions
 
 
@@ -42,8 +43,8 @@ def test_of_two_loads_one_dies_half_way_when_half_of_them_fail() -> None:
 
 
 def test_a_kind_without_signs_refuses_a_lead_time() -> None:
-    with pytest.raises(ValidationError, match="load_failure has no signs beforehand"):
-        LoadFailure(kind="load_failure", at_s=100, lead_s=10)
+    with pytest.raises(ValidationError, match="silent_end has no signs beforehand"):
+        SilentEnd(kind="silent_end", at_s=100, lead_s=10)
 
 
 def test_a_look_alike_needs_something_to_show() -> None:

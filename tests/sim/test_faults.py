@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.scenario.documents import scenario
-from tests.sim.worlds import simulate
+from tests.sim.worlds import restart_at, simulate
 from twin.record.reader import RunRecord
 from twin.scenario.faults import FAULT_KINDS
+from twin.sim.memory import RECOVERY_LIMIT_S
 
 HARDWARE = {
     "decode_ms": [10.0],
@@ -86,8 +87,8 @@ def test_runner_crash_breaks_streams_once_and_the_next_request_pays_a_load() -> 
     record = client_sees({"kind": "runner_crash"})
     assert failed_of(record) == {19, 20}
     assert {outcomes(record)[second][1].split(":")[0] for second in (19, 20)} == {"error_record"}
-    assert took_s(record)[21] == pytest.approx(LOAD_S + 2.0, abs=0.01)
-    assert took_s(record)[30] == pytest.approx(2.001)
+    assert took_s(record)[21] == pytest.approx(RECOVERY_LIMIT_S + LOAD_S + 2.0, abs=0.01)
+    assert took_s(record)[45] == pytest.approx(2.001)
 
 
 def test_runner_crash_loop_goes_on_until_its_end() -> None:
@@ -172,7 +173,20 @@ def test_a_fault_is_recorded_with_what_was_really_done() -> None:
     assert (fault["planned_end_s"], fault["ended_s"], fault["ended_by"]) == (23.5, 23.5, "schedule")
 
 
-@pytest.mark.parametrize("kind", sorted(kind for kind, fault in FAULT_KINDS.items() if fault.about.ended_by_restart))
+UNNOTICED = {"gibberish"}
+"""Kinds that a restart ends, and that the default policy does not repair so far."""
+IN_THE_PROCESS = {kind for kind, fault in FAULT_KINDS.items() if fault.about.ended_by_restart}
+
+
+@pytest.mark.parametrize("kind", sorted(UNNOTICED))
+def test_a_restart_by_an_operator_ends_what_lives_in_the_process(kind: str) -> None:
+    document = scenario(faults=[{"kind": kind, "at_s": 10, "target": "node-0"}])
+    _, record = simulate(document, prepare=restart_at(20.0, "node-0"))
+    (fault,) = record.table("faults").to_pylist()
+    assert (fault["ended_by"], fault["ended_s"]) == ("action", 20.0)
+
+
+@pytest.mark.parametrize("kind", sorted(IN_THE_PROCESS - UNNOTICED))
 def test_a_restart_by_the_policy_ends_what_lives_in_the_process(kind: str) -> None:
     changes: dict[str, Any] = {
         "cluster__nodes": 2,
@@ -184,9 +198,13 @@ def test_a_restart_by_the_policy_ends_what_lives_in_the_process(kind: str) -> No
         changes["policy"] = {"overrides": {"probes.load_path_model": "llama3.2:1b"}}
     if kind == "slow_decay":
         changes["faults"][0] |= {"at_s": 40, "factor": 6.0, "ramp_s": 5.0}
+    if kind == "cpu_offload":
+        changes["cluster__hardware"] = HARDWARE | {"vram_gib": 8}
+        changes["faults"][0] |= {"at_s": 40}
     _, record = simulate(scenario(**changes))
     (fault,) = record.table("faults").to_pylist()
     restarts = [a for a in record.table("actions").to_pylist() if a["kind"] == "restart"]
     assert [a["node"] for a in restarts] == ["node-0"]
     assert fault["ended_by"] == "action"
-    assert fault["ended_s"] == restarts[0]["time_s"] + 3.0
+    until_the_server_is_back_s = 0.0 if FAULT_KINDS[kind].about.ended_by_reload else 3.0
+    assert fault["ended_s"] == restarts[0]["time_s"] + until_the_server_is_back_s

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.worlds import LOAD_S, NodeBench
-from twin.sim.node import VRAM_RECOVERY_S
+from twin.sim.memory import RECOVERED_SHARE, RECOVERY_LIMIT_S, USUAL_RETURN_S
+
+VRAM_RECOVERY_S = RECOVERED_SHARE * USUAL_RETURN_S
 
 
 def test_1_requests_for_a_loaded_model_wait_without_bound_and_never_get_a_503() -> None:
@@ -70,7 +72,7 @@ def test_3_a_load_that_was_under_way_hangs_too_and_only_a_new_server_frees_the_l
     assert ended == {"under way": (200.0, "reset"), "after": (pytest.approx(202.0 + LOAD_S + 0.1), "")}
 
 
-def test_4_the_runner_that_has_been_idle_longest_is_evicted_and_its_memory_takes_a_while_to_come_back() -> None:
+def test_4_of_equal_sessions_the_first_by_name_is_evicted_and_its_memory_takes_a_while_to_come_back() -> None:
     bench = NodeBench()
     bench.ask(0.0, "a", "a")
     bench.ask(10.0, "b", "b")
@@ -79,8 +81,31 @@ def test_4_the_runner_that_has_been_idle_longest_is_evicted_and_its_memory_takes
     ended = bench.run()
     assert ended["a"] == (pytest.approx(LOAD_S + 0.1), "")
     assert ended["c"] == (pytest.approx(30.0 + LOAD_S + VRAM_RECOVERY_S + 0.1), "")
-    assert set(bench.node.resident()) == {"a", "c"}
+    assert set(bench.node.resident()) == {"b", "c"}, "b was idle for longer, but Ollama does not ask for that"
     assert bench.node.vram_used_gib() == 10.0
+
+
+def test_4_the_idle_runner_with_the_shortest_session_is_evicted_first() -> None:
+    bench = NodeBench(keep_alive_s=300.0)
+    bench.node.session_s["b"] = 60.0
+    bench.ask(0.0, "a", "a")
+    bench.ask(10.0, "b", "b")
+    bench.ask(30.0, "c", "c")
+    bench.run(100.0)
+    assert set(bench.node.resident()) == {"a", "c"}
+
+
+def test_4_where_all_are_busy_the_one_with_the_shortest_session_has_to_go_whoever_is_idle_before() -> None:
+    bench = NodeBench()
+    bench.node.session_s["a"] = 60.0
+    bench.node.add_runner("a")
+    bench.node.add_runner("b")
+    bench.ask(0.0, "long on a", "a", tokens=1000)
+    bench.ask(0.0, "short on b", "b", tokens=100)
+    bench.ask(0.5, "c", "c")
+    ended = bench.run()
+    assert ended["c"] == (pytest.approx(10.0 + VRAM_RECOVERY_S + LOAD_S + 0.1), ""), "b was idle from 1 s on"
+    assert set(bench.node.resident()) == {"b", "c"}
 
 
 def test_4_a_busy_runner_is_not_evicted() -> None:
@@ -132,7 +157,7 @@ def test_7_another_context_length_reloads_the_model_once_it_is_idle() -> None:
     ended = bench.run()
     assert ended["same"] == (pytest.approx(2.1), "")
     assert ended["running"] == (pytest.approx(5.0), "")
-    assert ended["other context"] == (pytest.approx(5.0 + LOAD_S + 0.1), "")
+    assert ended["other context"] == (pytest.approx(5.0 + VRAM_RECOVERY_S + LOAD_S + 0.1), "")
     assert ended["the new one stays"] == (pytest.approx(20.1), "")
     assert bench.node.runners["a"].context_tokens == 8192
 
@@ -147,7 +172,9 @@ def test_8_a_runner_that_dies_is_a_status_before_the_first_token_and_a_record_af
     ended = bench.run()
     assert ended["speaking"] == (1.0, "error_record")
     assert ended["waiting"] == (1.0, "server_error")
-    assert ended["next"] == (pytest.approx(2.0 + LOAD_S + 0.1), ""), "the next request pays the load"
+    assert ended["next"] == (pytest.approx(2.0 + RECOVERY_LIMIT_S + LOAD_S + 0.1), ""), (
+        "the next request pays the load, and a wait for memory that has come back long since"
+    )
     assert bench.jobs["speaking"].tokens == 100
 
 

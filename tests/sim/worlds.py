@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -58,13 +59,30 @@ class NodeBench:
         return self.ended
 
 
-def simulate(scenario: Scenario, seed: int = 1, policy: Policy | None = None) -> tuple[Simulation, RunRecord]:
-    """Run it, with the scenario's policy unless another is given."""
+def restart_at(time_s: float, node: str) -> Callable[[Simulation], None]:
+    """To be given to `simulate`: an operator restarts the node's service then."""
+
+    def restart(simulation: Simulation) -> None:
+        simulation.nodes[node].kill_server()
+        simulation.nodes[node].start_server()
+        simulation.injection.restarted(node)
+
+    return lambda simulation: simulation.engine.call_at(time_s, partial(restart, simulation))
+
+
+def simulate(
+    scenario: Scenario,
+    seed: int = 1,
+    policy: Policy | None = None,
+    prepare: Callable[[Simulation], None] = lambda simulation: None,
+) -> tuple[Simulation, RunRecord]:
+    """Run it, with the scenario's policy unless another is given, and with what `prepare` does before it starts."""
     recorder = Recorder(None)
     parameters = scenario.policy.parameters()
     spec = scenario.cluster.spec()
     policies = [policy or ClusterPolicy(spec, parameters) for _ in scenario.cluster.gateway_names()]
     simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
+    prepare(simulation)
     simulation.run()
     whole = {
         "scenario": scenario.model_dump(mode="json", by_alias=True),

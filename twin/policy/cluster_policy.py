@@ -54,6 +54,11 @@ class ClusterPolicy(Policy):
         """What it took for failures so far."""
         return self.healer.incidents
 
+    @property
+    def reads_telemetry(self) -> bool:
+        """No part of it does so far."""
+        return False
+
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """Where this attempt of the request goes."""
         return self.router.route(now, request, attempt)
@@ -84,6 +89,7 @@ class ClusterPolicy(Policy):
         if not self.active:
             self._due_s = float("inf")
             return ()
+        self.router.reap(now)
         commands: list[Command] = []
         probes: list[Probe] = []
         self.detection.close_due_breakers(now)

@@ -91,6 +91,16 @@ class RouterParameters:
         "",
         "No limit on silence is shorter than this many times the longest recent wait for a first token on the node.",
     )
+    zombie_grace_s: float = _number(
+        10.0,
+        0,
+        3600,
+        "s",
+        "An attempt whose end nobody has told this long after its request's deadline is struck off the counts; 3600 is off.",
+    )
+    normalise_names: bool = _switch(
+        True, "Take NAME, NAME:latest and library/NAME for one model; off: as it is written."
+    )
     connect_timeout_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for a connection to a node.")
 
 

@@ -6,7 +6,8 @@ import heapq
 from typing import Final
 
 from twin.policy.health import ROUTABLE
-from twin.policy.views import ClusterView, NodeView, Pool, Replica, Waiting
+from twin.policy.model_names import ModelNames
+from twin.policy.views import ClusterView, NodeView, Pool, Replica, Waiting, limit
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
 
 RETRIABLE: Final[frozenset[str]] = frozenset(
@@ -26,6 +27,9 @@ RETRIABLE: Final[frozenset[str]] = frozenset(
 """Errors after which another node may do better."""
 
 SHED_RETRY_AFTER_S: Final = 2.0
+
+REAP_PERIOD_S: Final = 5.0
+"""Between two looks at attempts that never ended."""
 
 START_DECAY: Final = 0.01
 """A node's longest time to a first token fades over about a hundred requests."""
@@ -59,6 +63,12 @@ class Router:
             else NEVER_S
         )
         self.by_model = parameters.router.kind == "loaded_first"
+        self.zombie_grace_s = limit(parameters.router.zombie_grace_s)
+        self.normalise_names = parameters.router.normalise_names
+        self.names = ModelNames(view.models)
+        self.open: dict[RequestId, tuple[float, Replica]] = {}  # attempts that have not ended, with their deadline
+        self.reap_due_s = 0.0
+        self.reaped = 0
         self.waiting = 0
         self.failed: dict[RequestId, Failed] = {}
         self.budget_reserve: float = self.retry.budget_reserve
@@ -72,7 +82,9 @@ class Router:
         """Where this attempt goes."""
         pool = self.view.pools.get(request.model)
         if pool is None:
-            return Route("shed", reason=f"no node serves model {request.model}")
+            pool = self._pool_by_other_name(request)
+            if pool is None:
+                return Route("shed", reason=f"no node serves model {request.model}")
         avoid = 0
         if attempt:
             refusal = self._refuse_retry(now, request, attempt)
@@ -89,9 +101,18 @@ class Router:
             return self._route_without_candidate(now, pool, request, attempt, avoid)
         return self._dispatch(now, pool, replica, request)
 
+    def _pool_by_other_name(self, request: RequestSpec) -> Pool | None:
+        """The pool of a model that is called by another of its names. The request gets the name by which the model is known:
+        with two names for one model there would be two queues and two counts of its requests."""
+        if not self.normalise_names or request.model not in self.names:
+            return None
+        request.model = self.names.of(request.model)
+        return self.view.pools[request.model]
+
     def _dispatch(self, now: float, pool: Pool, replica: Replica, request: RequestSpec) -> Route:
         replica.in_flight += 1
         replica.node.in_flight += 1
+        self.open[request.request_id] = (request.deadline_s, replica)
         pool.place(replica, now)
         allowance_s = self.allowance_s_per_token * request.prompt_tokens
         if not self.by_model:
@@ -115,8 +136,9 @@ class Router:
         """Account for the end of an attempt; the replica that it was at."""
         own = self.view.nodes[ended.node].replicas[ended.model]
         member = own if self.by_model else self.view.indexed(own)
-        member.in_flight -= 1
-        member.node.in_flight -= 1
+        if self.open.pop(ended.request_id, None) is not None:  # else it was struck off before
+            member.in_flight -= 1
+            member.node.in_flight -= 1
         if ended.outcome == "succeeded":
             if own.resident:  # else a load is in it, which not every dialect tells
                 self._note_start(own.node, ended)
@@ -135,6 +157,21 @@ class Router:
             self.failed.pop(ended.request_id, None)
         member.pool.place(member, now)
         return own
+
+    def reap(self, now: float) -> None:
+        """Strike off attempts whose end should have been told long ago: the gateway lost sight of them, and their places
+        would never be free again."""
+        if now < self.reap_due_s:
+            return
+        self.reap_due_s = now + REAP_PERIOD_S
+        overdue = [request_id for request_id, (due_s, _) in self.open.items() if due_s + self.zombie_grace_s < now]
+        for request_id in overdue:
+            _, replica = self.open.pop(request_id)
+            replica.in_flight -= 1
+            replica.node.in_flight -= 1
+            replica.pool.place(replica, now)
+            self.failed.pop(request_id, None)
+        self.reaped += len(overdue)
 
     def _note_start(self, node: NodeView, ended: AttemptEnded) -> None:
         """Follow the node's pace: on a slow machine the limits on silence must be longer than on a fast one."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from twin.policy.health import ROUTABLE, Health, HealthEvent, after
 from twin.policy.parameters import Parameters
-from twin.policy.vocabulary import NEVER_S, ClusterSpec, ModelSpec, NodeSpec, RequestId, RequestSpec, Route
+from twin.policy.vocabulary import FIT_SHARE, NEVER_S, ClusterSpec, ModelSpec, NodeSpec, RequestId, RequestSpec, Route
 
 LEVELS: Final = 64
 """Levels of busyness that are told apart; what is busier shares the last."""
@@ -74,8 +74,14 @@ class NodeView:
         self.replicas: dict[str, Replica] = {}
 
     def free_gib(self) -> float:
-        """Memory left beside what is loaded or being loaded, as far as is known."""
-        return self.spec.vram_gib - sum(r.model.memory_gib for r in self.replicas.values() if r.resident or r.loading)
+        """Memory that one more model may take beside what is loaded or being loaded, as far as is known: Ollama's own
+        rule, so that what is ordered here does not push out what is there. Negative: the node keeps no more models."""
+        here = [r.model.memory_gib for r in self.replicas.values() if r.resident or r.loading]
+        if not here:
+            return self.spec.vram_gib
+        if self.spec.max_models and len(here) >= self.spec.max_models:
+            return -1.0
+        return FIT_SHARE * (self.spec.vram_gib - sum(here))
 
 
 class Replica:

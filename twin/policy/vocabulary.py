@@ -64,12 +64,18 @@ DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "unload"})
 ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]
 
 
+FIT_SHARE = 0.8
+"""Ollama loads a model beside others only where it is predicted to take at most this share of the memory that is free;
+else it lets others go first (`server/sched.go`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """What an operator knows of a node: its name, and the GPU memory that its models must fit in."""
+    """What an operator knows of a node: its name, the GPU memory that its models must fit in, and how many it keeps."""
 
     name: str
     vram_gib: float = NEVER_S
+    max_models: int = 0  # OLLAMA_MAX_LOADED_MODELS; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,8 @@ class AttemptEnded:
     prompt_eval_duration_s: float
     eval_duration_s: float
     total_duration_s: float
+    prompt_eval_count: int  # prompt tokens that the node says it evaluated
+    repeat_ratio: float  # share of the answer's tokens that equal the one before, where somebody counted
 
     def __init__(
         self,
@@ -195,6 +203,8 @@ class AttemptEnded:
         prompt_eval_duration_s: float = 0.0,
         eval_duration_s: float = 0.0,
         total_duration_s: float = 0.0,
+        prompt_eval_count: int = 0,
+        repeat_ratio: float = 0.0,
     ) -> None:
         self.request_id = request_id
         self.attempt = attempt
@@ -209,6 +219,8 @@ class AttemptEnded:
         self.prompt_eval_duration_s = prompt_eval_duration_s
         self.eval_duration_s = eval_duration_s
         self.total_duration_s = total_duration_s
+        self.prompt_eval_count = prompt_eval_count
+        self.repeat_ratio = repeat_ratio
 
 
 @dataclass(slots=True)
@@ -318,6 +330,11 @@ class Policy:
     @property
     def incidents(self) -> Sequence[Incident]:
         """What it took for failures so far."""
+        raise NotImplementedError
+
+    @property
+    def reads_telemetry(self) -> bool:
+        """Whether it makes use of `TelemetrySample`s; a world keeps them back from a policy that does not."""
         raise NotImplementedError
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:

@@ -8,6 +8,8 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
   succeeded nor cancelled by the client. `success_ratio`: succeeded / (admitted - cancelled).
 - `queue_wait_s`: dispatch - arrival (the wait at the gateway for the first attempt), plus the hidden wait at the node,
   max(0, total - load - prompt evaluation - evaluation) by Ollama's own timings of the last attempt. Succeeded requests.
+- `answers_wrong`: of the requests that succeeded, those with another `answer` than `right`: no error says so. None where
+  the world cannot know (the live one).
 - `ttd_s`, `ttm_s`, `ttr_s`: the mean over the faults for which it was observed (`recovery` defines them, and tells a
   fault that was never recovered from, which is censored, from one that did nothing).
 - `incidents_healed`: an incident that was opened while a fault held its node, had at least one action, was verified and
@@ -25,6 +27,8 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from twin.policy.vocabulary import DISRUPTIVE_ACTIONS
 from twin.record.names import SUMMARY_KEYS
@@ -45,6 +49,7 @@ COLUMNS = (
     "prompt_eval_duration_s",
     "eval_duration_s",
     "total_duration_s",
+    "answer",
 )
 GATEWAY_NAME = re.compile(r"gateway-\d+")  # as `Cluster.gateway_names` has them; no rack or zone may be called so
 ROUNDING_S = 1e-6  # a hidden wait below this is what is left of adding durations up
@@ -74,6 +79,7 @@ def compute_figures(record: RunRecord) -> dict[str, Any]:
         "requests_rejected": counted.num_rows - admitted,
         "requests_succeeded": int(succeeded.sum()),
         "requests_lost": int(lost.sum()),
+        "answers_wrong": _answers_wrong(served),
         "success_ratio": int(succeeded.sum()) / judged if judged else None,
         "ttd_s": _mean([each.ttd for each in found]),
         "ttm_s": _mean([each.ttm for each in found]),
@@ -91,6 +97,12 @@ def compute_figures(record: RunRecord) -> dict[str, Any]:
         "events_per_request": events / offered_in_all if events is not None and offered_in_all else None,
         "wall_s": record.number("wall_s"),
     }
+
+
+def _answers_wrong(served: pa.Table) -> int | None:
+    """How many of the requests that succeeded were not answered right; None where the world cannot know."""
+    known = pc.drop_null(served["answer"])
+    return int(pc.sum(pc.not_equal(known, "right")).as_py() or 0) if len(known) else None
 
 
 def _mean(durations: list[Duration]) -> float | None:

@@ -94,6 +94,11 @@ class JournalingPolicy(Policy):
         """What the policy took for failures so far."""
         return self.policy.incidents
 
+    @property
+    def reads_telemetry(self) -> bool:
+        """Whether the policy does."""
+        return self.policy.reads_telemetry
+
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """The policy's route."""
         answer = self.policy.route(now, request, attempt)

@@ -12,6 +12,10 @@ FIGURES: dict[str, tuple[str, str]] = {
     "requests_rejected": ("requests", "of those offered, turned away at once (503 and Retry-After)"),
     "requests_succeeded": ("requests", "admitted, and ended with a terminal record within their deadline, once"),
     "requests_lost": ("requests", "admitted, and neither succeeded nor cancelled by their client"),
+    "answers_wrong": (
+        "requests",
+        "of those succeeded, answered with gibberish or to a prompt whose front was cut off; null in the live world",
+    ),
     "success_ratio": ("", "succeeded / (admitted - cancelled)"),
     "ttd_s": ("s", "time to detection: first incident opened on the faulted node - injection; mean over the faults"),
     "ttm_s": ("s", "time to mitigation: end of the last failed attempt that follows the injection - injection"),

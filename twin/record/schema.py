@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-RECORD_VERSION = 2
+from twin.record.telemetry_columns import TELEMETRY_NAMES
+
+RECORD_VERSION = 3
 """Version of this schema, in every manifest; a reader refuses any other."""
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -38,6 +40,8 @@ REQUESTS = pa.schema(
         ("prompt_eval_duration_s", pa.float64()),
         ("eval_duration_s", pa.float64()),
         ("total_duration_s", pa.float64()),
+        ("prompt_eval_count", pa.int32()),  # as the node reported it; 0 where it reported none
+        ("answer", TEXT),  # in truth: right | gibberish | truncated_prompt | runaway; null where the world cannot know
         ("gateway", TEXT),  # where it was offered
     ]
 )
@@ -63,13 +67,9 @@ TELEMETRY = pa.schema(
         ("node", TEXT),
         ("in_flight", pa.int32()),  # attempts at the node, counted at the gateway
         ("waiting", pa.int32()),  # requests that the policy keeps, of all nodes
-        ("vram_used_gib", pa.float64()),
         ("resident_models", pa.int16()),
-        (
-            "processor_utilisation",
-            pa.float64(),
-        ),  # share of the time since the last sample that the GPU (or core) worked
         ("health", TEXT),  # what the policy takes the node for
+        *((name, pa.float64()) for name in TELEMETRY_NAMES),  # what an agent reads there; null where none could
     ]
 )
 """One row for each node and sampling period."""

@@ -24,9 +24,11 @@ class ActiveFault:
         self.signs_s = math.nan  # when its signs began
         self.signs_ended_s = math.nan
         self.signs_outcome: SignsOutcome = ""
-        self.injected_s = math.nan
+        self.armed_s = math.nan  # when its onset was performed
+        self.injected_s = math.nan  # the same, or later where the failure emerges out of the load
         self.ended_s = math.nan
         self.ended_by: EndedBy = ""
+        self.results: list[str] = []  # what became of operations that take their time
         self.done: list[str] = []  # operations, as they were performed
 
     @property
@@ -36,8 +38,19 @@ class ActiveFault:
 
     @property
     def active(self) -> bool:
-        """Begun, and not ended."""
-        return self.begun and not self.ended_by
+        """Armed, and not ended."""
+        return not math.isnan(self.armed_s) and not self.ended_by
+
+    def begin(self, now: float, *, waits: bool = False) -> None:
+        """Its onset is performed; `waits`: the failure itself is told later, by `emerged`."""
+        self.armed_s = now
+        if not waits:
+            self.injected_s = now
+
+    def emerged(self, now: float) -> None:
+        """The failure itself has come, for the first time or again."""
+        if self.active and not self.begun:
+            self.injected_s = now
 
     @property
     def showing(self) -> bool:
@@ -63,6 +76,10 @@ class ActiveFault:
             text += f" {step.link.blocked}"
         self.done.append(f"{text} ({remark})" if remark else text)
 
+    def pulled(self, model: str, error: str) -> None:
+        """A pull ended, well where there is no error."""
+        self.results.append(f"pull of {model}: {error or 'success'}")
+
     def end(self, now: float, by: EndedBy) -> None:
         """It is over."""
         self.ended_s = now
@@ -77,9 +94,9 @@ class ActiveFault:
             self.fault.about.kind,
             self.node,
             self.injected_s,
-            None if duration_s is None else self.injected_s + duration_s,
+            None if duration_s is None else self.armed_s + duration_s,
             self.ended_s,
             self.ended_by,
-            ", ".join(self.done[:OPERATIONS_SHOWN]) + more,
+            "; ".join([", ".join(self.done[:OPERATIONS_SHOWN]) + more, *self.results]),
             self.struck,
         )

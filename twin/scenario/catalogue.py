@@ -8,9 +8,28 @@ from pydantic import BaseModel
 
 from twin.policy.parameters import PRESETS, TABLE
 from twin.record.names import BETTER, EXPECTABLE, FIGURES, SUMMARIES
+from twin.scenario.conditions import CONDITIONS
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
+from twin.scenario.models import MODELS
+from twin.scenario.profiles import PROFILES
+from twin.scenario.profiles import TABLE as TABLE_OF_PROFILES
 from twin.scenario.workload import Arrivals, Length
+
+FAILURE_ROWS: tuple[str, ...] = (*(f"F{number:02}" for number in range(1, 32)), "G01", "G02")
+"""The rows of the failure catalogue: 31 failures of an Ollama node, two of a gateway."""
+
+
+def covered() -> set[str]:
+    """The rows of the failure catalogue for which there is a fault kind."""
+    return {fault.about.identifier for fault in FAULT_KINDS.values()}
+
+
+def coverage() -> str:
+    """How much of the failure catalogue the fault kinds cover, in one line."""
+    missing = [row for row in FAILURE_ROWS if row not in covered()]
+    line = f"{len(FAILURE_ROWS) - len(missing)} of {len(FAILURE_ROWS)} rows of the failure catalogue are covered"
+    return f"{line}; missing: {', '.join(missing)}" if missing else line
 
 
 def rows(what: str) -> list[dict[str, Any]]:
@@ -21,6 +40,9 @@ def rows(what: str) -> list[dict[str, Any]]:
         "policies": _policies,
         "parameters": _parameters,
         "metrics": _metrics,
+        "hardware": _hardware,
+        "models": _models,
+        "conditions": _conditions,
     }[what]()
 
 
@@ -34,9 +56,17 @@ def _faults() -> list[dict[str, Any]]:
             "symptom": fault.about.symptom,
             "precursor": fault.about.precursor,
             "source": fault.about.source,
+            "live": _live(fault),
         }
         for kind, fault in FAULT_KINDS.items()
     ]
+
+
+def _live(fault: type[Fault]) -> str:
+    """Where a fault can be done, and how to a real node."""
+    if fault.about.live:
+        return f"real and emulated nodes: {fault.about.live}"
+    return "emulated nodes" if fault.about.part == "node" and not fault.about.twin_only else "twin only"
 
 
 def _fields(model: type[BaseModel], known: set[str]) -> str:
@@ -101,3 +131,43 @@ def _metrics() -> list[dict[str, Any]]:
         )
     assert set(SUMMARIES) <= set(FIGURES)
     return found
+
+
+def _hardware() -> list[dict[str, Any]]:
+    return [
+        {
+            "profile": name,
+            "GiB": line.vram_gib,
+            "tokens/s": round(1000.0 / PROFILES[name].decode_ms[0], 1),
+            "tokens/s of 4": round(4000.0 / PROFILES[name].decode_ms[3], 1),
+            "prefill/s": round(PROFILES[name].prefill_tokens_per_s or 0.0),
+            "GB/s": line.bandwidth_gb_per_s,
+            "W": line.full_w,
+            "offloaded": f"{PROFILES[name].cpu_slowdown:g} times",
+            "source": line.source,
+        }
+        for name, line in TABLE_OF_PROFILES.items()
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    return [
+        {
+            "model": name,
+            "weights, GiB": model.size_gib,
+            "layers x kv heads x head size": f"{model.layers} x {model.kv_heads} x {model.head_size}",
+            "KV cache, MiB per 1,000 tokens": round(model.kv_mib_per_1k_tokens, 1),
+            "context, tokens": model.context_tokens,
+            "slots": model.parallel or "as set",
+            "makes": "embeddings" if model.embedding else "text",
+            "assumed": "yes" if model.assumed else "no",
+        }
+        for name, model in MODELS.items()
+    ]
+
+
+def _conditions() -> list[dict[str, Any]]:
+    return [
+        {"condition": name, "neutral": row.neutral, "of several": row.combine, "what": row.what, "read by": row.read_by}
+        for name, row in CONDITIONS.items()
+    ]

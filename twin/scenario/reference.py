@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twin.policy import health, incidents
-from twin.scenario.catalogue import rows
+from twin.scenario.catalogue import coverage, rows
 
 HEADINGS = {
     "faults": ("Faults", "What a scenario can do to a node or its network. `id` is the row of the failure catalogue."),
@@ -18,6 +18,14 @@ HEADINGS = {
         "Keys below `policy.overrides` of a scenario, `--set policy.KEY=...`, and `policy:` of a configuration.",
     ),
     "metrics": ("Figures", "What `run --json` prints, and what `expect` may limit."),
+    "hardware": (
+        "Hardware",
+        "Machines by name: memory for models, speed with an 8B model at four bits (one sequence, four together, prefill), "
+        "memory bandwidth, full power, and how many times as long layers in main memory take. "
+        "`twin/scenario/profiles.py` says what the sources are.",
+    ),
+    "models": ("Models", "Models whose size and KV cache are known; of others a scenario gives them."),
+    "conditions": ("Conditions", "What faults may set in a simulated node, and the mechanism that reads it."),
 }
 
 
@@ -26,6 +34,8 @@ def reference() -> str:
     parts = ["# Reference", "", "Made by `make docs` from the tables in the code. Do not edit.", ""]
     for what, (title, sentence) in HEADINGS.items():
         parts += [f"## {title}", "", sentence, "", *_table(rows(what)), ""]
+        if what == "faults":
+            parts += [f"{coverage()}.", ""]
     parts += ["## State machines", "", "### Health of a node", "", *_diagram(health.TRANSITIONS), ""]
     parts += ["### An incident", "", *_diagram(incidents.TRANSITIONS), ""]
     return "\n".join(parts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 from functools import reduce
-from heapq import heappop, heappush
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -14,7 +15,10 @@ from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec
 from twin.record.names import EXPECTABLE
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
-from twin.scenario.hardware import MODEL_SIZES_GIB, PROFILES, Hardware
+from twin.scenario.hardware import Hardware
+from twin.scenario.memory import CONTEXT_TIERS, MODELS_PER_GPU, Placement, context_tier, fit
+from twin.scenario.models import MODELS
+from twin.scenario.profiles import PROFILES
 from twin.scenario.targets import check_target
 from twin.scenario.topology import GatewayPlace, Gateways, Network, Topology
 from twin.scenario.workload import Length, Workload
@@ -28,6 +32,11 @@ MIB_PER_GIB = 1024.0
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _near(profile: str) -> str:
+    near = difflib.get_close_matches(profile, PROFILES, n=1, cutoff=0.6)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 class Model(_Closed):
@@ -47,6 +56,14 @@ class NodeGroup(_Closed):
     hardware: str | Hardware
 
 
+class Agents(_Closed):
+    """What runs beside each Ollama and tells what its machine can be seen to do."""
+
+    missing_share: Annotated[float, Field(ge=0, le=1, description="Share of the samples that never come.")] = 0.005
+    late_share: Annotated[float, Field(ge=0, le=1, description="Share of the samples that come late.")] = 0.005
+    late_s: Annotated[float, Field(gt=0, description="How late these come.")] = 5.0
+
+
 class Cluster(_Closed):
     """The machines and what they serve."""
 
@@ -56,12 +73,21 @@ class Cluster(_Closed):
     models: Annotated[dict[str, Model], Field(min_length=1)]
     slots_per_model: Annotated[int, Field(ge=1, le=1024, description="OLLAMA_NUM_PARALLEL.")] = 1
     context_tokens: Annotated[
-        int, Field(ge=1, description="num_ctx; the KV cache of a runner is this times the slots.")
-    ] = 4096
+        int | None,
+        Field(
+            ge=1,
+            description="num_ctx; the KV cache of a runner is this times the slots. Absent: as Ollama chooses by the GPU "
+            "memory of the smallest machine (below 24 GiB 4096, below 48 GiB 32768, else 262144), or less where not all "
+            "models have room beside each other with that.",
+        ),
+    ] = None
     max_queue: Annotated[int, Field(ge=0, description="OLLAMA_MAX_QUEUE: pending requests that need a load.")] = 512
     keep_alive_s: Annotated[
         float | None,
         Field(gt=0, description="OLLAMA_KEEP_ALIVE: idle time after which a model is let go; null: never."),
+    ] = None
+    max_loaded_models: Annotated[
+        int | None, Field(ge=1, description="OLLAMA_MAX_LOADED_MODELS; absent: 3 for each GPU.")
     ] = None
     network: Network = Network()
     gateways: Annotated[
@@ -75,6 +101,9 @@ class Cluster(_Closed):
     lease_s: Annotated[
         float, Field(gt=0, description="How long a gateway that is cut off from the core keeps the lease.")
     ] = 15.0
+    agents: Annotated[
+        bool | Agents, Field(description="Whether an agent beside each node sends telemetry; a table: how well.")
+    ] = True
     iteration_level: Annotated[
         bool,
         Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
@@ -94,7 +123,8 @@ class Cluster(_Closed):
         for group in groups:
             if isinstance(group.hardware, str) and group.hardware not in PROFILES:
                 raise ValueError(
-                    f"unknown hardware {group.hardware!r}; there are {', '.join(PROFILES)}, or give a table"
+                    f"unknown hardware {group.hardware!r}{_near(group.hardware)}; `ollamamax catalogue hardware` lists the "
+                    "profiles, or give a table"
                 )
             found += [PROFILES[group.hardware] if isinstance(group.hardware, str) else group.hardware] * group.count
         return found
@@ -114,61 +144,117 @@ class Cluster(_Closed):
         """The network as a tree. Raises ValueError where its names do not fit together."""
         return Topology(self.network, self.node_names(), self._gateway_places())
 
-    def memory_gib(self, name: str) -> float:
-        """Memory of a loaded model: its weights, and the KV cache for all its slots."""
-        model = self.models[name]
-        size, kv = MODEL_SIZES_GIB.get(name, (None, None))
-        size = model.size_gib if model.size_gib is not None else size
-        kv = model.kv_mib_per_1k_tokens if model.kv_mib_per_1k_tokens is not None else kv
-        if size is None:
-            raise ValueError(f"the size of model {name} is not known; give size_gib and kv_mib_per_1k_tokens")
-        return size + (kv or 0.0) * self.context_tokens / 1000.0 * self.slots_per_model / MIB_PER_GIB
+    def agents_or_none(self) -> Agents | None:
+        """How the agents send; None where there are none."""
+        if isinstance(self.agents, Agents):
+            return self.agents
+        return Agents() if self.agents else None
 
     def size_gib(self, name: str) -> float:
         """The weights alone."""
-        model = self.models[name]
-        return model.size_gib if model.size_gib is not None else MODEL_SIZES_GIB[name][0]
+        given = self.models[name].size_gib
+        if given is None and name not in MODELS:
+            raise ValueError(f"the size of model {name} is not known; give size_gib and kv_mib_per_1k_tokens")
+        return given if given is not None else MODELS[name].size_gib
+
+    def slots_of(self, name: str) -> int:
+        """Requests that a runner of the model serves at once: OLLAMA_NUM_PARALLEL, or what Ollama forces."""
+        forced = MODELS[name].parallel if name in MODELS else 0
+        return forced or self.slots_per_model
+
+    def context_of(self, name: str) -> int:
+        """num_ctx of a runner of the model, where the request names none."""
+        return self._context_of(name, self._context_tokens)
+
+    def memory_gib(self, name: str) -> float:
+        """Memory of a loaded model: its weights, and the KV cache for all its slots."""
+        return self._memory_gib(name, self._context_tokens)
+
+    def models_kept(self, hardware: Hardware) -> int:
+        """Models that a node keeps loaded at most."""
+        return self.max_loaded_models or MODELS_PER_GPU * hardware.gpus
 
     def spec(self) -> ClusterSpec:
-        """The cluster as a policy knows it: replicas of each model spread over the nodes with most room left."""
-        names = self.node_names()
-        free = {name: hardware.vram_gib for name, hardware in zip(names, self.hardware_of_nodes(), strict=True)}
-        nodes = tuple(NodeSpec(name, vram) for name, vram in free.items())
-        placement: dict[str, list[str]] = {name: [] for name in names}
-        emptiest = [(0, index) for index in range(len(names))]  # heap: models that are placed on a node, and which
-        for model in self.models:
-            need = self.memory_gib(model)
-            looked_at: list[tuple[int, int]] = []  # each node holds a model once
-            placed = 0
-            while placed < self.models[model].replicas:
-                if not emptiest:
-                    where = f"{self.models[model].replicas} replicas of {model} ({need:.1f} GiB each)"
-                    raise ValueError(f"{where} do not fit: at most {max(free.values()):.1f} GiB are free on a node")
-                count, index = heappop(emptiest)
-                if free[names[index]] >= need:
-                    placement[names[index]].append(model)
-                    free[names[index]] -= need
-                    count += 1
-                    placed += 1
-                looked_at.append((count, index))
-            for entry in looked_at:
-                heappush(emptiest, entry)
+        """The cluster as a policy knows it: replicas of each model spread over the nodes with fewest."""
+        placement = self._placement(self._context_tokens)
+        nodes = tuple(
+            NodeSpec(name, hardware.total_vram_gib, self.models_kept(hardware))
+            for name, hardware in zip(self.node_names(), self.hardware_of_nodes(), strict=True)
+        )
         models = tuple(
-            ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_per_model)
+            ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_of(name))
             for name, model in self.models.items()
         )
-        return ClusterSpec(nodes, models, {name: tuple(loaded) for name, loaded in placement.items()})
+        return ClusterSpec(nodes, models, placement)
+
+    @functools.cached_property
+    def _context_tokens(self) -> int:
+        """The longest context of Ollama's tiers with which all models have room beside each other on every machine. Ollama
+        goes by GPU memory alone, and would evict one model for the next: a scenario that wants that gives the context.
+        """
+        if self.context_tokens is not None:
+            return self.context_tokens
+        machines = list({id(hardware): hardware for hardware in self.hardware_of_nodes()}.values())
+        smallest = min(h.total_vram_gib if h.kind != "cpu" else 0.0 for h in machines)
+        tiers = [tokens for _, tokens in CONTEXT_TIERS if tokens <= context_tier(smallest)]
+        for tokens in tiers[:-1]:
+            if all(self._all_fit_together(hardware, tokens) for hardware in machines):
+                return tokens
+        return tiers[-1]
+
+    def _all_fit_together(self, hardware: Hardware, tokens: int) -> bool:
+        free_gib = [hardware.vram_gib] * hardware.gpus
+        for number, name in enumerate(self.models):
+            place = fit(self._memory_gib(name, tokens), free_gib, alone=number == 0)
+            if place is None:
+                return False
+            free_gib = [gib - taken for gib, taken in zip(free_gib, place.vram_gib, strict=True)]
+        return True
+
+    def _context_of(self, name: str, tokens: int) -> int:
+        """A model that is known has no more than it was trained for, unless the scenario asks for it."""
+        if self.context_tokens is None and name in MODELS:
+            return min(tokens, MODELS[name].context_tokens)
+        return tokens
+
+    def _memory_gib(self, name: str, tokens: int) -> float:
+        given = self.models[name].kv_mib_per_1k_tokens
+        kv_mib = given if given is not None else MODELS[name].kv_mib_per_1k_tokens if name in MODELS else 0.0
+        cache_gib = kv_mib * self._context_of(name, tokens) / 1000.0 * self.slots_of(name) / MIB_PER_GIB
+        return self.size_gib(name) + cache_gib
+
+    def _placement(self, tokens: int) -> dict[str, tuple[str, ...]]:
+        """Node name to its models, by the rules of the nodes' own ledgers. Raises ValueError where they do not fit."""
+        machines = dict(zip(self.node_names(), self.hardware_of_nodes(), strict=True))
+        largest_gib = max(hardware.total_vram_gib for hardware in machines.values())
+        free = {name: [hardware.vram_gib] * hardware.gpus for name, hardware in machines.items()}
+        placement: dict[str, list[str]] = {name: [] for name in machines}
+        for model, wanted in self.models.items():
+            need_gib = self._memory_gib(model, tokens)
+            if need_gib > largest_gib:
+                raise ValueError(
+                    f"model {model} needs {need_gib:.1f} GiB and fits no node (the largest has {largest_gib:g} GiB)"
+                )
+            candidates: list[tuple[int, int, str, Placement]] = []
+            for index, (name, hardware) in enumerate(machines.items()):
+                if len(placement[name]) < self.models_kept(hardware):
+                    place = fit(need_gib, free[name], alone=not placement[name])
+                    if place is not None:
+                        candidates.append((len(placement[name]), index, name, place))
+            if len(candidates) < wanted.replicas:
+                room_gib = max(sum(free[name]) for name in machines)
+                raise ValueError(
+                    f"{wanted.replicas} replicas of {model} ({need_gib:.1f} GiB each) do not fit: {len(candidates)} nodes "
+                    f"have room (at most {room_gib:.1f} GiB are free on a node; beside others Ollama fills 80 %)"
+                )
+            for _, _, name, place in sorted(candidates, key=lambda candidate: candidate[:2])[: wanted.replicas]:
+                placement[name].append(model)
+                free[name] = [gib - taken for gib, taken in zip(free[name], place.vram_gib, strict=True)]
+        return {name: tuple(loaded) for name, loaded in placement.items()}
 
     @model_validator(mode="after")
     def _it_is_possible(self) -> Cluster:
-        largest = max(hardware.vram_gib for hardware in self.hardware_of_nodes())
-        for name in self.models:
-            if self.memory_gib(name) > largest:
-                need = self.memory_gib(name)
-                raise ValueError(
-                    f"model {name} needs {need:.1f} GiB and fits no node (the largest has {largest:g} GiB)"
-                )
-        self.spec()
+        self._placement(self._context_tokens)
         self.topology()
         return self
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from twin.policy.model_names import other_name
 from twin.policy.vocabulary import RequestSpec
 from twin.scenario.draws import Arrival, arrivals, stream
+from twin.sim.answers import Share
 from twin.sim.flight import Flight
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class Clients:
         self.simulation = simulation
         self.engine = simulation.engine
         self.requests = 0
+        self._aliased = Share()
         self._deadline_s = simulation.scenario.workload.deadline_s
         self._arrivals: Iterator[Arrival] = iter(())
         self._next: Arrival | None = None
@@ -53,9 +56,12 @@ class Clients:
         following = self._next = next(self._arrivals, None)
         if following is not None:
             self.engine.call_at(following.arrival_s, self._arrive)
-        spec = RequestSpec(
-            self.requests, arrival.model, arrival.prompt_tokens, arrival.stream, now, now + self._deadline_s
-        )
+        model = arrival.model
+        if self.simulation.conditions.disturbed and self._aliased.takes(
+            self.simulation.conditions.values["alias_share"]
+        ):
+            model = other_name(model)
+        spec = RequestSpec(self.requests, model, arrival.prompt_tokens, arrival.stream, now, now + self._deadline_s)
         gateway = self._gateways[self._turn]
         self._turn = (self._turn + 1) % len(self._gateways)
         gateway.offer(now, Flight(spec, arrival.output_tokens))

@@ -19,6 +19,10 @@ class Conditions:
         self.values[name] = combined(name, self._set_by[name].values())
         self.disturbed = True
 
+    def set_now(self) -> list[str]:
+        """The names of the conditions that somebody sets."""
+        return list(self._set_by)
+
     def withdraw(self, owner: object) -> list[str]:
         """Take back all that `owner` set; the names of these conditions."""
         names = [name for name, owners in self._set_by.items() if owners.pop(owner, None) is not None]

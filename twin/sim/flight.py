@@ -19,6 +19,7 @@ class Flight:
     """A request on its way: what the world knows of it."""
 
     __slots__ = (
+        "answer",
         "attempt",
         "dispatched_s",
         "ended",
@@ -40,6 +41,7 @@ class Flight:
         self.spec = spec
         self.output_tokens = output_tokens
         self.attempt = 0
+        self.answer = ""  # of the last attempt, in truth
         self.error: AttemptError = ""  # of the last failed attempt
         self.gateway = ""  # where it was offered
         self.node = ""

@@ -23,6 +23,7 @@ from twin.policy.vocabulary import (
     RequestWithdrawn,
     Route,
 )
+from twin.sim.answers import Share, repeat_ratio
 from twin.sim.flight import NAN, Flight
 from twin.sim.hands import SimulatedHands
 from twin.sim.probing import Probing
@@ -47,6 +48,7 @@ class Gateway:
         self.flights: dict[int, Flight] = {}
         self.transport = Transport(self)
         self.probing = Probing(self)
+        self._forgotten = Share()
         self.hands = SimulatedHands(self)
         self._clients = simulation.clients
         hooks = simulation.hooks
@@ -120,7 +122,13 @@ class Gateway:
         path = flight.path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
-            spec.model, spec.prompt_tokens, flight.output_tokens, self._job_ended, flight, spec.context_tokens
+            spec.model,
+            spec.prompt_tokens,
+            flight.output_tokens,
+            self._job_ended,
+            flight,
+            spec.context_tokens,
+            spec.request_id,  # stands for what it says
         )
         node = self.nodes[name]
         if not path.plain:
@@ -193,8 +201,12 @@ class Gateway:
             job.first_token_s - job.joined_s if not error else 0.0,  # others' prefills included, as Ollama counts
             served_s - job.first_token_s if not error else 0.0,
             served_s - job.submitted_s if not error else 0.0,
+            self._prompt_eval_count(flight, job) if not error else 0,
+            repeat_ratio(spec.request_id, job.answer),
         )
-        self.policy.observe(now, ended)
+        flight.answer = job.answer
+        if error != "deadline" or not self._is_forgotten():
+            self.policy.observe(now, ended)
         if not error:
             for hook in self._on_served:
                 hook(now, flight, self.simulation)
@@ -210,6 +222,15 @@ class Gateway:
                 flight.attempt += 1
                 self._take(now, flight, self.policy.route(now, spec, flight.attempt))
         self.observed(now)
+
+    def _prompt_eval_count(self, flight: Flight, job: Job) -> int:
+        node = self.nodes[flight.node]
+        return node.answers.prompt_eval_count(job) if node.conditions.disturbed else job.prompt_tokens
+
+    def _is_forgotten(self) -> bool:
+        """Whether the gateway fails to notice that a client went away, and so never takes its attempt off the books."""
+        share = self.simulation.conditions.values["ends_forgotten_share"]
+        return share > 0.0 and self._forgotten.takes(share)
 
     def _take(self, now: float, flight: Flight, route: Route) -> None:
         """Do what the policy says of an admitted request."""
@@ -249,6 +270,7 @@ class Gateway:
     def fell_silent(self, node: str) -> None:
         """From now on nothing more comes from the node: every attempt there is watched."""
         now = self.engine.now
+        self.probing.fell_silent(node)
         for flight in list(self.flights.values()):
             job = flight.job
             if job is None or flight.node != node or flight.route is None:
@@ -395,6 +417,8 @@ class Gateway:
                 ended.prompt_eval_duration_s if succeeded and ended is not None else NAN,
                 ended.eval_duration_s if succeeded and ended is not None else NAN,
                 ended.total_duration_s if succeeded and ended is not None else NAN,
+                ended.prompt_eval_count if ended is not None else 0,
+                flight.answer if succeeded else None,
                 self.name,
             )
         )

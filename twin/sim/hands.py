@@ -15,6 +15,10 @@ UNREACHABLE_S: Final = 5.0
 """Time after which an order to an agent that cannot be reached has failed."""
 
 
+START_POLL_S = 0.5
+"""Between two looks of an agent at a server that starts."""
+
+
 class Ordered:
     """An action without a result so far."""
 
@@ -70,10 +74,20 @@ class SimulatedHands:
         self._answer(Ordered(action, self.gateway.engine.now), "failed", why)
 
     def _restarted(self, ordered: Ordered) -> None:
+        self.gateway.nodes[ordered.action.node].start_server()
+        self._when_it_answers(ordered)
+
+    def _when_it_answers(self, ordered: Ordered) -> None:
         name = ordered.action.node
-        self.gateway.nodes[name].start_server()
-        self.gateway.simulation.injection.restarted(name)
-        self._answer_from_node(ordered, "done", "the server answers")
+        node = self.gateway.nodes[name]
+        if node.alive:
+            self.gateway.simulation.injection.restarted(name)
+            self._answer_from_node(ordered, "done", "the server answers")
+        elif node.starting:
+            engine = self.gateway.engine
+            engine.call_at(engine.now + START_POLL_S, partial(self._when_it_answers, ordered))
+        else:
+            self._answer_from_node(ordered, "failed", "the server died while it started")
 
     def _load(self, ordered: Ordered) -> None:
         node = self.gateway.nodes[ordered.action.node]

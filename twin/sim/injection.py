@@ -7,8 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from twin.scenario.active_fault import ActiveFault
-from twin.scenario.draws import strikes
+from twin.scenario.draws import stream, strikes
 from twin.scenario.faults.base import NETWORK_OPERATIONS, LinkChange, NetworkFault, Step
+from twin.sim.foreign import ForeignLoad
+from twin.sim.runner import Runner
 
 if TYPE_CHECKING:
     from twin.sim.gateway import Gateway
@@ -22,11 +24,18 @@ class Injection:
         self.simulation = simulation
         self.faults: list[ActiveFault] = []
         self._gateways: dict[str, Gateway] = {}
+        self._afflicted: dict[ActiveFault, list[Runner]] = {}  # that a reload ends: the runners that have it
+        self._foreign: dict[ActiveFault, ForeignLoad] = {}
+        for name, node in simulation.nodes.items():
+            node.on_silence = partial(self._silence_changed, name)
+            node.on_emergence = partial(self._emerged, name)
 
     def schedule(self) -> None:
         """Have every fault begin at its time."""
         simulation = self.simulation
         self._gateways = {gateway.name: gateway for gateway in simulation.gateways}
+        for name, node_model in simulation.nodes.items():
+            node_model.on_reload = partial(self._reloaded, name)
         for place, fault in enumerate(simulation.scenario.faults):
             for node, struck in strikes(simulation.scenario, place, fault, simulation.seed):
                 active = ActiveFault(place, fault, node, struck)
@@ -50,22 +59,27 @@ class Injection:
             return
         if active.fault.lead_s:
             active.end_signs(engine.now, "failed")
-        active.injected_s = engine.now
+        active.begin(engine.now, waits=bool(active.fault.about.emerges))
         if active.fault.duration_s is not None:
             engine.call_at(engine.now + active.fault.duration_s, partial(self._end, active))
+        if active.fault.about.ended_by_reload and not active.fault.about.emerges:
+            runners = list(self.simulation.nodes[active.node].runners.values())
+            if runners:  # else nothing is loaded that could be reloaded
+                self._afflicted[active] = runners
         self._step(active, active.fault.onset())
 
     def _step(self, active: ActiveFault, steps: Iterator[Step]) -> None:
         """Perform the steps that are due, and come back for the next."""
         engine = self.simulation.engine
         for step in steps:
-            due_s = (active.signs_s if active.showing else active.injected_s) + step.after_s
+            due_s = (active.signs_s if active.showing else active.armed_s) + step.after_s
             if due_s > engine.now:
                 engine.call_at(due_s, partial(self._step_later, active, active.showing, step, steps))
                 return
             self._perform(active, step)
-        if active.fault.about.instant and active.active:
+        if active.fault.is_instant() and active.active:
             active.end(engine.now, "schedule")
+            self._withdraw(active)
 
     def _step_later(self, active: ActiveFault, sign: bool, step: Step, steps: Iterator[Step]) -> None:
         if active.showing if sign else active.active:
@@ -90,9 +104,24 @@ class Injection:
 
     def _withdraw(self, active: ActiveFault) -> None:
         """What the fault set is as it was."""
+        if active.fault.about.part != "node":
+            self.simulation.conditions.withdraw(active)
+            return
         node = self.simulation.nodes[active.node]
         if node.conditions.withdraw(active):
             node.conditions_changed()
+            self._spoke(active.node)
+        foreign = self._foreign.pop(active, None)
+        if foreign is not None:
+            foreign.stop()
+
+    def _emerged(self, node: str, condition: str, runner: Runner | None) -> None:
+        """What a condition stands for came about (in a runner)."""
+        for active in self.faults:
+            if active.node == node and active.active and active.fault.about.emerges == condition:
+                active.emerged(self.simulation.engine.now)
+                if active.fault.about.ended_by_reload and runner is not None:
+                    self._afflicted.setdefault(active, []).append(runner)
 
     def restarted(self, node: str) -> None:
         """A new server process runs: faults that live in the old one are over."""
@@ -106,6 +135,15 @@ class Injection:
         if self.simulation.nodes[node].slowdown != 1.0:
             self.simulation.nodes[node].slow_gpu(1.0)
         self._spoke(node)
+
+    def _reloaded(self, node: str) -> None:
+        """A runner of the node is gone: what lived in the memory of the loaded models is over with the last of them."""
+        for active in self.faults:
+            if active.node == node and active.active and active in self._afflicted:
+                self._afflicted[active] = [runner for runner in self._afflicted[active] if runner.alive]
+                if not self._afflicted[active]:
+                    active.end(self.simulation.engine.now, "action")
+                    self._withdraw(active)
 
     def teardown(self, now: float) -> None:
         """The run is over: write down what was done."""
@@ -124,6 +162,11 @@ class Injection:
     def _perform(self, active: ActiveFault, step: Step) -> None:
         name = active.node
         simulation = self.simulation
+        if active.fault.about.part != "node":
+            assert step.operation == "set_condition", "nothing else can be done to what is no node"
+            active.note(step)
+            simulation.conditions.set(active, step.condition, step.argument)
+            return
         node = simulation.nodes[name]
         operation = step.operation
         active.note(step)
@@ -145,11 +188,22 @@ class Injection:
             node.stick_loader()
         elif operation in NETWORK_OPERATIONS:
             self._perform_on_network(active, step)
+        elif operation == "garble_runner":
+            node.garble_runner(step.argument)
         elif operation == "slow_gpu":
             node.slow_gpu(step.argument)
+        elif operation == "pull_models":
+            for model in node.models:
+                node.files.pull(model, partial(active.pulled, model))
         elif operation == "set_condition":
             node.conditions.set(active, step.condition, step.argument)
             node.conditions_changed()
+        elif operation == "expire_models":
+            node.expire_models()
+        elif operation == "foreign_clients":
+            assert step.foreign is not None
+            draws = stream(simulation.seed, f"fault:{active.place}:foreign:{name}")
+            self._foreign[active] = ForeignLoad(simulation.engine, node, step.foreign, draws)
 
     def _perform_on_network(self, active: ActiveFault, step: Step) -> None:
         """The link of the node, or the uplink of what was struck: once, though several nodes are behind it."""
@@ -178,6 +232,12 @@ class Injection:
         """From now on nothing comes from the node's runners."""
         for gateway in self.simulation.gateways:
             gateway.transport.fell_silent(gateway.paths[node])
+
+    def _silence_changed(self, node: str) -> None:
+        if any(runner.paused for runner in self.simulation.nodes[node].runners.values()):
+            self.fell_silent(node)
+        else:
+            self._spoke(node)
 
     def _spoke(self, node: str) -> None:
         for gateway in self.simulation.gateways:

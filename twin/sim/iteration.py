@@ -73,8 +73,10 @@ class IterationRunner(Runner):
         if not self.count:
             return
         took_s = (prefill_s + (self.step_s[decoding - 1] if decoding else 0.0)) * self.slowdown
-        for _, _, job in self.active:
+        for _, _, job in list(self.active):
             if job.start_clock == self.clock_tokens:
                 job.first_token_s = now + took_s
+                if self.on_join is not None:
+                    self.on_join(self, job)
         self._armed_s = now + took_s
         self._clock.wake_at(self._armed_s, self)

@@ -9,20 +9,22 @@ away during a load aborts it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
-from twin.policy.vocabulary import AttemptError
+from twin.policy.vocabulary import NEVER_S, AttemptError
 from twin.scenario.hardware import Hardware
+from twin.scenario.memory import Placement
+from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
 from twin.sim.iteration import IterationRunner
+from twin.sim.malfunctions import Malfunctions
+from twin.sim.memory import Memory
+from twin.sim.model_files import REFUSED_S, ModelFiles
 from twin.sim.runner import Job, Runner
-
-VRAM_RECOVERY_S: Final = 0.75
-"""Wait for the driver to give memory back after an unload; typically 0.5 to 1.5 s (Ollama's scheduler polls it)."""
+from twin.sim.stalls import Stalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ModelOnNode:
     size_gib: float
     memory_gib: float
     context_tokens: int
+    slots: int = 0  # that Ollama forces on it; 0: the node's
 
 
 class OllamaNode:
@@ -47,7 +50,10 @@ class OllamaNode:
         slots: int,
         max_queue: int,
         keep_alive_s: float | None,
+        max_models: int | None = None,
+        return_s: Callable[[], float] | None = None,
     ) -> None:
+        """`max_models` is OLLAMA_MAX_LOADED_MODELS; `return_s` draws how long the driver takes to give memory back."""
         self.clock = clock
         self.name = name
         self.hardware = hardware
@@ -55,18 +61,38 @@ class OllamaNode:
         self.slots = slots
         self.max_queue = max_queue
         self.keep_alive_s = keep_alive_s
+        self.on_silence: Callable[[], None] | None = None
+        """Told when a runner stops by itself, or one that stood is gone."""
+        self.on_emergence: Callable[[str, Runner | None], None] | None = None
+        """Told when what a condition stands for came about (in that runner)."""
         self.iteration_level = False
         self.alive = True
+        self.starting = False  # a new process runs, and does not answer so far
+        self._start_version = 0
         self.started_s = 0.0
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
         self.pending: deque[Job] = deque()
         self.loading: Job | None = None
-        self._load_version = 0
+        self.load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
+        self.clock_share = 1.0  # of the GPU's usual clock, which work keeps pace with
         self.conditions = Conditions()
-        self._load_failures_owed = 0.0
+        self.malfunctions = Malfunctions(self)
+        self.intercepting = False  # some malfunction wants to see each request first
+        self.memory = Memory(hardware, self.conditions, max_models, return_s)
+        self.error_lines = 0  # of Ollama's log, one for each request that failed here
+        self.session_s: dict[str, float] = {}  # keep_alive of a model's last request, where it is not the node's
+        self._victim: Runner | None = None  # busy, and to go before the head of the queue is loaded
+        self._room_at_s = 0.0  # when the memory of what went last is back
+        self._read_gib = 0.0  # from the disk, by loads that are over
+        self.reading_s = (0.0, 0.0)  # when the present load reads weights
+        self.answers = Answers(self)
+        self.shaping = False  # something is wrong with answers, so that each job must be looked at
+        self.files = ModelFiles(self)
+        self.stalls = Stalls(self)
+        self.on_reload: Callable[[], None] | None = None  # told when a runner is gone
         self._dead_busy_s = 0.0  # of runners that are gone
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -76,17 +102,27 @@ class OllamaNode:
         assert self.alive, f"{self.name} is dead: nobody listens there"
         now = self.clock.time()
         job.submitted_s = now
+        if self.intercepting and self.malfunctions.intercepts(job):
+            return
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
             self._hand_over(runner, job)
             return
         if job.model not in self.models:
             self._end_later(job, "client_error")
+        elif self.conditions.disturbed and self.files.refusal():
+            self._end_later(job, self.files.refusal(), REFUSED_S)
         elif len(self.pending) >= self.max_queue:
             self._end_later(job, "overloaded")
         else:
             self.pending.append(job)
             self._load_next()
+
+    def submit_again(self, job: Job) -> None:
+        """Take on a request that hung in the server since it was submitted."""
+        submitted_s = job.submitted_s
+        self.submit(job)
+        job.submitted_s = submitted_s
 
     def cancel(self, job: Job) -> None:
         """The client closed its connection."""
@@ -96,12 +132,13 @@ class OllamaNode:
             runner.cancel(job)
             self._let_go(runner)
         elif job is self.loading:
-            self.loading = None  # an impatient client aborts the load
-            self._load_version += 1
+            self._stop_loading()  # an impatient client aborts the load
             self._load_next()
         elif job in self.pending:
             self.pending.remove(job)
             self._load_next()
+        else:
+            self.malfunctions.forget(job)
 
     def unload(self, model: str) -> None:
         """Let a model go once no client uses it (`keep_alive: 0`); then a hung runner is killed, too."""
@@ -112,10 +149,12 @@ class OllamaNode:
 
     def let_go(self, model: str) -> None:
         """Nobody uses the model: it is gone at once."""
-        self._drop(self.runners[model])
+        if not self.malfunctions.sticks(self.runners[model]):
+            self._drop(self.runners[model], long_ago=True)
 
     def _let_go(self, runner: Runner) -> None:
-        if runner.leaving and runner.alive and runner.is_unused():
+        goes = (runner.leaving or runner.expired) and runner.alive and runner.is_unused()
+        if goes and not self.malfunctions.sticks(runner):
             self._drop(runner)
             self._load_next()
 
@@ -126,6 +165,7 @@ class OllamaNode:
         if self.loading is not None:
             yield self.loading
         yield from list(self.pending)
+        yield from list(self.malfunctions.blocked)
 
     def _needs_reload(self, runner: Runner, job: Job) -> bool:
         """A request that names no context wants the model's own, and so reloads what another one asked for."""
@@ -133,7 +173,12 @@ class OllamaNode:
 
     def _expired(self, runner: Runner, now: float) -> bool:
         idle = not runner.count and not runner.queue
-        return self.keep_alive_s is not None and idle and now - runner.idle_since_s > self.keep_alive_s
+        return (
+            self.keep_alive_s is not None
+            and idle
+            and not runner.stopping
+            and now - runner.idle_since_s > self.keep_alive_s
+        )
 
     def _hand_over(self, runner: Runner, job: Job) -> None:
         runner.leaving = False  # somebody wants it again
@@ -141,25 +186,30 @@ class OllamaNode:
             job.loaded_s = self.clock.time()
             self._end_later(job, "")
         else:
+            if self.shaping or job.prompt_tokens > runner.context_tokens:
+                self.answers.shape(runner, job)
             runner.submit(job)
 
-    def _end_later(self, job: Job, error: AttemptError) -> None:
+    def _end_later(self, job: Job, error: AttemptError, after_s: float = 0.0) -> None:
         def end() -> None:
             if not job.abandoned:
                 job.on_end(job, error)
 
-        self.clock.call_at(self.clock.time(), end)
+        self.clock.call_at(self.clock.time() + after_s, end)
 
     # -- the one loading routine ----------------------------------------------------------------------------------
 
     def _load_next(self) -> None:
         """Serve the head of the pending queue as far as possible."""
-        while self.pending and self.loading is None and not self.loader_stuck and self.alive:
+        while self.pending and self.loading is None and self.alive:
+            if self.loader_stuck or self.malfunctions.lock_held:
+                return
             now = self.clock.time()
             job = self.pending[0]
+            self._let_expired_go(now)
             runner = self.runners.get(job.model)
-            if runner is not None and (self._needs_reload(runner, job) or self._expired(runner, now)):
-                if runner.count or runner.queue:
+            if runner is not None and self._needs_reload(runner, job):
+                if runner.count or runner.queue or self.malfunctions.sticks(runner):
                     return  # the reload waits until the model is idle, and everybody behind waits with it
                 self._drop(runner)
                 runner = None
@@ -167,77 +217,129 @@ class OllamaNode:
                 self.pending.popleft()
                 self._hand_over(runner, job)
                 continue
-            model = self.models[job.model]
-            evicted = self._make_room(model.memory_gib)
-            if evicted is None:
+            self._room_at_s = max(self._room_at_s, now + self.memory.clean_up_s(job.model))
+            placement = self._room_for(job)
+            if placement is None and self.runners:
                 return  # nobody can be evicted yet
             self.pending.popleft()
-            self.loading = job
-            self._load_version += 1
-            version = self._load_version
-            took_s = self.hardware.runner_start_s + model.size_gib / self.hardware.load_gib_per_s
-            took_s = took_s * self.slowdown + (VRAM_RECOVERY_S if evicted else 0.0)
-            if self.conditions.disturbed and self._load_dies():
-                self.clock.call_at(now + took_s / 2.0, partial(self._load_failed, version))
-            else:
-                self.clock.call_at(now + took_s, partial(self._loaded, version))
+            if placement is None:
+                self._fail([job], "server_error")  # "model requires more system memory than is available"
+                continue
+            self._start_loading(job, placement)
 
-    def _make_room(self, need_gib: float) -> bool | None:
-        """Evict idle runners until there is room. Whether one was evicted; None where there cannot be room yet."""
-        evicted = False
-        while self.hardware.vram_gib - self.vram_used_gib() < need_gib:
-            idle = [runner for runner in self.runners.values() if not runner.count and not runner.queue]
-            if not idle:
-                return None
-            self._drop(min(idle, key=lambda runner: (runner.idle_since_s, runner.model)))
-            evicted = True
-        return evicted
+    def _room_for(self, job: Job) -> Placement | None:
+        """Evict until there is room; None while the one that has to go is busy, or where all have gone in vain."""
+        need_gib = self.need_gib(job.model, job.context_tokens)
+        while True:
+            placement = self.memory.fit(need_gib, max(self.clock.time(), self._room_at_s))
+            if placement is not None or not self.runners or not self._evict():
+                return placement
 
-    def _loaded(self, version: int) -> None:
-        if version != self._load_version or self.loading is None:
-            return
-        job = self.loading
-        self.loading = None
-        runner = self.add_runner(job.model, job.context_tokens)
-        self._hand_over(runner, job)
-        self._load_next()
-
-    def _load_dies(self) -> bool:
-        """Whether this load is one of the share that fails: spread evenly, so that no random draw is needed."""
-        self._load_failures_owed += self.conditions.values["load_failure_share"]
-        if self._load_failures_owed < 1.0 - 1e-9:
+    def _evict(self) -> bool:
+        """Unload the idle runner with the shortest session; where all are busy, the one with the shortest has to go first,
+        whoever else becomes idle before it. Equal sessions go by name."""
+        victim = self._victim
+        if victim is None or not victim.alive:
+            default_s = NEVER_S if self.keep_alive_s is None else self.keep_alive_s
+            busy = [
+                (bool(runner.count or runner.queue), self.session_s.get(runner.model, default_s), runner.model)
+                for runner in self.runners.values()
+            ]
+            victim = self._victim = self.runners[min(busy)[2]]
+        if victim.count or victim.queue or self.malfunctions.sticks(victim):
             return False
-        self._load_failures_owed -= 1.0
+        self._victim = None
+        self._drop(victim)
         return True
 
-    def _load_failed(self, version: int) -> None:
-        if version != self._load_version or self.loading is None:
+    def need_gib(self, model: str, context_tokens: int = 0) -> float:
+        """Memory of the model with that context (0: its own): its KV cache grows with it."""
+        known = self.models[model]
+        cache_gib = known.memory_gib - known.size_gib
+        return known.size_gib + cache_gib * (context_tokens or known.context_tokens) / known.context_tokens
+
+    def _let_expired_go(self, now: float) -> None:
+        """Models that were idle for longer than their keep-alive have been unloaded, some while ago."""
+        if self.keep_alive_s is not None:
+            for runner in [each for each in self.runners.values() if self._expired(each, now)]:
+                if not self.malfunctions.sticks(runner):
+                    self._drop(runner, long_ago=True)
+
+    def _start_loading(self, job: Job, placement: Placement) -> None:
+        now = self.clock.time()
+        self._victim = None
+        self.loading = job
+        self.memory.take(job.model, placement)
+        self.load_version += 1
+        speed_gib_per_s = self.hardware.load_gib_per_s
+        if self.conditions.disturbed:
+            speed_gib_per_s *= self.conditions.values["load_speed_factor"]
+        begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * self.slowdown
+        ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * self.slowdown
+        self.reading_s = (begin_s, ends_s)
+        lives_s = self.malfunctions.load_lives_s(job.model, ends_s - now) if self.conditions.disturbed else None
+        if self.conditions.disturbed and self.files.incompatible():
+            lives_s = begin_s - now
+        self.stalls.load_begun()
+        if lives_s is not None:
+            self.clock.call_at(now + lives_s, partial(self.load_failed, self.load_version))
+        else:
+            self.clock.call_at(ends_s, partial(self.loaded, self.load_version))
+
+    def _stop_loading(self) -> Job:
+        """The present load is over, without a runner."""
+        job = self.loading
+        assert job is not None
+        self._read_gib = self.read_gib()
+        self.loading = None
+        self.load_version += 1
+        self.memory.abandon(job.model)
+        return job
+
+    def loaded(self, version: int) -> None:
+        """The load of that version has read all its weights, unless it was given up or stood still."""
+        if version != self.load_version or self.loading is None or self.stalls.hold():
             return
         job = self.loading
+        self._read_gib = self.read_gib()
         self.loading = None
-        self._fail([job], "server_error")
+        runner = self._new_runner(job.model, job.context_tokens)
+        self._hand_over(runner, job)
+        if self.memory.ram_is_exhausted():
+            self._out_of_memory()
+        self._load_next()
+
+    def load_failed(self, version: int) -> None:
+        """The load of that version dies."""
+        if version != self.load_version or self.loading is None:
+            return
+        self._fail([self._stop_loading()], "server_error")
         self._load_next()
 
     def add_runner(self, model: str, context_tokens: int = 0) -> Runner:
-        """A runner with the model loaded (also for what is loaded when a run starts)."""
+        """A runner with the model loaded, as when a run starts. It takes what room there is."""
+        self.memory.put(model, self.need_gib(model, context_tokens), self.clock.time())
+        return self._new_runner(model, context_tokens)
+
+    def _new_runner(self, model: str, context_tokens: int) -> Runner:
         known = self.models[model]
-        scale = 1.0
+        scale = self.memory.slowdown(model)
         if self.hardware.reference_model_gib is not None:
-            scale = known.size_gib / self.hardware.reference_model_gib
+            scale *= known.size_gib / self.hardware.reference_model_gib
         prefill = self.hardware.prefill_tokens_per_s
         kind = IterationRunner if self.iteration_level else Runner
         runner = kind(
             self.clock,
             model,
-            known.memory_gib,
+            self.need_gib(model, context_tokens),
             context_tokens or known.context_tokens,
-            self.slots,
+            known.slots or self.slots,
             [step_ms / 1000.0 * scale for step_ms in self.hardware.decode_ms],
             scale / prefill if prefill is not None else 0.0,
             self._runner_idle,
         )
-        runner.slowdown = self.slowdown
         self.runners[model] = runner
+        self.malfunctions.loaded(runner)
         return runner
 
     def _runner_idle(self, runner: Runner) -> None:
@@ -245,17 +347,42 @@ class OllamaNode:
         if self.pending:
             self._load_next()
 
-    def _drop(self, runner: Runner) -> list[Job]:
+    def _drop(self, runner: Runner, *, crashed: bool = False, long_ago: bool = False) -> list[Job]:
+        """A runner goes: stopped by the server, which then waits for its memory (or has, `long_ago`), or dead by itself."""
         self.runners.pop(runner.model, None)
+        if crashed:
+            self.memory.lose(runner.model)
+        else:
+            now = self.clock.time()
+            wait_s = self.memory.release(runner.model, now)
+            if not long_ago:
+                self._room_at_s = max(now, self._room_at_s) + wait_s
         jobs = runner.kill()
         self._dead_busy_s += runner.busy_s
+        if runner.paused and self.on_silence is not None:
+            self.on_silence()
+        if self.on_reload is not None:
+            self.on_reload()
         return jobs
+
+    def pace(self) -> float:
+        """Times that a step or a prefill takes as long as on a sound machine."""
+        return self.slowdown * self.conditions.values["step_factor"] / self.clock_share
 
     # -- what can be read -----------------------------------------------------------------------------------------
 
     def vram_used_gib(self) -> float:
-        """Memory of the loaded models."""
-        return sum(runner.memory_gib for runner in self.runners.values())
+        """GPU memory of the models that are loaded or being loaded."""
+        return self.memory.vram_of_models_gib
+
+    def read_gib(self) -> float:
+        """What loads have read from the disk so far."""
+        if self.loading is None:
+            return self._read_gib
+        begin_s, end_s = self.reading_s
+        now = self.clock.time() if self.stalls.since_s is None else self.stalls.since_s
+        share = min(1.0, max(0.0, (now - begin_s) / (end_s - begin_s)))
+        return self._read_gib + share * self.models[self.loading.model].size_gib
 
     def resident(self) -> tuple[str, ...]:
         """The loaded models, as `/api/ps` lists them."""
@@ -265,30 +392,50 @@ class OllamaNode:
     def busy_s(self) -> float:
         """Time that the GPU has worked so far."""
         now = self.clock.time()
+        busy_s = self._dead_busy_s
         for runner in self.runners.values():
             runner.advance(now)
-        return self._dead_busy_s + sum(runner.busy_s for runner in self.runners.values())
+            busy_s += runner.busy_s
+        return busy_s
 
     # -- what is done to it: the primitive operations of `twin.scenario.faults.base` -----------------------------
 
     def kill_server(self) -> None:
         """The server and its runners die: streams break, what waited for a load is cut off."""
+        self.starting = False
         if not self.alive:
             return
         self.alive = False
         jobs = list(self.jobs())
+        self.malfunctions.server_ended()
+        if self.loading is not None:
+            self._stop_loading()
         for runner in list(self.runners.values()):
-            self._drop(runner)
+            self._drop(runner, crashed=True)
         self.pending.clear()
-        self.loading = None
-        self._load_version += 1
+        self.memory.server_ended()
+        self._room_at_s = 0.0
+        self._victim = None
         self._fail(jobs, "reset")
 
     def start_server(self) -> None:
         """A new server process: nothing is loaded, and nothing is stuck."""
-        if self.alive:
+        if self.alive or self.starting:
             return
-        self.iteration_level = False
+        added_s = self.conditions.values["start_added_s"] if self.conditions.disturbed else 0.0
+        if added_s > 0.0:
+            self.starting = True
+            self._start_version += 1
+            self.clock.call_at(self.clock.time() + added_s, partial(self._started, self._start_version))
+            return
+        self._serve()
+
+    def _started(self, version: int) -> None:
+        if self.starting and version == self._start_version:
+            self._serve()
+
+    def _serve(self) -> None:
+        self.starting = False
         self.alive = True
         self.started_s = self.clock.time()
         self.loader_stuck = False
@@ -297,12 +444,25 @@ class OllamaNode:
         """The runners die; also one that is being loaded."""
         jobs: list[Job] = []
         for runner in list(self.runners.values()):
-            jobs += self._drop(runner)
+            if not self.malfunctions.sticks(runner):
+                jobs += self._drop(runner, crashed=True)
         if self.loading is not None:
-            jobs.append(self.loading)
-            self.loading = None
-            self._load_version += 1
+            jobs.append(self._stop_loading())
         self._fail(jobs, "error_record")
+        self._load_next()
+
+    def runner_dies(self, runner: Runner) -> None:
+        """One runner dies by itself, if it is still there."""
+        if runner.alive:
+            self._fail(self._drop(runner, crashed=True), "error_record")
+            self._load_next()
+
+    def answer(self, job: Job, error: AttemptError) -> None:
+        """End a job that no runner has."""
+        self._end_later(job, error)
+
+    def go_on(self) -> None:
+        """What blocked the loading routine may be gone."""
         self._load_next()
 
     def pause_runner(self) -> None:
@@ -319,21 +479,54 @@ class OllamaNode:
         """The loading routine stops for good."""
         self.loader_stuck = True
         if self.loading is not None:
-            self.pending.appendleft(self.loading)
-            self.loading = None
-            self._load_version += 1
+            self.pending.appendleft(self._stop_loading())
+
+    def garble_runner(self, share: float) -> None:
+        """The loaded models' memory is corrupted: that share of their answers is gibberish until they are loaded anew."""
+        self.answers.garble(share)
+        self.shaping = self.answers.wanted()
 
     def slow_gpu(self, factor: float) -> None:
         """Every step, prefill and load takes this many times as long."""
         self.slowdown = factor
+        self.keep_pace()
+
+    def expire_models(self) -> None:
+        """Every loaded model's `keep_alive` runs out: it goes when it is idle, also if somebody wants it before."""
+        for runner in list(self.runners.values()):
+            runner.expired = True
+            self._let_go(runner)
+
+    def set_clock_share(self, share: float) -> None:
+        """The GPU's clock is this share of the usual; work keeps pace with it."""
+        self.clock_share = share
+        self.keep_pace()
+
+    def keep_pace(self) -> None:
+        """The runners take the node's pace."""
         for runner in self.runners.values():
-            runner.set_slowdown(factor)
+            runner.set_slowdown(self.pace())
 
     def conditions_changed(self) -> None:
         """A fault set a condition, or what it set was withdrawn."""
+        self.shaping = self.answers.wanted()
+        self.stalls.conditions_changed()
+        self.malfunctions.conditions_changed()
+        if self.memory.ram_is_exhausted():
+            self._out_of_memory()
+        self._load_next()
+
+    def _out_of_memory(self) -> None:
+        """Main memory and swap are full: the kernel kills who has most of it, until there is some."""
+        while self.memory.ram_is_exhausted() and self.memory.placements:
+            model = self.memory.largest_in_ram()
+            runner = self.runners.get(model)
+            jobs = self._drop(runner, crashed=True) if runner is not None else [self._stop_loading()]
+            self._fail(jobs, "error_record")
 
     def _fail(self, jobs: list[Job], error: AttemptError) -> None:
         """Jobs end where they are: without a first token as a status, after it in the stream."""
+        self.error_lines += len(jobs)
         for job in jobs:
             job.runner = None
             if not job.abandoned:

@@ -39,6 +39,7 @@ class Probing:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.passed: dict[str, int] = dict.fromkeys(get_args(ProbeKind), 0)
+        self._at_runners: list[Pending] = []  # probes that a runner is to answer
 
     def count(self) -> None:
         """Put the counts of probes that passed into the record."""
@@ -78,10 +79,14 @@ class Probing:
         elif probe.kind == "liveness":
             self._answer(pending, "")
         elif probe.kind == "residency":
-            self._answer(pending, "", node.resident())
+            if node.malfunctions.lock_held:  # /api/ps waits for the same lock
+                self._later(pending.sent_s + probe.timeout_s, pending, "first_token_timeout")
+            else:
+                self._answer(pending, "", node.resident())
         else:
             tokens = 1 if probe.kind == "generation" else 0
             pending.job = Job(probe.model, PROBE_PROMPT_TOKENS, tokens, self._job_ended, pending)
+            self._at_runners.append(pending)
             node.submit(pending.job)
             due_s = pending.sent_s + probe.timeout_s
             if not pending.job.first_token_s <= due_s or path.silent_since_s != NEVER_S:
@@ -94,6 +99,12 @@ class Probing:
             self._answer(pending, error)
             if pending.probe.kind == "load_path" and not error:
                 self.gateway.nodes[pending.probe.node].unload(pending.probe.model)
+
+    def fell_silent(self, node: str) -> None:
+        """From now on nothing more comes from the node: what was expected in time may not come."""
+        for pending in self._at_runners:
+            if pending.probe.node == node:
+                self._later(pending.sent_s + pending.probe.timeout_s, pending, "first_token_timeout")
 
     def _later(self, time_s: float, pending: Pending, error: AttemptError) -> None:
         self.gateway.engine.call_at(time_s, partial(self._timed_out, pending, error))
@@ -113,6 +124,8 @@ class Probing:
         probe = pending.probe
         now = gateway.engine.now
         pending.answered = True
+        if pending.job is not None:
+            self._at_runners.remove(pending)
         latency_s = now - pending.sent_s
         if not error:
             latency_s += ANSWER_S

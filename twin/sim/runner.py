@@ -27,6 +27,8 @@ class Job:
 
     __slots__ = (
         "abandoned",
+        "answer",
+        "content",
         "context_tokens",
         "finish_clock",
         "first_token_s",
@@ -51,8 +53,10 @@ class Job:
         on_end: Callable[[Job, AttemptError], None],
         owner: object = None,
         context_tokens: int = 0,
+        content: int = 0,
     ) -> None:
         self.model = model
+        self.content = content  # stands for the prompt: the same in every attempt of a request; 0: nothing special
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.context_tokens = context_tokens
@@ -67,6 +71,7 @@ class Job:
         self.start_clock = 0.0
         self.finish_clock = 0.0
         self.tokens = 0  # made by its end
+        self.answer = "right"  # in truth; see `answers.py`
 
 
 class Runner(Timer):
@@ -85,17 +90,21 @@ class Runner(Timer):
         "clock_tokens",
         "context_tokens",
         "count",
+        "expired",
         "frozen_until_s",
+        "garbled_share",
         "idle_since_s",
         "leaving",
         "memory_gib",
         "model",
+        "on_join",
         "paused",
         "prefill_s_per_token",
         "queue",
         "slots",
         "slowdown",
         "step_s",
+        "stopping",
     )
 
     def __init__(
@@ -111,6 +120,7 @@ class Runner(Timer):
     ) -> None:
         self._clock = clock
         self._on_idle = on_idle
+        self.on_join: Callable[[Runner, Job], None] | None = None  # told of who gets a slot, while something is amiss
         self.model = model
         self.memory_gib = memory_gib
         self.context_tokens = context_tokens
@@ -120,7 +130,10 @@ class Runner(Timer):
         self.slowdown = 1.0
         self.alive = True
         self.leaving = False  # to be let go once nobody uses it
+        self.expired = False  # to be let go at its next idle moment, whoever wants it before
+        self.stopping = False  # it was to die, and does not
         self.paused = False
+        self.garbled_share = 0.0  # of its answers are gibberish
         self._paused_at_s = 0.0
         self.active: list[tuple[float, int, Job]] = []  # heap by finish_clock
         self.count = 0
@@ -214,6 +227,8 @@ class Runner(Timer):
         job.finish_clock = job.start_clock + job.output_tokens
         self._sequence += 1
         heappush(self.active, (job.finish_clock, self._sequence, job))
+        if self.on_join is not None:
+            self.on_join(self, job)
 
     def _fill(self, now: float) -> None:
         while self.queue and self.count < self.slots:
@@ -250,6 +265,19 @@ class Runner(Timer):
         if not (self._paused_at_s if self.paused else now) >= job.first_token_s:
             return 0
         return max(1, min(job.output_tokens, math.floor(self.clock_tokens - job.start_clock + TOLERANCE_TOKENS)))
+
+    @property
+    def taken(self) -> int:
+        """How many requests have got a slot since it started."""
+        return self._sequence
+
+    def shorten(self, job: Job, tokens: int) -> None:
+        """A running job is to end after that many tokens. To be called as it gets its slot."""
+        self.active = [entry for entry in self.active if entry[2] is not job]
+        job.output_tokens = tokens
+        job.finish_clock = job.start_clock + tokens
+        self.active.append((job.finish_clock, self._sequence, job))
+        heapify(self.active)
 
     def is_unused(self) -> bool:
         """Whether no client holds it: a paused runner may still have the work of those that went away."""

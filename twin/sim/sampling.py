@@ -1,38 +1,78 @@
-"""Telemetry of the simulated nodes, at the scenario's period."""
+"""Telemetry of the simulated nodes, at the scenario's period: into the record, and through the network to the policies."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twin.policy.vocabulary import TelemetrySample
+from twin.record.telemetry_columns import TELEMETRY_NAMES
+from twin.scenario.draws import stream
+from twin.sim.machine import Machine
 
 if TYPE_CHECKING:
+    from twin.sim.gateway import Gateway
     from twin.sim.simulation import Simulation
+
+_NOTHING = (math.nan,) * len(TELEMETRY_NAMES)
 
 
 class Sampling:
-    """Reads every node once a period, and writes the rows of the table `telemetry`."""
+    """Reads every node once a period.
+
+    A sample that is lost, or that a cut path keeps back, is missing from the record too, as it is where a real gateway
+    writes it: what the gateway itself counts is in the row all the same. A late one comes to the policies later, and
+    stands in the record at the time at which it was taken.
+    """
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        self._busy_s = dict.fromkeys(simulation.nodes, 0.0)
-        self._sampled_s = 0.0
+        self.machines = {name: Machine(node, simulation.seed) for name, node in simulation.nodes.items()}
+        self._agents = simulation.scenario.cluster.agents_or_none()
+        self._gaps = stream(simulation.seed, "telemetry:gaps")
 
     def sample(self, now: float) -> None:
-        """Read every node."""
+        """Look at every node."""
         simulation = self.simulation
         known = [gateway.policy.snapshot().parts.get("nodes", {}) for gateway in simulation.gateways]
-        passed_s = now - self._sampled_s
         waiting = simulation.waiting()
         in_flight = dict.fromkeys(simulation.nodes, 0)
         for flight in simulation.flights():
             if flight.job is not None:
                 in_flight[flight.node] += 1
-        for name, node in simulation.nodes.items():
-            busy_s = node.busy_s()
-            used = (busy_s - self._busy_s[name]) / passed_s
-            self._busy_s[name] = busy_s
-            views = {view.get(name, {}).get("health"): None for view in known}
-            health = next(iter(views)) if len(views) == 1 else "/".join(str(view) for view in views)
-            simulation.recorder.telemetry.add(
-                (now, name, in_flight[name], waiting, node.vram_used_gib(), len(node.runners), used, health)
-            )
-        self._sampled_s = now
+        add = simulation.recorder.telemetry.add
+        agents = self._agents
+        fates = self._gaps.random(len(self.machines)).tolist()
+        for (name, machine), fate in zip(self.machines.items(), fates, strict=True):
+            row = (now, name, in_flight[name], waiting, len(machine.node.runners), _health(known, name))
+            if agents is None:
+                machine.look(now)
+                add(row + _NOTHING)
+                continue
+            values = machine.sample(now)
+            heard = any(gateway.paths[name].answers_pass for gateway in simulation.gateways)
+            arrives = fate >= agents.missing_share and heard
+            add(row + (values if arrives else _NOTHING))
+            if fate < agents.missing_share:
+                continue
+            late_s = agents.late_s if fate < agents.missing_share + agents.late_share else 0.0
+            for each in simulation.gateways:
+                if each.policy.reads_telemetry:
+                    self._send(now, late_s, each, name, values)
+
+    def _send(self, now: float, late_s: float, gateway: Gateway, node: str, values: tuple[float, ...]) -> None:
+        read = {name: value for name, value in zip(TELEMETRY_NAMES, values, strict=True) if not math.isnan(value)}
+        sample = TelemetrySample(node, read)
+        delay_s = late_s + gateway.paths[node].round_trip_s / 2.0
+        gateway.engine.call_at(now + delay_s, partial(self._arrive, gateway, sample))
+
+    def _arrive(self, gateway: Gateway, sample: TelemetrySample) -> None:
+        if gateway.paths[sample.node].answers_pass:
+            gateway.observe(sample)
+
+
+def _health(views: list[dict[str, Any]], node: str) -> str | None:
+    """What the policies take a node for; where they differ, each one's word, in the order of the gateways."""
+    words = [view.get(node, {}).get("health") for view in views]
+    return words[0] if len(set(words)) == 1 else "/".join(str(word) for word in words)

@@ -15,11 +15,13 @@ from twin.scenario.schema import Scenario
 from twin.sim.checkers import all_checkers
 from twin.sim.checkers.base import HOOKS, Checker
 from twin.sim.clients import Clients
+from twin.sim.conditions import Conditions
 from twin.sim.coordination import Coordination
 from twin.sim.engine import Engine
 from twin.sim.flight import Flight
 from twin.sim.gateway import Gateway
 from twin.sim.injection import Injection
+from twin.sim.memory import ReturnTimes
 from twin.sim.network import SimulatedNetwork
 from twin.sim.node import ModelOnNode, OllamaNode
 from twin.sim.present import ClusterNow, begin_from
@@ -42,7 +44,8 @@ class Simulation:
         self.traffic = Traffic(self.engine)
         names = scenario.cluster.gateway_names()
         self.coordination = Coordination(self.network, names, scenario.cluster.coordination, scenario.cluster.lease_s)
-        self.nodes = _nodes(self.engine, scenario)
+        self.nodes = _nodes(self.engine, scenario, seed)
+        self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
         self.hooks = _hooks(self.checkers)
         self.clients = Clients(self)
@@ -119,15 +122,25 @@ def _hooks(checkers: Sequence[Checker]) -> dict[str, list[Callable[..., None]]]:
     }
 
 
-def _nodes(engine: Engine, scenario: Scenario) -> dict[str, OllamaNode]:
+def _nodes(engine: Engine, scenario: Scenario, seed: int) -> dict[str, OllamaNode]:
     cluster = scenario.cluster
     models = {
-        name: ModelOnNode(name, cluster.size_gib(name), cluster.memory_gib(name), cluster.context_tokens)
+        name: ModelOnNode(
+            name, cluster.size_gib(name), cluster.memory_gib(name), cluster.context_of(name), cluster.slots_of(name)
+        )
         for name in cluster.models
     }
     nodes = {
         name: OllamaNode(
-            engine, name, hardware, models, cluster.slots_per_model, cluster.max_queue, cluster.keep_alive_s
+            engine,
+            name,
+            hardware,
+            models,
+            cluster.slots_per_model,
+            cluster.max_queue,
+            cluster.keep_alive_s,
+            cluster.max_loaded_models,
+            ReturnTimes(seed, name).next_s,
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }

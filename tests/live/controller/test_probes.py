@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from live.controller.model_names import ModelNames, canonical
 from live.controller.probes import ANSWER_LIMIT_BYTES, HttpProber
 from tests.live.gateway.doubles import Behaviour, StubNode, answers, generate_lines, streams
+from twin.policy.model_names import ModelNames, canonical
 from twin.policy.vocabulary import Probe, ProbeKind, ProbeResult
 
 HANG = streams([], then="hang")

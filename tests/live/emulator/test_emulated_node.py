@@ -21,6 +21,7 @@ from live.rig.ledger import Ledger
 from live.rig.node import RigNode
 from live.rig.processes import free_port
 from twin.errors import OperatorError
+from twin.scenario.conditions import CONDITIONS
 from twin.scenario.hardware import Hardware
 
 HARDWARE = Hardware(decode_ms=[2], prefill_tokens_per_s=2000, vram_gib=2, load_gib_per_s=10, runner_start_s=0.1)
@@ -105,6 +106,76 @@ async def test_a_frozen_node_answers_nothing_and_goes_on_where_it_was(node: Emul
     await node.freeze()  # and the stop at the end of the test must get through it
 
 
+async def test_a_condition_holds_over_a_restart_until_it_is_withdrawn(node: EmulatedNode) -> None:
+    await node.set_condition("load_failure_share", 1.0)
+    assert (await generate(node))[0] == 200, "what is loaded goes on"
+    assert (await generate(node, model="two"))[0] == 500
+    await node.kill_server()
+    await node.set_condition("load_failure_share", 0.5)  # of a node that is down: from its start
+    await node.start()
+    assert (await ask(node, "/emulator/status"))[1]["conditions"] == {"load_failure_share": 0.5}
+    await node.set_condition("load_failure_share", 0.0)
+    assert (await ask(node, "/emulator/status"))[1]["conditions"] == {}
+    assert (await generate(node, model="two"))[0] == 200
+
+
+async def test_wrong_answers_look_like_right_ones(node: EmulatedNode) -> None:
+    prompt = {"model": "one", "prompt": "ba " * 100, "stream": False, "options": {"num_predict": 5}}
+    _, right = await ask(node, "/api/generate", **prompt)
+    await node.set_condition("context_limit_tokens", 64.0)
+    _, cut = await ask(node, "/api/generate", **prompt)
+    await node.garble_runner(1.0)
+    status, wrong = await ask(node, "/api/generate", **prompt)
+    assert (right["prompt_eval_count"], cut["prompt_eval_count"]) == (100, 64)
+    assert (status, wrong["done"], wrong["response"]) == (200, True, "GGGGG")
+    await node.kill_runner()
+    assert "G" not in (await generate(node))[1]["response"], "loaded anew"
+    with pytest.raises(RigError, match="a share of the answers"):
+        await node.garble_runner(2.0)
+
+
+async def test_a_version_that_counts_cached_tokens_says_so_and_counts_them(node: EmulatedNode) -> None:
+    _, before = await generate(node)
+    await node.set_condition("prompt_count_factor", 3.0)
+    _, after = await generate(node)
+    assert (before["prompt_eval_count"], after["prompt_eval_count"]) == (1, 3)
+    assert (await ask(node, "/api/version"))[1] == {"version": "0.30.2"}
+
+
+async def test_damaged_files_fail_fast_while_the_tags_are_green(node: EmulatedNode) -> None:
+    await node.set_condition("model_files_missing", 1.0)
+    began_s = time.monotonic()
+    status, answer = await generate(node, model="two")
+    assert (status, answer["error"]) == (400, '"two" does not support generate')
+    assert time.monotonic() - began_s < 0.3, "a load would take longer"
+    assert (await generate(node))[0] == 200, "what is loaded goes on"
+    assert len((await ask(node, "/api/tags"))[1]["models"]) == 2
+
+
+async def test_a_pull_says_why_it_failed(node: EmulatedNode) -> None:
+    await node.set_condition("registry_untrusted", 1.0)
+    status, answer = await ask(node, "/api/pull", model="one", stream=False)
+    assert status == 500
+    assert "x509: certificate has expired or is not yet valid" in answer["error"]
+    async with aiohttp.ClientSession(node.address) as client, client.post("/api/pull", json={"model": "one"}) as stream:
+        lines = [json.loads(line) async for line in stream.content]
+    assert stream.status == 200
+    assert [next(iter(line)) for line in lines] == ["status", "status", "error"]
+    assert (await ask(node, "/api/pull", model="none", stream=False))[0] == 404
+
+
+async def test_an_unknown_condition_or_a_value_that_is_no_number_is_refused_in_one_line(node: EmulatedNode) -> None:
+    with pytest.raises(RigError, match=r"condition 'gravity' is unknown; a node has: .*load_failure_share"):
+        await node._operate("set_condition", 1.0, "gravity")
+    status, answer = await ask(
+        node, "/emulator/operation", operation="set_condition", condition="load_failure_share", argument="much"
+    )
+    assert (status, answer["error"]) == (
+        400,
+        f"condition load_failure_share takes a number ({CONDITIONS['load_failure_share'].what}); got 'much'",
+    )
+
+
 async def test_what_is_not_emulated_is_said(node: EmulatedNode) -> None:
     same: RigNode = node
     assert same.runner_pids() == ()
@@ -125,7 +196,7 @@ async def test_an_operation_on_a_dead_node_is_an_error(node: EmulatedNode) -> No
 
 
 def test_what_the_operator_can_mend_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="unknown profile; there are rtx-4090"):
+    with pytest.raises(OperatorError, match="unknown profile; `ollamamax catalogue hardware` lists them"):
         emulate("127.0.0.1:1", "abacus", [])
     with pytest.raises(OperatorError, match="model x: its size is not known"):
         emulate("127.0.0.1:1", "rtx-4090", ["x"])

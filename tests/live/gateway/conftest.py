@@ -7,12 +7,12 @@ import aiohttp
 import pytest
 
 from live.controller.driver import PolicyDriver
-from live.controller.model_names import ModelNames
 from live.gateway.request_log import RequestLog
 from live.gateway.server import Gateway
 from live.gateway.settings import GatewaySettings
 from live.hands.router import HandsByKind
 from tests.live.gateway.doubles import NoProbes, ScriptedPolicy, StubNode
+from twin.policy.model_names import ModelNames
 from twin.policy.vocabulary import Route
 
 

@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 
 from live.controller.driver import PolicyDriver
-from live.controller.model_names import ModelNames
 from live.controller.probes import HttpProber
 from live.gateway.request_log import RequestLog
 from live.gateway.server import Gateway
@@ -22,6 +21,7 @@ from live.rig.ollama_node import OllamaNode
 from tests.live.conftest import MODEL, MakeNode
 from tests.live.gateway.doubles import until
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.model_names import ModelNames
 from twin.policy.parameters import Parameters
 from twin.policy.vocabulary import Action, ActionKind, ClusterSpec, ModelSpec, NodeSpec, Probe, ProbeKind
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import psutil
 import pytest
 
 from live.rig.errors import RigError
-from live.rig.injection import check_possible
+from live.rig.injection import NOT_REAL, check_possible
 from live.rig.ledger import ledger_folder
 from live.rig.live_world import LiveWorld
 from twin.experiment.run import Result, replay_run, run_scenario
+from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.loader import load
 
 SHORT = [
@@ -100,11 +102,47 @@ def test_a_partition_is_survived_without_a_restart(toxiproxy_server: Path, tmp_p
     assert not any(result.summary["invariants"].values())
 
 
+@pytest.mark.real
+def test_conditions_signs_and_pulls_of_emulated_nodes_are_done_recorded_and_put_back(
+    toxiproxy_server: Path, tmp_path: Path
+) -> None:
+    damage = "{kind: damaged_model, at_s: 6, target: node-0, duration_s: 6}"
+    disk = "{kind: disk_full, at_s: 10, target: node-1, lead_s: 4}"
+    warmth = "{kind: thermal_throttle, at_s: 9, target: node-2, lead_s: 4, comes_to_nothing: true}"
+    result = drill("node-crash", "emulated", tmp_path, f"faults=[{damage}, {disk}, {warmth}]", "faults.0.at_s=6")
+    record = result.replications[0].record
+    assert result.summary["figures"]["requests_lost"] == 0
+    assert not any(result.summary["invariants"].values())
+    faults = {row["kind"]: row for row in record.table("faults").to_pylist()}
+    assert set(faults) == {"damaged_model", "disk_full"}
+    assert "model_files_truncated" in faults["damaged_model"]["detail"]
+    assert faults["damaged_model"]["ended_by"] == "schedule"
+    assert faults["disk_full"]["detail"].endswith("no space left on device")
+    signs = {row["kind"]: row["outcome"] for row in record.table("signs").to_pylist()}
+    assert signs == {"disk_full": "failed", "thermal_throttle": "nothing"}
+    refused = [row for row in record.table("probes").to_pylist() if row["error"] == "server_error"]
+    assert {row["node"] for row in refused} == {"node-0"}, "its loads are refused"
+
+
 def test_a_fault_that_no_signal_can_do_to_a_real_node_is_refused_before_the_run() -> None:
     scenario = load(Path("scenarios/scheduler-deadlock.yaml"))
     with pytest.raises(RigError, match=r"faults\[0\]: scheduler_deadlock cannot be done to a real node; use --nodes"):
         check_possible(scenario, "real")
     check_possible(scenario, "emulated")
+    scenario = load(Path("scenarios/scheduler-deadlock.yaml"), ["faults=[{kind: load_failure, at_s: 10}]"])
+    with pytest.raises(RigError, match=r"faults\[0\]: load_failure cannot be done to a real node; use --nodes"):
+        check_possible(scenario, "real")
+    check_possible(scenario, "emulated")
+
+
+def test_the_catalogue_says_truly_what_can_be_done_to_real_nodes() -> None:
+    for kind, fault in FAULT_KINDS.items():
+        it = fault.model_construct(kind=kind, at_s=10.0)
+        steps = list(chain(islice(it.onset(), 31), it.ending()))
+        own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
+        undoable = own_models or any(step.operation in NOT_REAL for step in steps)
+        possible = it.about.part == "node" and not undoable
+        assert bool(it.about.live) == possible, kind
 
 
 # -- what happens when it does not go well ------------------------------------------------------------------------

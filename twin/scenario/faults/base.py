@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from twin.scenario.conditions import Part
 
 Operation: TypeAlias = Literal[
     "kill_server",  # the Ollama server and its runners die at once
@@ -22,8 +26,12 @@ Operation: TypeAlias = Literal[
     "refuse_network",  # whoever connects is refused at once; connections that were open are reset
     "reset_connections",  # connections that are open are reset, once; new ones are well
     "restore_network",  # what this fault did to the network is taken back
+    "garble_runner",  # argument: share of the loaded models' answers that is gibberish until they are loaded anew
     "slow_gpu",  # argument: every step and prefill takes this many times as long
+    "pull_models",  # somebody pulls every model of the node anew
     "set_condition",  # the node's `condition` takes the value `argument` until the fault is over
+    "expire_models",  # keep_alive of every loaded model runs out: each is let go once it is idle
+    "foreign_clients",  # the step's `clients` ask the node directly until the fault is over
 ]
 
 NETWORK_OPERATIONS: frozenset[Operation] = frozenset(
@@ -55,6 +63,21 @@ class LinkChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignClients:
+    """Clients that ask a node directly, past the gateway. Each asks, waits for the answer, thinks, and asks again."""
+
+    clients: int
+    prompt_tokens: int
+    output_tokens: int
+    think_s: float  # mean, exponential: from an answer, good or bad, to the next request
+    own_models: Literal["none", "one", "too_many"] = "none"
+    """Models that only they ask for, each as large as the first that the cluster serves: `too_many` do not fit beside
+    each other. `none`: they ask for the first model that the cluster serves."""
+    context_tokens: int = 0  # num_ctx; 0: the model's own
+    patience_s: float = math.inf  # after which they hang up, and ask again at once
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One primitive operation, `after_s` seconds after the fault's beginning."""
 
@@ -63,6 +86,25 @@ class Step:
     argument: float = 0.0
     condition: str = ""  # of `set_condition`: a row of `twin.scenario.conditions`
     link: LinkChange | None = None  # of a network operation
+    foreign: ForeignClients | None = None  # of `foreign_clients`
+
+
+RAMP_STEPS = 20
+ALL_GPUS = 16
+"""As many as a node can have (`Hardware.gpus`): for the condition `gpus_lost`."""
+
+
+def ramp(condition: str, start: float, end: float, over_s: float) -> Iterator[Step]:
+    """A condition goes from `start` to `end` in a staircase of twenty steps; where it takes no time, at once to `end`."""
+    for count in range(RAMP_STEPS if over_s else 0):
+        share = count / RAMP_STEPS
+        yield Step(over_s * share, "set_condition", start + (end - start) * share, condition)
+    yield Step(over_s, "set_condition", end, condition)
+
+
+def merged(*series: Iterator[Step]) -> Iterator[Step]:
+    """Steps of several series in order of time."""
+    return heapq.merge(*series, key=lambda step: step.after_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +119,13 @@ class About:
     source: str
     ended_by_restart: bool  # a new server process ends it
     instant: bool = False  # it happens, and is over; what it broke is left
-    live: str = ""  # how it is done to a real node; empty: in the twin only
+    emerges: str = ""
+    """The condition that it sets at `at_s`, where the failure itself comes later, out of the load: that is then when it
+    was injected (`faults`); what never comes leaves no row."""
+    live: str = ""  # how it is done to a real node; empty: only nodes that are simulated or emulated can have it
+    ended_by_reload: bool = False  # it is over once the models that were loaded have been let go
+    twin_only: bool = False  # neither real nor emulated nodes can have it
+    part: Part = "node"  # what it is done to; `target` names nodes, and has no meaning for the others
 
 
 def _name_or_part(value: object) -> str:
@@ -120,12 +168,18 @@ class Fault(BaseModel):
             raise ValueError(f"{self.about.kind} has no signs beforehand; leave lead_s away")
         if self.comes_to_nothing and not self.lead_s:
             raise ValueError("comes_to_nothing needs a lead_s: there is nothing else to see of it")
+        if self.about.part != "node" and self.target != "random":
+            raise ValueError(f"{self.about.kind} is a fault of the {self.about.part}; leave target away")
         return self
 
     @classmethod
     def has_signs(cls) -> bool:
         """Whether anything can be seen beforehand."""
         return cls.signs is not Fault.signs
+
+    def is_instant(self) -> bool:
+        """Whether it is over as soon as it was done."""
+        return self.about.instant
 
     def signs(self) -> Iterator[Step]:
         """What can be seen beforehand: steps from `lead_s` before `at_s` on, conditions only."""

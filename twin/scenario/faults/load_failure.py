@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from twin.scenario.faults.base import About, Fault, Step
+from twin.scenario.faults.base import About, Fault, Step, merged, ramp
 
 
 class LoadFailure(Fault):
@@ -24,6 +24,14 @@ class LoadFailure(Fault):
     )
     kind: Literal["load_failure"]
     share: Annotated[float, Field(gt=0, le=1, description="Share of the loads that die.")] = 1.0
+
+    def signs(self) -> Iterator[Step]:
+        """Other programs take the GPU's memory, the log has errors, and now and then a load fails."""
+        return merged(
+            ramp("vram_grabbed_share", 0.0, 0.9, self.lead_s),
+            ramp("error_line_rate_per_s", 0.0, 0.05, self.lead_s),
+            ramp("load_failure_share", 0.0, self.share / 4.0, self.lead_s),
+        )
 
     def onset(self) -> Iterator[Step]:
         """From now on loads die."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from twin.scenario.faults.base import About, Fault, Step
+from twin.scenario.faults.base import About, Fault, Step, merged, ramp
 
 
 class RunnerCrash(Fault):
@@ -20,8 +20,13 @@ class RunnerCrash(Fault):
         source="ollama/ollama issues 8258, 8948, 9064",
         ended_by_restart=False,
         instant=True,
+        live="SIGKILL to the runner processes",
     )
     kind: Literal["runner_crash"]
+
+    def signs(self) -> Iterator[Step]:
+        """Tokens come slower, and the GPU's memory fills."""
+        return merged(ramp("step_factor", 1.0, 1.5, self.lead_s), ramp("vram_grabbed_share", 0.0, 0.9, self.lead_s))
 
     def onset(self) -> Iterator[Step]:
         """Kill them."""

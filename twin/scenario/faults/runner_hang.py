@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from twin.scenario.faults.base import About, Fault, Step
+from twin.scenario.faults.base import About, Fault, Step, ramp
 
 
 class RunnerHang(Fault):
@@ -19,8 +19,13 @@ class RunnerHang(Fault):
         precursor="rising gaps between tokens; none when sudden",
         source="ollama/ollama issues 1863, 12640, 12942, 2176",
         ended_by_restart=True,
+        live="SIGSTOP to the runner processes",
     )
     kind: Literal["runner_hang"]
+
+    def signs(self) -> Iterator[Step]:
+        """Tokens come slower and slower."""
+        return ramp("step_factor", 1.0, 2.0, self.lead_s)
 
     def onset(self) -> Iterator[Step]:
         """Stop them."""

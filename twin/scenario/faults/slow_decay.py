@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from twin.scenario.faults.base import About, Fault, Step
-
-RAMP_STEPS = 20
+from twin.scenario.faults.base import RAMP_STEPS, About, Fault, Step, ramp
 
 
 class SlowDecay(Fault):
@@ -23,13 +21,20 @@ class SlowDecay(Fault):
         precursor="eval_count / eval_duration falls; the clock falls",
         source="ollama/ollama issues 7717, 7740, 4050",
         ended_by_restart=True,
+        live="a processor quota of its cgroup",
     )
     kind: Literal["slow_decay"]
     factor: Annotated[float, Field(gt=1, le=1000, description="How many times slower in the end.")] = 4.0
     ramp_s: Annotated[float, Field(ge=0, description="From full speed to the slowest.")] = 60.0
 
+    def signs(self) -> Iterator[Step]:
+        """A little slower, a tenth of what is to come."""
+        return ramp("step_factor", 1.0, 1.0 + 0.1 * (self.factor - 1.0), self.lead_s)
+
     def onset(self) -> Iterator[Step]:
         """A staircase of twenty steps."""
+        if self.lead_s:
+            yield Step(0.0, "set_condition", 1.0, "step_factor")
         for step in range(1, RAMP_STEPS + 1):
             share = step / RAMP_STEPS
             yield Step(self.ramp_s * (share - 1 / RAMP_STEPS), "slow_gpu", 1.0 + (self.factor - 1.0) * share)

@@ -22,7 +22,8 @@ class ReplicaFloor(Checker):
             return
         floor = simulation.parameters.healer.replicas_min
         for model in simulation.nodes[action.node].resident():
-            if not simulation.scenario.cluster.models[model].replicas:
+            known = simulation.scenario.cluster.models.get(model)
+            if known is None or not known.replicas:
                 continue
             others = sum(
                 model in node.resident() and simulation.works(node.name)

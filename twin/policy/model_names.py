@@ -15,6 +15,11 @@ def canonical(name: str) -> str:
     return name.removesuffix(_DEFAULT_TAG)
 
 
+def other_name(name: str) -> str:
+    """A name that Ollama takes for the same model, and that is spelt differently."""
+    return f"{_DEFAULT_PREFIXES[1]}{name}" if ":" in name else f"{name}{_DEFAULT_TAG}"
+
+
 class ModelNames:
     """Maps what clients and nodes call a model to the name that the cluster's specification has for it."""
 
