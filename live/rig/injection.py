@@ -24,6 +24,9 @@ from twin.sim.conditions import Conditions
 
 _log = structlog.get_logger()
 
+NOT_LIVE: frozenset[Operation] = NOT_BY_TOXIPROXY
+"""Operations that neither kind of node can have done to it."""
+
 NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "set_condition", "pull_models"})
 """Operations that no signal, cgroup or network can do to a real node."""
 
@@ -40,12 +43,11 @@ def check_possible(scenario: Scenario, kind: str) -> None:
         if kind == "real" and fault.lead_s:
             raise RigError(f"{name}: real nodes show no signs at will; leave lead_s away, or use --nodes emulated")
         steps = list(_first(fault.onset())) + list(_first(fault.ending()))
-        impossible = [step.operation for step in steps if step.operation in NOT_BY_TOXIPROXY]
-        if impossible:
+        if any(step.operation in NOT_LIVE for step in steps):
             raise RigError(f"{name} cannot be done to {kind} nodes; use --world twin")
         own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
         if kind == "real" and (own_models or any(step.operation in NOT_REAL for step in steps)):
-            raise RigError(f"{name} cannot be done to a real node; use --nodes emulated, or --world twin")
+            raise RigError(f"{name} cannot be done to real nodes; use --nodes emulated, or --world twin")
 
 
 def _first(steps: Iterator[Step], count: int = 32) -> Iterator[Step]:

@@ -67,11 +67,10 @@ def arrivals(scenario: Scenario, seed: int) -> Iterator[Arrival]:
 
 
 def strikes(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[tuple[str, str]]:
-    """The nodes that a fault strikes, each with the network element whose uplink a network fault breaks for it; or the
-    one part that is no node.
+    """The nodes that a fault strikes, each with the network element whose uplink a network fault breaks for it.
 
     That element is the node itself, or the rack, zone or gateway that the target names. `place`: the fault's place in
-    the scenario's list.
+    the scenario's list. What is done to a part that is no node strikes that part.
     """
     if fault.about.part != "node":
         return [(fault.about.part, fault.about.part)]
@@ -96,5 +95,5 @@ def strikes(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[tup
 
 
 def targets(scenario: Scenario, place: int, fault: Fault, seed: int) -> list[str]:
-    """The nodes that a fault strikes, or the one part that is no node."""
+    """The nodes that a fault strikes."""
     return [node for node, _ in strikes(scenario, place, fault, seed)]

@@ -90,6 +90,9 @@ class Cluster(_Closed):
         int | None, Field(ge=1, description="OLLAMA_MAX_LOADED_MODELS; absent: 3 for each GPU.")
     ] = None
     network: Network = Network()
+    agents: Annotated[
+        bool | Agents, Field(description="Whether an agent beside each node sends telemetry; a table: how well.")
+    ] = True
     gateways: Annotated[
         Gateways,
         Field(description="How many (all at the core), or where each stands. Each has a policy of its own."),
@@ -101,9 +104,6 @@ class Cluster(_Closed):
     lease_s: Annotated[
         float, Field(gt=0, description="How long a gateway that is cut off from the core keeps the lease.")
     ] = 15.0
-    agents: Annotated[
-        bool | Agents, Field(description="Whether an agent beside each node sends telemetry; a table: how well.")
-    ] = True
     iteration_level: Annotated[
         bool,
         Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
@@ -133,6 +133,12 @@ class Cluster(_Closed):
         """node-0, node-1 ..."""
         return [f"node-{index}" for index in range(len(self.hardware_of_nodes()))]
 
+    def agents_or_none(self) -> Agents | None:
+        """How the agents send; None where there are none."""
+        if isinstance(self.agents, Agents):
+            return self.agents
+        return Agents() if self.agents else None
+
     def gateway_names(self) -> list[str]:
         """gateway-0, gateway-1 ..."""
         return [f"gateway-{place}" for place in range(len(self._gateway_places()))]
@@ -143,12 +149,6 @@ class Cluster(_Closed):
     def topology(self) -> Topology:
         """The network as a tree. Raises ValueError where its names do not fit together."""
         return Topology(self.network, self.node_names(), self._gateway_places())
-
-    def agents_or_none(self) -> Agents | None:
-        """How the agents send; None where there are none."""
-        if isinstance(self.agents, Agents):
-            return self.agents
-        return Agents() if self.agents else None
 
     def size_gib(self, name: str) -> float:
         """The weights alone."""

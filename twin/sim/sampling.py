@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twin.policy.vocabulary import TelemetrySample
 from twin.record.telemetry_columns import TELEMETRY_NAMES
@@ -45,14 +45,15 @@ class Sampling:
         agents = self._agents
         fates = self._gaps.random(len(self.machines)).tolist()
         for (name, machine), fate in zip(self.machines.items(), fates, strict=True):
-            row = (now, name, in_flight[name], waiting, len(machine.node.runners), _health(known, name))
+            views = {view.get(name, {}).get("health"): None for view in known}
+            health = next(iter(views)) if len(views) == 1 else "/".join(str(view) for view in views)
+            row = (now, name, in_flight[name], waiting, len(machine.node.runners), health)
             if agents is None:
                 machine.look(now)
                 add(row + _NOTHING)
                 continue
             values = machine.sample(now)
-            heard = any(gateway.paths[name].answers_pass for gateway in simulation.gateways)
-            arrives = fate >= agents.missing_share and heard
+            arrives = fate >= agents.missing_share and any(_reaches(gateway, name) for gateway in simulation.gateways)
             add(row + (values if arrives else _NOTHING))
             if fate < agents.missing_share:
                 continue
@@ -68,11 +69,11 @@ class Sampling:
         gateway.engine.call_at(now + delay_s, partial(self._arrive, gateway, sample))
 
     def _arrive(self, gateway: Gateway, sample: TelemetrySample) -> None:
-        if gateway.paths[sample.node].answers_pass:
+        if _reaches(gateway, sample.node):
             gateway.observe(sample)
 
 
-def _health(views: list[dict[str, Any]], node: str) -> str | None:
-    """What the policies take a node for; where they differ, each one's word, in the order of the gateways."""
-    words = [view.get(node, {}).get("health") for view in views]
-    return words[0] if len(set(words)) == 1 else "/".join(str(word) for word in words)
+def _reaches(gateway: Gateway, node: str) -> bool:
+    """Whether a gateway can ask the agent beside a node, and hears the answer."""
+    path = gateway.paths[node]
+    return path.requests_pass and path.answers_pass

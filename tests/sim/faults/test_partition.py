@@ -32,8 +32,8 @@ def test_answers_that_are_cut_off_are_real_work_and_come_out_at_the_end_with_the
     assert requests[19]["arrival_s"] == 20.0
     assert {round(row["eval_duration_s"], 3) for row in requests[17:35]} == {1.99}, "the node was as fast as ever"
     assert requests[20]["first_token_s"] == pytest.approx(32.5), "made at 21.01, seen when the path was mended"
-    heard = {row["time_s"]: row["processor_utilisation"] for row in record.table("telemetry").to_pylist()}
-    assert heard[20.0] == pytest.approx(1.0, abs=0.1)
+    heard = {row["time_s"]: row["gpu_utilisation"] for row in record.table("telemetry").to_pylist()}
+    assert heard[20.0] > 0.9
     assert heard[25.0] is heard[30.0] is None, "nor does its agent get through"
 
 

@@ -85,8 +85,8 @@ class Step:
     operation: Operation
     argument: float = 0.0
     condition: str = ""  # of `set_condition`: a row of `twin.scenario.conditions`
-    link: LinkChange | None = None  # of a network operation
     foreign: ForeignClients | None = None  # of `foreign_clients`
+    link: LinkChange | None = None  # of a network operation
 
 
 RAMP_STEPS = 20
