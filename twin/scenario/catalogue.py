@@ -67,7 +67,7 @@ def _live(fault: type[Fault]) -> str:
     """Where a fault can be done, and how to a real node."""
     if fault.about.live:
         return f"real and emulated nodes: {fault.about.live}"
-    return "emulated nodes" if fault.about.part == "node" else "twin only"
+    return "emulated nodes" if fault.about.part == "node" and not fault.about.twin_only else "twin only"
 
 
 def _fields(model: type[BaseModel], known: set[str]) -> str:

@@ -21,7 +21,7 @@ class PacketLoss(NetworkFault):
         precursor="none",
         source="RFC 6298 for what TCP makes of it; no Ollama-specific report found",
         ended_by_restart=False,
-        live="not possible: Toxiproxy carries bytes and has no packets to lose",
+        twin_only=True,  # Toxiproxy carries bytes, and has no packets to lose
     )
     kind: Literal["packet_loss"]
     loss: Annotated[float, Field(gt=0, lt=1, description="Share that is lost, each way.")] = 0.05
