@@ -180,7 +180,36 @@ class ActionResult:
     detail: str = ""
 
 
-Observation: TypeAlias = AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | ActionResult
+OrderKind: TypeAlias = Literal[
+    "drain",  # set it aside until it is returned, whatever happens to it meanwhile
+    "return",  # load its models, let a generation prove it, then give it traffic again, little by little
+    "restart",  # set it aside, restart it once it is idle, and return it (unless it was set aside before)
+]
+
+
+@dataclass(slots=True)
+class OperatorOrder:
+    """What an operator wants done to a node."""
+
+    node: str
+    order: OrderKind
+
+
+@dataclass(slots=True)
+class NodeInventory:
+    """The models on a node's disk, as it says itself: name to the memory (GiB) that it needs when it is loaded.
+
+    `slots`: how many requests at once a replica serves of a model that was not known before.
+    """
+
+    node: str
+    stored: dict[str, float]
+    slots: int
+
+
+Observation: TypeAlias = (
+    AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | ActionResult | OperatorOrder | NodeInventory
+)
 
 
 @dataclass(slots=True)
