@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from twin.policy.detection import Detection
 from twin.policy.healer import BOOKKEEPING_TIMEOUT_S, Healer
 from twin.policy.views import ClusterView, NodeView, Replica
-from twin.policy.vocabulary import ActionResult, Command, OperatorOrder
+from twin.policy.vocabulary import OPERATOR_REASON, ActionResult, Command, OperatorOrder
 
 Phase: TypeAlias = Literal[
     "drained",  # set aside until it is given back
@@ -21,8 +21,6 @@ Phase: TypeAlias = Literal[
     "warming",  # its models are being loaded
     "proving",  # a generation must pass
 ]
-
-SAYS = "the operator ordered it"
 
 
 class Held:
@@ -99,7 +97,9 @@ class Operator:
         for held in list(self.open.values()):
             if not held.announced:
                 held.announced = True
-                commands.append(self.healer.action(now, "drain", held.node, "", SAYS, BOOKKEEPING_TIMEOUT_S, 0.0))
+                commands.append(
+                    self.healer.action(now, "drain", held.node, "", OPERATOR_REASON, BOOKKEEPING_TIMEOUT_S, 0.0)
+                )
             if held.phase == "emptying":
                 self._restart_once_idle(now, held, commands)
             elif held.phase == "warming":
@@ -115,7 +115,7 @@ class Operator:
             return  # the healer's own restart of it is not over, or enough are restarted at once
         if node.in_flight and now - held.since_s < parameters.drain_timeout_s:
             return
-        order = self.healer.action(now, "restart", node, "", SAYS, parameters.action_timeout_s, 0.0)
+        order = self.healer.action(now, "restart", node, "", OPERATOR_REASON, parameters.action_timeout_s, 0.0)
         commands.append(order)
         held.restart_id = order.action_id
         held.phase = "restarting"
@@ -142,7 +142,7 @@ class Operator:
         node.held = False
         node.returning = True
         self.view.happened(node, "return", now)
-        reason = f"{SAYS}; a generation must pass before it gets traffic"
+        reason = f"{OPERATOR_REASON}; a generation must pass before it gets traffic"
         commands.append(self.healer.action(now, "return", node, "", reason, BOOKKEEPING_TIMEOUT_S, 0.0))
         if self.verifies:
             self.detection.ask_anew(now, node)

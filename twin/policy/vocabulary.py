@@ -59,6 +59,9 @@ ActionKind: TypeAlias = Literal[
 DISRUPTIVE_ACTIONS: frozenset[str] = frozenset({"restart", "unload"})
 """Actions that can cost running work; caps, cooldowns and floors hold for these."""
 
+OPERATOR_REASON = "the operator ordered it"
+"""The reason of an action that no failure called for."""
+
 ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]
 
 

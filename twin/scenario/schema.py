@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from twin.policy.parameters import PRESETS, ParameterError, Parameters, find, preset
-from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec
+from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec, OrderKind
 from twin.record.names import EXPECTABLE
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
@@ -185,6 +185,14 @@ class SteadyState(_Closed):
     hold_s: Annotated[float, Field(ge=0, description="How long it must hold to count as regained.")] = 10.0
 
 
+class Order(_Closed):
+    """What an operator orders during the run: set a node aside, restart it, give it back."""
+
+    at_s: Annotated[float, Field(ge=0, description="When, in seconds from the start of the run (warm-up included).")]
+    order: OrderKind
+    node: str
+
+
 class AbortSuccessRatio(_Closed):
     """Abort below this ratio."""
 
@@ -240,6 +248,7 @@ class Scenario(_Closed):
     workload: Workload
     policy: PolicyChoice = PolicyChoice()
     faults: list[AnyFault] = []
+    orders: Annotated[list[Order], Field(description="What an operator orders meanwhile.")] = []
     steady_state: SteadyState = SteadyState()
     abort_when: AbortWhen | None = None
     expect: Annotated[dict[str, Limit], Field(description="Figure name to limit.")] = {}
@@ -273,6 +282,13 @@ class Scenario(_Closed):
             if fault.at_s >= self.end_of_load_s:
                 raise ValueError(
                     f"faults[{place}]: at_s {fault.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
+                )
+        for place, order in enumerate(self.orders):
+            if order.node not in names:
+                raise ValueError(f"orders[{place}]: {order.node!r} is no node ({names[0]} to {names[-1]})")
+            if order.at_s >= self.end_of_load_s:
+                raise ValueError(
+                    f"orders[{place}]: at_s {order.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
                 )
         for model in self.workload.models or {}:
             if model not in self.cluster.models:

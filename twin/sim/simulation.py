@@ -19,6 +19,7 @@ from twin.policy.vocabulary import (
     AttemptError,
     AttemptOutcome,
     Observation,
+    OperatorOrder,
     Policy,
     Probe,
     RequestSpec,
@@ -125,6 +126,8 @@ class Simulation:
         phase_s = float(stream(self.seed, "policy:phase").random()) * self.parameters.probes.period_s
         self.engine.call_at(phase_s, self._wake)
         self.injection.schedule()
+        for order in self.scenario.orders:
+            self.engine.call_at(order.at_s, partial(self.observe, OperatorOrder(order.node, order.order)))
         self._arrivals = arrivals(self.scenario, self.seed)
         self._next = next(self._arrivals, None)
         if self._next is not None:
