@@ -15,13 +15,13 @@ from pathlib import Path
 
 import psutil
 
+from live.hands.process import DEATH_LIMIT_S, processes_with
 from live.rig.components import cache_folder
 from live.rig.machine import Cgroup, remove_cgroup, set_frozen
 
 # Every process of a rig carries "<token of the ledger>:<name>" in this environment variable, and hands it on to
 # what it starts: so an orphan is found even when the process that started it is gone.
 MARK = "OLLAMAMAX_RIG"
-DEATH_LIMIT_S = 10.0
 # Create times are worked out from the boot time and differ by rounding between two readers.
 SAME_CREATE_TIME_S = 1.0
 
@@ -144,25 +144,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def marked_processes(token: str, name: str | None = None) -> list[psutil.Process]:
-    """The living processes with the mark of a ledger, of one name or of all. Reads every process: milliseconds."""
-    wanted = f"{token}:" if name is None else f"{token}:{name}"
-    found = []
-    # Not psutil.process_iter: it keeps a cache that threads would share, and nodes are ended in several at once.
-    for pid in psutil.pids():
-        try:
-            process = psutil.Process(pid)
-            mark = process.environ().get(MARK, "")
-            if (mark == wanted or (name is None and mark.startswith(wanted))) and is_running(process):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue  # ended meanwhile, or another user's
-    return found
-
-
-def is_running(process: psutil.Process) -> bool:
-    """Whether a process is there and not merely waiting for its parent to read its exit status."""
-    try:
-        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
+def marked_processes(token: str) -> list[psutil.Process]:
+    """The living processes with the mark of a ledger."""
+    return processes_with(MARK, f"{token}:", prefix=True)

@@ -1,4 +1,4 @@
-"""An operator's orders in the simulated world: nothing is lost, and a node that comes back gets its share little by little."""
+"""An operator's orders in the simulated world: nothing is lost, and a node that comes back gets its share slowly."""
 
 from __future__ import annotations
 

@@ -53,6 +53,8 @@ ActionKind: TypeAlias = Literal[
     "restart",  # restart the node's Ollama service
     "load",  # load a model on a node
     "unload",  # ask a node to let a model go
+    "pull",  # have a node fetch a model
+    "copy",  # give a model of a node a second name
     "drain",  # send no new request to the node
     "return",  # end a drain
 ]
@@ -237,6 +239,7 @@ class Action:
     reason: str  # for a person to read
     deadline_s: float
     expected_benefit: float  # requests that it is expected to save, less those that it costs
+    destination: str = ""  # the new name of a copy
 
 
 Command: TypeAlias = Probe | Action

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from live.rig.ledger import Ledger, end_leftovers, is_running, marked_processes
+from live.hands.process import is_running
+from live.rig.ledger import Ledger, end_leftovers, marked_processes
 from live.rig.machine import Cgroup, cgroup_support
 
 # A web server that has started a child of its own, as Ollama starts its runners.
