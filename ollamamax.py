@@ -299,6 +299,97 @@ def serve(
 
 
 @app.command()
+def agent(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A configuration file.")] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where the controller asks it; 127.0.0.1:11480 unless given."),
+    ] = None,
+    ollama: Annotated[
+        str | None, typer.Option(metavar="URL", help="The Ollama beside it; http://127.0.0.1:11434 unless given.")
+    ] = None,
+    controller: Annotated[
+        str | None, typer.Option(metavar="URL", help="The admin API of a controller to announce itself to.")
+    ] = None,
+) -> None:
+    """Agent: runs beside an Ollama, reads its machine, and restarts it when the controller says so."""
+    from live.agent.command import agent as run_agent
+
+    run_agent(config, listen, ollama, controller)
+
+
+nodes_app = typer.Typer(help="Show the nodes of a running `serve`, and set them aside, restart them, give them back.")
+app.add_typer(nodes_app, name="nodes", no_args_is_help=True)
+Admin = Annotated[str, typer.Option(metavar="URL", help="The admin API of `serve`.", envvar="OLLAMAMAX_ADMIN")]
+TokenFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Holds the admin API's token.", envvar="OLLAMAMAX_TOKEN_FILE")
+]
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="Its name in the list.")]
+Wait = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait this long until it is carried out.")]
+ADMIN = "http://127.0.0.1:11436"
+
+
+@nodes_app.command("list")
+def nodes_list(admin: Admin = ADMIN, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """List the nodes: health, orders, load."""
+    from live.controller.nodes_command import AdminClient, rows
+
+    answer = AdminClient(admin, token_file).nodes()
+    if as_json:
+        _print_json(answer)
+        return
+    from reports.tables import print_table
+
+    print_table(rows(answer))
+
+
+def _order(order: str, node: str, admin: str, token_file: Path | None, wait: float, as_json: bool) -> None:
+    from live.controller.nodes_command import AdminClient
+
+    client = AdminClient(admin, token_file)
+    before = {each["name"]: each["operator"] for each in client.nodes()["nodes"]}
+    last = max((action["id"] for action in client.actions()), default=0)
+    answer = client.order(order, node)
+    problem = ""
+    if wait:
+        answer["node"], problem = client.wait(order, node, last, wait, stays=before.get(node) == "drained")
+    if as_json:
+        _print_json(answer | {"problem": problem or None})
+    else:
+        for warning in answer["warnings"]:
+            typer.echo(f"ollamamax: warning: {warning}", err=True)
+        state = answer["node"]
+        typer.echo(f"{node}: {state['operator'] or state['health']}, {state['in_flight']} in flight")
+        if problem:
+            typer.echo(f"ollamamax: {problem}", err=True)
+    raise typer.Exit(1 if problem else 0)
+
+
+@nodes_app.command("drain")
+def nodes_drain(
+    node: NodeName, admin: Admin = ADMIN, token_file: TokenFile = None, wait: Wait = 0.0, as_json: AsJson = False
+) -> None:
+    """Send a node nothing new until it is returned; what runs there ends by itself."""
+    _order("drain", node, admin, token_file, wait, as_json)
+
+
+@nodes_app.command("return")
+def nodes_return(
+    node: NodeName, admin: Admin = ADMIN, token_file: TokenFile = None, wait: Wait = 0.0, as_json: AsJson = False
+) -> None:
+    """Give a drained node back: its models are loaded, a generation proves it, then traffic rises."""
+    _order("return", node, admin, token_file, wait, as_json)
+
+
+@nodes_app.command("restart")
+def nodes_restart(
+    node: NodeName, admin: Admin = ADMIN, token_file: TokenFile = None, wait: Wait = 0.0, as_json: AsJson = False
+) -> None:
+    """Drain a node, restart its Ollama once it is idle, and give it back (unless it was drained before)."""
+    _order("restart", node, admin, token_file, wait, as_json)
+
+
+@app.command()
 def emulate(
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where it listens.")] = "127.0.0.1:11434",
     hardware: Annotated[str, typer.Option(metavar="PROFILE", help="How fast it is.")] = "rtx-4090",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from yarl import URL
@@ -123,8 +123,3 @@ def read_secret(path: Path) -> bytes:
     if not secret:
         raise ValueError(f"{path} is empty")
     return secret
-
-
-def model_at(location: tuple[Any, ...], root: type[BaseModel]) -> type[BaseModel]:
-    """The model of the innermost known key on the way to a place in the file."""
-    return next((FIELDS[part] for part in reversed(location) if part in FIELDS), root)
