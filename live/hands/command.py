@@ -34,9 +34,9 @@ class CommandHands:
     async def perform(self, action: Action) -> HandResult:
         """Run the command to its end."""
         command = self._commands.get(action.kind)
-        if not command:
+        address = self._addresses.get(action.node)
+        if not command or address is None:
             return HandResult("failed", f"no command is configured for {action.kind} of {action.node}")
-        address = self._addresses.get(action.node, "")
         words = [filled(word, action, address) for word in command]
         status, said = await run_command(words)
         return (

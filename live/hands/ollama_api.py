@@ -32,6 +32,8 @@ class OllamaApiHands:
 
     async def perform(self, action: Action) -> HandResult:
         """Send the call, and wait for its end."""
+        if action.node not in self._addresses:
+            raise HandError(f"no address is known of {action.node}")
         try:
             if action.kind in _KEEP_ALIVE:
                 return await self._keep_alive(action)

@@ -59,7 +59,9 @@ class WebhookHands:
 
     async def perform(self, action: Action) -> HandResult:
         """Send it until it is answered or the tries are used up."""
-        address = self._addresses.get(action.node, "")
+        address = self._addresses.get(action.node)
+        if action.kind != "restart" or address is None:
+            raise HandError(f"no webhook is configured for {action.kind} of {action.node}")
         body = json.dumps(
             {
                 "id": action.action_id,
