@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from live.rig.cluster import RigCluster
+from live.rig.drill_cluster import DrillCluster
 from live.rig.errors import RigError
 from live.rig.toxiproxy import NetworkFault
 from twin.scenario.active_fault import ActiveFault
@@ -47,7 +47,7 @@ def _no_clock() -> float:
 class LiveInjection:
     """Performs the steps of the scenario's faults on a running rig."""
 
-    def __init__(self, cluster: RigCluster, scenario: Scenario, seed: int) -> None:
+    def __init__(self, cluster: DrillCluster, scenario: Scenario, seed: int) -> None:
         self.cluster = cluster
         self.now: Callable[[], float] = _no_clock
         self.faults = [
@@ -173,7 +173,7 @@ class LiveInjection:
         for node in sorted(self._slowed):
             problems += await _attempt(f"unthrottling {node}", self.cluster.nodes[node].unthrottle)
         problems += await _attempt("restoring the network", self.cluster.network.restore_all)
-        return problems
+        return problems + await self.cluster.put_back()
 
 
 async def _attempt(what: str, operation: Callable[[], object]) -> list[str]:
