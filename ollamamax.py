@@ -21,6 +21,7 @@ import typer
 from twin.errors import OperatorError
 
 if TYPE_CHECKING:
+    from live.rig.operator_cluster import OperatorNodes
     from twin.experiment.world import World
     from twin.scenario.schema import Scenario
 
@@ -77,25 +78,64 @@ def _load(path: Path, changes: list[str] | None, seed: int | None, replications:
     return load(path, [*(changes or []), *more])
 
 
-def _world(choice: WorldChoice, nodes: str) -> World:
+def _own_cluster(nodes: str, config: Path | None, allow_disruption: bool) -> OperatorNodes | None:
+    """The operator's own nodes, where `--nodes` names some."""
+    if nodes in ("real", "emulated"):
+        if config is not None or allow_disruption:
+            raise OperatorError("--config and --allow-disruption are for drills on your own nodes: --nodes URL,URL,...")
+        return None
+    from live.rig.operator_options import operator_nodes
+
+    return operator_nodes(nodes, config, allow_disruption)
+
+
+def _world(choice: WorldChoice, nodes: str, own: OperatorNodes | None) -> World:
     if choice is WorldChoice.twin:
         from twin.experiment.twin_world import TwinWorld
 
         return TwinWorld()
     from live.rig.live_world import LiveWorld
 
-    if nodes == "real":
-        return LiveWorld("real")
-    if nodes == "emulated":
-        return LiveWorld("emulated")
-    raise OperatorError(f"--nodes {nodes}: give real or emulated; drills on your own cluster are not offered yet")
+    if own is not None:
+        return LiveWorld(own)
+    return LiveWorld("real" if nodes == "real" else "emulated")
+
+
+def _dry_run(scenario: Scenario, own: OperatorNodes, as_json: bool) -> NoReturn:
+    """Say what a drill would do to which node, and what it would refuse; nothing is touched."""
+    from live.rig.operator_cluster import load_in_words, plan
+
+    doing, refused = plan(scenario, scenario.seed, own)
+    load = load_in_words(scenario)
+    if as_json:
+        _print_json({"nodes": dict(own.urls), "load": load, "faults": doing, "refused": refused})
+    else:
+        typer.echo(f"{scenario.name}: {load}")
+        for line in doing:
+            typer.echo(line)
+        for line in refused:
+            typer.echo(f"ollamamax: refused: {line}", err=True)
+        if not own.allow_disruption:
+            typer.echo("The nodes themselves are left alone: nothing is restarted, loaded or unloaded there.")
+    raise typer.Exit(BAD_INPUT if refused else 0)
 
 
 @app.command()
 def run(
     scenario: ScenarioFile,
     world: Annotated[WorldChoice, typer.Option(help="Simulated, or on real processes.")] = WorldChoice.twin,
-    nodes: Annotated[str, typer.Option(help="For --world live: real Ollama processes, or emulated nodes.")] = "real",
+    nodes: Annotated[
+        str, typer.Option(help="For --world live: real (Ollama processes), emulated, or your own nodes: URL,URL,...")
+    ] = "real",
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For your own nodes: the hands that a drill may use.")
+    ] = None,
+    allow_disruption: Annotated[
+        bool, typer.Option("--allow-disruption", help="For your own nodes: use these hands; else only the network.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="For your own nodes: say what would be done to which, and do nothing.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the first replication.")] = None,
     replications: Annotated[
         int | None, typer.Option(help="How many runs, each with the next seed; live: 1 unless given.")
@@ -115,8 +155,19 @@ def run(
 
     if world is WorldChoice.live and replications is None:
         replications = 1
+    own = None
+    if world is WorldChoice.live:
+        own = _own_cluster(nodes, config, allow_disruption)
+    if own is not None:
+        from live.rig.operator_cluster import restrictions
+
+        changes = [*(changes or []), *restrictions(own)]
     loaded = _load(scenario, changes, seed, replications)
-    place = _world(world, nodes)
+    if dry_run:
+        if own is None:
+            raise OperatorError("--dry-run is for drills on your own nodes: --world live --nodes URL,URL,...")
+        _dry_run(loaded, own, as_json)
+    place = _world(world, nodes, own)
     console = Console(stderr=True, highlight=False)
     with console.status(f"{loaded.name}: starting") as status:
 

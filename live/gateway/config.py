@@ -183,6 +183,12 @@ def validated(model: type[Model], data: object, file: Path | None, root: yaml.No
         raise ConfigError(_one_line(error, model, file, root)) from error
 
 
+def load_hands(file: Path | None) -> ServeConfig:
+    """A configuration for a drill: its hands and its nodes' agents count, not where it listens. Raises `ConfigError`."""
+    root, data = load_file(file) if file is not None else (None, {})
+    return validated(ServeConfig, data, file, root)
+
+
 def load_file(file: Path) -> tuple[yaml.Node | None, object]:
     """A YAML file as nodes with their places and as data. Raises `ConfigError`."""
     try:

@@ -304,7 +304,9 @@ class Drill:
                     "node": name,
                     "in_flight": view.get("in_flight", 0),
                     "waiting": driver.policy.waiting,
-                    "vram_used_gib": sum(self.scenario.cluster.memory_gib(model) for model in resident),
+                    "vram_used_gib": sum(self.scenario.cluster.memory_gib(model) for model in resident)
+                    if isinstance(cluster, RigCluster)
+                    else None,  # of a machine that is not ours, only its agent knows
                     "resident_models": len(resident),
                     "health": view.get("health"),
                 }

@@ -340,10 +340,7 @@ class OperatorCluster(DrillCluster):
         """The nodes that answered before the drill and do not now, each asked for a while."""
         until_s = time.monotonic() + ANSWERS_AGAIN_S
         while True:
-            reports = [report for report in await discover(self.operator.urls) if report.problem]
-            if not reports or time.monotonic() >= until_s:
-                return [
-                    f"{it.node} ({self.operator.urls[it.node]}) is not well after the drill: {it.problem}"
-                    for it in reports
-                ]
+            unwell = [report for report in await discover(self.operator.urls) if report.problem]
+            if not unwell or time.monotonic() >= until_s:
+                return [f"{report.node} is not well after the drill: {report.problem}" for report in unwell]
             await asyncio.sleep(1.0)
