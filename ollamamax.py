@@ -101,6 +101,18 @@ def _world(choice: WorldChoice, nodes: str, own: OperatorNodes | None) -> World:
     return LiveWorld("real" if nodes == "real" else "emulated")
 
 
+def _refuse_faults(scenario: Scenario, own: OperatorNodes) -> None:
+    """End before anything is touched where a fault may not be done: a line for each."""
+    from live.rig.operator_cluster import plan
+
+    seeds = range(scenario.seed, scenario.seed + scenario.replications)
+    lines = dict.fromkeys(line for seed in seeds for line in plan(scenario, seed, own)[1])
+    for line in lines:
+        typer.echo(f"ollamamax: refused: {line}", err=True)
+    if lines:
+        raise typer.Exit(BAD_INPUT)
+
+
 def _dry_run(scenario: Scenario, own: OperatorNodes, as_json: bool) -> NoReturn:
     """Say what a drill would do to which node, and what it would refuse; nothing is touched."""
     from live.rig.operator_cluster import load_in_words, plan
@@ -167,6 +179,8 @@ def run(
         if own is None:
             raise OperatorError("--dry-run is for drills on your own nodes: --world live --nodes URL,URL,...")
         _dry_run(loaded, own, as_json)
+    if own is not None:
+        _refuse_faults(loaded, own)
     place = _world(world, nodes, own)
     console = Console(stderr=True, highlight=False)
     with console.status(f"{loaded.name}: starting") as status:

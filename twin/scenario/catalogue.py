@@ -33,6 +33,7 @@ def _faults() -> list[dict[str, Any]]:
             "parameters": _fields(fault, set(Fault.model_fields) | {"kind"}),
             "symptom": fault.about.symptom,
             "precursor": fault.about.precursor,
+            "live": fault.about.live,
             "source": fault.about.source,
         }
         for kind, fault in FAULT_KINDS.items()

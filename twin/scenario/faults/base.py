@@ -43,6 +43,7 @@ class About:
     source: str
     ended_by_restart: bool  # a new server process ends it
     instant: bool = False  # it happens, and is over; what it broke is left
+    live: str = "twin only"  # how a machine really does it
 
 
 Target: TypeAlias = str | dict[str, str]

@@ -18,6 +18,7 @@ class Partition(Fault):
         symptom="streams fall silent, connections are not answered; the node's agent cannot be reached either",
         precursor="none",
         source="no Ollama-specific report found; an assumption from networks in general",
+        live="Toxiproxy passes no byte in either direction; a node's agent is cut off with it; also on your own cluster",
         ended_by_restart=False,
     )
     kind: Literal["partition"]

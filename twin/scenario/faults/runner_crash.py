@@ -18,6 +18,7 @@ class RunnerCrash(Fault):
         symptom="status 200, part of the answer, then an error record (on /v1: no [DONE]); the next request pays a load",
         precursor="rising gaps between tokens, a context near its limit, VRAM near full; none when sudden",
         source="ollama/ollama issues 8258, 8948, 9064",
+        live="SIGKILL to the runner processes; on your own cluster by a command or the agent",
         ended_by_restart=False,
         instant=True,
     )

@@ -21,6 +21,7 @@ class RunnerCrashLoop(Fault):
         symptom="500 before the first token or an error record after it, again and again; health endpoints stay green",
         precursor="earlier crashes of the same node and model",
         source="ollama/ollama issue 12472",
+        live="SIGKILL to the runner processes, again and again; on your own cluster by a command or the agent",
         ended_by_restart=True,
     )
     kind: Literal["runner_crash_loop"]

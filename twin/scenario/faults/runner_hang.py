@@ -18,6 +18,7 @@ class RunnerHang(Fault):
         symptom="streams fall silent, new requests hang without end; /, /api/version, /api/tags and /api/ps answer in 1 ms",
         precursor="rising gaps between tokens; none when sudden",
         source="ollama/ollama issues 1863, 12640, 12942, 2176",
+        live="SIGSTOP to the runner processes; on your own cluster by a command",
         ended_by_restart=True,
     )
     kind: Literal["runner_hang"]

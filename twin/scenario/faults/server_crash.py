@@ -18,6 +18,7 @@ class ServerCrash(Fault):
         symptom="streams break without a terminal record; new connections are refused; after a restart every model is cold",
         precursor="none when sudden; free memory falls before an out-of-memory kill",
         source="ollama/ollama issues 9685, 6238, 11231",
+        live="SIGKILL to the server and its runners, and the port refuses; on your own cluster by a command",
         ended_by_restart=True,
     )
     kind: Literal["server_crash"]

@@ -22,6 +22,7 @@ class SlowDecay(Fault):
         symptom="no error; tokens come slower and slower",
         precursor="eval_count / eval_duration falls; the clock falls",
         source="ollama/ollama issues 7717, 7740, 4050",
+        live="a CPU quota (cgroup) on server and runners, tightened step by step; needs root",
         ended_by_restart=True,
     )
     kind: Literal["slow_decay"]

@@ -20,6 +20,7 @@ class SlowNetwork(Fault):
         symptom="everything works, later: time to first token grows by the round trip",
         precursor="none",
         source="no Ollama-specific report found; an assumption from networks in general",
+        live="Toxiproxy delays every answer; also on your own cluster",
         ended_by_restart=False,
     )
     kind: Literal["slow_network"]
