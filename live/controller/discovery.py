@@ -44,7 +44,7 @@ async def _ask(session: aiohttp.ClientSession, node: str, address: str) -> NodeR
         loaded = await _models(session, f"{address}/api/ps")
     except TimeoutError:
         return NodeReport(node, f"{address} does not answer")
-    except (aiohttp.ClientError, OSError, TooLong, ValueError) as error:
+    except (aiohttp.ClientError, OSError, TooLong, ValueError, RecursionError) as error:
         return NodeReport(node, f"{address}: {plain_reason(error)}")
     return NodeReport(
         node,

@@ -66,7 +66,7 @@ class AgentPoller:
                 values = checked(answer)
             else:
                 problem = f"status {response.status}"
-        except (aiohttp.ClientError, TimeoutError, OSError, TooLong, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, TooLong, ValueError, RecursionError) as error:
             problem = plain_reason(error)
         if problem != self._problems.get(node, ""):
             self._problems[node] = problem

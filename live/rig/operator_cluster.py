@@ -37,7 +37,7 @@ NOT_BY_COMMAND: frozenset[Operation] = frozenset({"slow_gpu", "stick_loader"})
 """What no command can be told to do: it has a degree, or there is no way at all."""
 UNDONE_BY: dict[Operation, Operation] = {"kill_server": "start_server", "pause_runner": "resume_runner"}
 STEPS_SHOWN = 32
-ANSWERS_AGAIN_S = 15.0
+ANSWERS_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True)

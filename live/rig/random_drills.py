@@ -2,9 +2,10 @@
 
     python -m live.rig.random_drills [--minutes 5] [--nodes real|emulated] [--seed N]
 
-Each round draws faults, targets and times from its seed, runs for about a minute under load, and must lose nothing. After
-it nothing of it may be left: no child process, no cgroup, no working folder; and no open socket or file more than after
-the first round. Memory may not grow from round to round once the first rounds have warmed it up. Exit status 0, or 1 with what was wrong.
+Each round draws faults, targets and times from its seed, runs for about a minute under load, and must lose nothing.
+After it nothing of it may be left: no child process, no cgroup, no working folder; and no open socket or file more than
+after the first round. Memory may not grow from round to round once the first rounds have warmed it up. Exit status 0, or
+1 with what was wrong.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ def test_what_is_left_open_is_seen(tmp_path: Path) -> None:
     child = subprocess.Popen(["sleep", "30"])
     with socket.socket() as opened, (tmp_path / "file").open("w"):
         opened.bind(("127.0.0.1", 0))
+        opened.listen()
         left = held().left_since(before)
     child.kill()
     child.wait()
