@@ -354,7 +354,7 @@ def serve(
     ] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where clients connect.")] = None,
     admin: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where health and the nodes' state are shown.")
+        str | None, typer.Option(metavar="HOST:PORT", help="Where operators look at the nodes and give orders.")
     ] = None,
 ) -> None:
     """Serve: an Ollama-compatible gateway in front of your nodes, with the policy of the twin."""

@@ -191,4 +191,4 @@ def test_what_a_killed_drill_left_is_ended_by_the_next(toxiproxy_server: Path, t
     drill("node-crash", "emulated", tmp_path, "faults=[]", "workload.duration_s=5")
     assert gone(children)
     assert not folders[0].exists()
-    assert list(ledger_folder().glob("*.json")) == []
+    assert list(ledger_folder().glob(f"{process.pid}-*")) == []
