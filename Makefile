@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled components run test test-long lint fmt lock bench drill docs pictures clean
+.PHONY: help setup compiled components run test test-long lint fmt lock bench drill drill-long docs pictures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,11 @@ fmt: $(READY) ## put the code into its form
 bench: compiled ## speed of the simulator beside a plain event loop in the same run
 	@$(BIN)/ollamamax bench
 
-drill: $(READY) components ## the flagship failure on three real Ollama nodes behind real Toxiproxy
-	@$(BIN)/ollamamax run scenarios/node-crash.yaml --world live --nodes real --set cluster.nodes=3 --out runs
+drill: $(READY) components ## drills at random on four real Ollama nodes for five minutes, and a look for leaks
+	@$(BIN)/python -m live.rig.random_drills --minutes 5
+
+drill-long: $(READY) components ## the same for an hour
+	@$(BIN)/python -m live.rig.random_drills --minutes 60
 
 docs: $(READY) ## the reference page, made from the tables in the code
 	@$(BIN)/python -m twin.scenario.reference > docs/reference.md

@@ -21,6 +21,7 @@ import typer
 from twin.errors import OperatorError
 
 if TYPE_CHECKING:
+    from live.rig.operator_cluster import OperatorNodes
     from twin.experiment.conduct import Asked
     from twin.experiment.engines import Engine
     from twin.experiment.statistics import Precision
@@ -122,25 +123,76 @@ def _load(path: Path, changes: list[str] | None, seed: int | None, replications:
     return load(path, [*(changes or []), *more])
 
 
-def _world(choice: WorldChoice, nodes: str) -> World:
+def _own_cluster(nodes: str, config: Path | None, allow_disruption: bool) -> OperatorNodes | None:
+    """The operator's own nodes, where `--nodes` names some."""
+    if nodes in ("real", "emulated"):
+        if config is not None or allow_disruption:
+            raise OperatorError("--config and --allow-disruption are for drills on your own nodes: --nodes URL,URL,...")
+        return None
+    from live.rig.operator_options import operator_nodes
+
+    return operator_nodes(nodes, config, allow_disruption)
+
+
+def _world(choice: WorldChoice, nodes: str, own: OperatorNodes | None) -> World:
     if choice is WorldChoice.twin:
         from twin.experiment.twin_world import TwinWorld
 
         return TwinWorld()
     from live.rig.live_world import LiveWorld
 
-    if nodes == "real":
-        return LiveWorld("real")
-    if nodes == "emulated":
-        return LiveWorld("emulated")
-    raise OperatorError(f"--nodes {nodes}: give real or emulated; drills on your own cluster are not offered yet")
+    if own is not None:
+        return LiveWorld(own)
+    return LiveWorld("real" if nodes == "real" else "emulated")
+
+
+def _refuse_faults(scenario: Scenario, own: OperatorNodes) -> None:
+    """End before anything is touched where a fault may not be done: a line for each."""
+    from live.rig.operator_cluster import plan
+
+    seeds = range(scenario.seed, scenario.seed + scenario.replications)
+    lines = dict.fromkeys(line for seed in seeds for line in plan(scenario, seed, own)[1])
+    for line in lines:
+        typer.echo(f"ollamamax: refused: {line}", err=True)
+    if lines:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _dry_run(scenario: Scenario, own: OperatorNodes, as_json: bool) -> NoReturn:
+    """Say what a drill would do to which node, and what it would refuse; nothing is touched."""
+    from live.rig.operator_cluster import load_in_words, plan
+
+    doing, refused = plan(scenario, scenario.seed, own)
+    load = load_in_words(scenario)
+    if as_json:
+        _print_json({"nodes": dict(own.urls), "load": load, "faults": doing, "refused": refused})
+    else:
+        typer.echo(f"{scenario.name}: {load}")
+        for line in doing:
+            typer.echo(line)
+        for line in refused:
+            typer.echo(f"ollamamax: refused: {line}", err=True)
+        if not own.allow_disruption:
+            typer.echo("The nodes themselves are left alone: nothing is restarted, loaded or unloaded there.")
+    raise typer.Exit(BAD_INPUT if refused else 0)
 
 
 @app.command()
 def run(
     scenario: ScenarioFile,
     world: Annotated[WorldChoice, typer.Option(help="Simulated, or on real processes.")] = WorldChoice.twin,
-    nodes: Annotated[str, typer.Option(help="For --world live: real Ollama processes, or emulated nodes.")] = "real",
+    nodes: Annotated[
+        str, typer.Option(help="For --world live: real (Ollama processes), emulated, or your own nodes: URL,URL,...")
+    ] = "real",
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For your own nodes: the hands that a drill may use.")
+    ] = None,
+    allow_disruption: Annotated[
+        bool, typer.Option("--allow-disruption", help="For your own nodes: use these hands; else only the network.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="For your own nodes: say what would be done to which, and do nothing.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the first replication.")] = None,
     replications: Annotated[
         int | None, typer.Option(help="How many runs, each with the next seed; live: 1 unless given.")
@@ -160,8 +212,21 @@ def run(
 
     if world is WorldChoice.live and replications is None:
         replications = 1
+    own = None
+    if world is WorldChoice.live:
+        own = _own_cluster(nodes, config, allow_disruption)
+    if own is not None:
+        from live.rig.operator_cluster import restrictions
+
+        changes = [*(changes or []), *restrictions(own)]
     loaded = _load(scenario, changes, seed, replications)
-    place = _world(world, nodes)
+    if dry_run:
+        if own is None:
+            raise OperatorError("--dry-run is for drills on your own nodes: --world live --nodes URL,URL,...")
+        _dry_run(loaded, own, as_json)
+    if own is not None:
+        _refuse_faults(loaded, own)
+    place = _world(world, nodes, own)
     console = Console(stderr=True, highlight=False)
     with console.status(f"{loaded.name}: starting") as status:
 
@@ -504,13 +569,104 @@ def serve(
     ] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where clients connect.")] = None,
     admin: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where health and the nodes' state are shown.")
+        str | None, typer.Option(metavar="HOST:PORT", help="Where operators look at the nodes and give orders.")
     ] = None,
 ) -> None:
     """Serve: an Ollama-compatible gateway in front of your nodes, with the policy of the twin."""
     from live.serve import serve as run_server
 
     raise typer.Exit(run_server(config, node or [], listen, admin))
+
+
+@app.command()
+def agent(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A configuration file.")] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where the controller asks it; 127.0.0.1:11480 unless given."),
+    ] = None,
+    ollama: Annotated[
+        str | None, typer.Option(metavar="URL", help="The Ollama beside it; http://127.0.0.1:11434 unless given.")
+    ] = None,
+    controller: Annotated[
+        str | None, typer.Option(metavar="URL", help="The admin API of a controller to announce itself to.")
+    ] = None,
+) -> None:
+    """Agent: runs beside an Ollama, reads its machine, and restarts it when the controller says so."""
+    from live.agent.command import agent as run_agent
+
+    run_agent(config, listen, ollama, controller)
+
+
+nodes_app = typer.Typer(help="Show the nodes of a running `serve`, and set them aside, restart them, give them back.")
+app.add_typer(nodes_app, name="nodes", no_args_is_help=True)
+Admin = Annotated[str, typer.Option(metavar="URL", help="The admin API of `serve`.", envvar="OLLAMAMAX_ADMIN")]
+TokenFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Holds the admin API's token.", envvar="OLLAMAMAX_TOKEN_FILE")
+]
+NodeName = Annotated[str, typer.Argument(metavar="NODE", help="Its name in the list.")]
+Wait = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait this long until it is carried out.")]
+ADMIN = "http://127.0.0.1:11436"
+
+
+@nodes_app.command("list")
+def nodes_list(admin: Admin = ADMIN, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """List the nodes: health, orders, load."""
+    from live.controller.nodes_command import AdminClient, rows
+
+    answer = AdminClient(admin, token_file).nodes()
+    if as_json:
+        _print_json(answer)
+        return
+    from reports.tables import print_table
+
+    print_table(rows(answer))
+
+
+def _order(order: str, node: str, admin: str, token_file: Path | None, wait: float, as_json: bool) -> None:
+    from live.controller.nodes_command import AdminClient
+
+    client = AdminClient(admin, token_file)
+    before = {each["name"]: each["operator"] for each in client.nodes()["nodes"]}
+    last = max((action["id"] for action in client.actions()), default=0)
+    answer = client.order(order, node)
+    problem = ""
+    if wait:
+        answer["node"], problem = client.wait(order, node, last, wait, stays=before.get(node) == "drained")
+    if as_json:
+        _print_json(answer | {"problem": problem or None})
+    else:
+        for warning in answer["warnings"]:
+            typer.echo(f"ollamamax: warning: {warning}", err=True)
+        state = answer["node"]
+        typer.echo(f"{node}: {state['operator'] or state['health']}, {state['in_flight']} in flight")
+        if problem:
+            typer.echo(f"ollamamax: {problem}", err=True)
+    raise typer.Exit(1 if problem else 0)
+
+
+@nodes_app.command("drain")
+def nodes_drain(
+    node: NodeName, admin: Admin = ADMIN, token_file: TokenFile = None, wait: Wait = 0.0, as_json: AsJson = False
+) -> None:
+    """Send a node nothing new until it is returned; what runs there ends by itself."""
+    _order("drain", node, admin, token_file, wait, as_json)
+
+
+@nodes_app.command("return")
+def nodes_return(
+    node: NodeName, admin: Admin = ADMIN, token_file: TokenFile = None, wait: Wait = 0.0, as_json: AsJson = False
+) -> None:
+    """Give a drained node back: its models are loaded, a generation proves it, then traffic rises."""
+    _order("return", node, admin, token_file, wait, as_json)
+
+
+@nodes_app.command("restart")
+def nodes_restart(
+    node: NodeName, admin: Admin = ADMIN, token_file: TokenFile = None, wait: Wait = 0.0, as_json: AsJson = False
+) -> None:
+    """Drain a node, restart its Ollama once it is idle, and give it back (unless it was drained before)."""
+    _order("restart", node, admin, token_file, wait, as_json)
 
 
 @app.command()

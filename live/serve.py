@@ -7,26 +7,28 @@ import contextlib
 import errno
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvloop
 
-from live.controller.discovery import NodeReport, discover
+from live.controller.access import read_token, require_token_beyond_loopback
+from live.controller.admin import AdminApi
+from live.controller.discovery import ModelWatch, NodeReport, discover
 from live.controller.driver import PolicyDriver
 from live.controller.probes import HttpProber
-from live.gateway.config import ConfigError, ServeConfig, load_config, parse_listen
+from live.controller.telemetry import AgentPoller
+from live.gateway.config import ConfigError, ServeConfig, load_config, node_url, parse_listen
 from live.gateway.server import Gateway
 from live.gateway.settings import GatewaySettings
-from live.hands.command import CommandHands
-from live.hands.ollama_api import OllamaApiHands
-from live.hands.protocol import Hands
-from live.hands.router import HandsByKind
+from live.hands.build import build_hands
+from live.logs import configure_log
+from twin.errors import OperatorError
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.model_names import ModelNames, canonical
-from twin.policy.vocabulary import NEVER_S, ActionKind, ClusterSpec, ModelSpec, NodeSpec
+from twin.policy.vocabulary import NEVER_S, ClusterSpec, ModelSpec, NodeSpec
 
 _log = structlog.get_logger()
 
@@ -41,52 +43,76 @@ def serve(
     admin: str | None = None,
 ) -> int:
     """Serve until Ctrl-C or SIGTERM; the exit code. What the operator must mend is one line on stderr and code 2."""
-    _configure_log()
+    configure_log()
     try:
         config = load_config(config_file, nodes, listen, admin)
         return uvloop.run(run(config))
-    except ConfigError as error:
+    except OperatorError as error:
         print(f"ollamamax: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_BAD_INPUT
 
 
 async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
-    """Serve until a signal comes or `stop` is set; the exit code. Raises `ConfigError`."""
+    """Serve until a signal comes or `stop` is set; the exit code. Raises `OperatorError`."""
     addresses = {name: node.url for name, node in config.nodes.items()}
     parameters = config.parameters()
-    reports = await discover(addresses)
-    cluster = cluster_spec(config, reports)
-    for report in reports:
-        if report.problem:
-            _log.warning("node_not_there", node=report.node, why=report.problem)
-
-    names = ModelNames(model.name for model in cluster.models)
-    prober = HttpProber(addresses, names)
-    api = OllamaApiHands(addresses)
-    hands: dict[ActionKind, Hands] = {"load": api, "unload": api}
-    if config.hands.restart is not None:
-        hands["restart"] = CommandHands({"restart": config.hands.restart}, addresses)
-    driver = PolicyDriver(ClusterPolicy(cluster, parameters), prober, HandsByKind(hands))
-    gateway = Gateway(
-        driver,
-        addresses,
-        names,
-        GatewaySettings(
-            request_timeout_s=config.request_timeout_s,
-            connect_timeout_s=parameters.router.connect_timeout_s,
-            shutdown_grace_s=config.shutdown_grace_s,
-        ),
-    )
+    token = read_token(config.token_file)
+    if config.admin is not None:
+        require_token_beyond_loopback(parse_listen(config.admin)[0], token, "the admin API", "token_file")
+    agents = {name: node.agent for name, node in config.nodes.items() if node.agent is not None}
+    own_hands = {name: node.hands for name, node in config.nodes.items() if node.hands is not None}
     stop = stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:  # closes in the reverse order; a broken policy is raised there
-        stack.push_async_callback(api.close)
+        hands = build_hands(addresses, config.hands, own_hands, agents, token)
+        stack.push_async_callback(hands.close)
+        await hands.start()
+        reports = await discover(addresses)
+        cluster = cluster_spec(config, reports)
+        for report in reports:
+            if report.problem:
+                _log.warning("node_not_there", node=report.node, why=report.problem)
+        names = ModelNames(model.name for model in cluster.models)
+        prober = HttpProber(addresses, names)
+        driver = PolicyDriver(ClusterPolicy(cluster, parameters), prober, hands)
+        gateway = Gateway(
+            driver,
+            addresses,
+            names,
+            GatewaySettings(
+                request_timeout_s=config.request_timeout_s,
+                connect_timeout_s=parameters.router.connect_timeout_s,
+                shutdown_grace_s=config.shutdown_grace_s,
+            ),
+        )
+        models = ModelWatch(
+            addresses,
+            names,
+            driver.observe,
+            slots=config.slots_per_model,
+            configured=config.models,
+            period_s=config.discovery_period_s,
+        )
+        poller = AgentPoller(agents, token, driver.observe, period_s=config.telemetry_period_s)
+        admin = AdminApi(
+            driver,
+            addresses,
+            poller,
+            can_restart=lambda node: hands.hand("restart", node) is not None,
+            normalise=node_url,
+            token=token,
+        )
         stack.push_async_callback(prober.close)
         stack.push_async_callback(driver.stop)
         stack.push_async_callback(gateway.stop)
+        stack.push_async_callback(models.stop)
+        stack.push_async_callback(poller.stop)
+        stack.push_async_callback(admin.stop)
         stack.callback(_off_signals, _on_signals(stop))
         await driver.start()
-        url = await _listen(gateway, config.listen)
-        admin_url = await _listen(gateway, config.admin, admin=True) if config.admin is not None else None
+        models.start(reports)
+        poller.start()
+        url = await _listen(gateway.start, config.listen, "--listen")
+        admin_url = await _listen(admin.start, config.admin, "--admin") if config.admin is not None else None
         served = [model.name for model in cluster.models]
         _log.info("serving", url=url, admin=admin_url, nodes=sorted(addresses), models=served)
         await _first_of(stop.wait(), driver.failed())
@@ -124,12 +150,11 @@ def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterS
     )
 
 
-async def _listen(gateway: Gateway, address: str, *, admin: bool = False) -> str:
+async def _listen(start: Callable[[str, int], Awaitable[str]], address: str, flag: str) -> str:
     host, port = parse_listen(address)
     try:
-        return await (gateway.start_admin(host, port) if admin else gateway.start(host, port))
+        return await start(host, port)
     except OSError as error:
-        flag = "--admin" if admin else "--listen"
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"{address} is in use; end what listens there, or give another {flag}") from error
         raise ConfigError(f"cannot listen on {address}: {error.strerror or error}; give another {flag}") from error
@@ -159,17 +184,3 @@ def _on_signals(stop: asyncio.Event) -> list[signal.Signals]:
 def _off_signals(signals: Sequence[signal.Signals]) -> None:
     for number in signals:
         asyncio.get_running_loop().remove_signal_handler(number)
-
-
-def _configure_log() -> None:
-    """Log to stderr: lines for people on a terminal, JSON for everything else."""
-    for_people = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if for_people else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

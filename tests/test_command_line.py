@@ -203,6 +203,15 @@ def test_the_benchmark_prints_the_simulator_beside_a_plain_loop() -> None:
         (("report", "nowhere", "--html", "x.html"), r"nowhere"),
         (("serve",), r"node"),
         (("serve", "--node", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"), r"no models are known"),
+        (("serve", "--node", "gpu1", "--node", "http://gpu1:11434"), r"node-1: .* is node-0 already"),
+        (("agent", "--listen", "0.0.0.0:0"), r"give token_file, or listen on 127\.0\.0\.1"),
+        (("agent", "nowhere.yaml"), r"nowhere\.yaml: cannot be read"),
+        (("nodes", "list", "--admin", "127.0.0.1:9"), r"no admin API answers there"),
+        (("run", "scenarios/partition.yaml", "--dry-run"), r"--dry-run is for drills on your own nodes"),
+        (
+            ("run", "scenarios/partition.yaml", "--world", "live", "--nodes", "real", "--allow-disruption"),
+            r"are for drills on your own nodes",
+        ),
         (("emulate", "--hardware", "abacus"), r"abacus"),
     ],
 )
@@ -326,8 +335,9 @@ def test_every_command_of_the_readme_works(command: str, tmp_path: Path) -> None
     words = shlex.split(command)
     assert words[0] == ".venv/bin/ollamamax"
     arguments = words[1:]
-    if arguments[0] == "serve":
-        help_text = ollamamax("serve", "--help").stdout
+    if arguments[0] in ("serve", "nodes"):
+        command_words = arguments[:1] if arguments[0] == "serve" else arguments[:2]
+        help_text = ollamamax(*command_words, "--help").stdout
         assert all(word in help_text for word in arguments if word.startswith("--"))
         return  # what it does is a test above; the nodes that it names are the reader's
     expected = 0

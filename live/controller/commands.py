@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -32,6 +32,9 @@ _COUNTED_PROBES = frozenset({"liveness", "residency"})
 """Kinds of probe that are only counted when they pass, as the table of probes says."""
 
 
+RECENT_MAX = 500
+
+
 class Run(Protocol):
     """What the results are for."""
 
@@ -57,6 +60,8 @@ class CommandRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[tuple[ActionStatus, str]]] = set()
         self._passed: Counter[str] = Counter()
+        self.recent: deque[dict[str, object]] = deque(maxlen=RECENT_MAX)
+        """The last actions, oldest first; one that is under way has no status."""
 
     def start(self, command: Command) -> None:
         """Begin to carry out a command."""
@@ -112,12 +117,25 @@ class CommandRunner:
     async def _act(self, action: Action) -> None:
         ordered_s = self._run.now()
         _log.info("action", id=action.action_id, kind=action.kind, node=action.node, reason=action.reason)
+        entry: dict[str, object] = {
+            "id": action.action_id,
+            "ordered_s": ordered_s,
+            "kind": action.kind,
+            "node": action.node,
+            "model": action.model,
+            "reason": action.reason,
+            "status": None,
+            "result_s": None,
+            "detail": "",
+        }
+        self.recent.append(entry)
         status: ActionStatus = "unknown"
         detail = "broken off: the run has ended"
         try:
             status, detail = await self._carry_out(action)
         finally:
             result_s = self._run.now()
+            entry.update(status=status, result_s=result_s, detail=detail)
             self._record_action(action, ordered_s, status, result_s, detail)
             _log.info(
                 "action_result",

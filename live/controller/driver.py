@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -101,6 +101,11 @@ class PolicyDriver:
     def on_abort(self, close_connections: Callable[[str], int]) -> None:
         """What closes the gateway's own connections to a node and says how many they were."""
         self._commands.close_connections = close_connections
+
+    @property
+    def recent_actions(self) -> Sequence[dict[str, object]]:
+        """The last actions with their results, oldest first."""
+        return list(self._commands.recent)
 
     # -- what happens ----------------------------------------------------------------------------------------------
 

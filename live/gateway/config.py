@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from yarl import URL
 
+from live.hands.config import FIELDS, HandsConfig
+from twin.errors import OperatorError
 from twin.policy.parameters import ParameterError, Parameters, preset
 
 OLLAMA_PORT = 11434
+AGENT_PORT = 11480
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
-class ConfigError(ValueError):
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(OperatorError, ValueError):
     """The operator's configuration is wrong; the message is one line: what, where, what to do."""
 
 
-def _node_url(text: str) -> str:
+def node_url(text: str) -> str:
+    """The address of a node in one form, http://HOST:PORT. Raises ValueError."""
     url = text if "://" in text else f"http://{text}"
     try:
         parsed = URL(url)
@@ -37,6 +43,19 @@ def _node_url(text: str) -> str:
     return f"{parsed.scheme}://{host}:{port or default}"
 
 
+def agent_url(text: str) -> str:
+    """The address of an agent, http://HOST:PORT. Raises ValueError."""
+    url = URL(node_url(text))
+    return str(url.with_port(AGENT_PORT) if URL(text).explicit_port is None else url).rstrip("/")
+
+
+def _same_machine(url: str) -> str:
+    """An address as it is compared with others: `localhost` is 127.0.0.1, and letters have no case."""
+    parsed = URL(url)
+    host = (parsed.host or "").lower()
+    return f"{'127.0.0.1' if host == 'localhost' else host}:{parsed.port}"
+
+
 def _node_name(text: str) -> str:
     if not _NODE_NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name for a node: letters, digits, dots, dashes")
@@ -47,10 +66,6 @@ def _only_url(value: object) -> object:
     return {"url": value} if isinstance(value, str) else value
 
 
-def _words(value: object) -> object:
-    return shlex.split(value) if isinstance(value, str) else value
-
-
 def parse_listen(text: str) -> tuple[str, int]:
     """HOST:PORT. Raises ValueError."""
     host, colon, port = text.rpartition(":")
@@ -59,7 +74,8 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)
 
 
-def _listen(text: str) -> str:
+def listen_address(text: str) -> str:
+    """The text, if it is HOST:PORT. Raises ValueError."""
     parse_listen(text)
     return text
 
@@ -69,10 +85,12 @@ class _Closed(BaseModel):
 
 
 class NodeConfig(_Closed):
-    """A node: its address, and the GPU memory that its models must fit in."""
+    """A node: its address, the GPU memory that its models must fit in, its agent, and its own hands."""
 
-    url: Annotated[str, AfterValidator(_node_url)]
+    url: Annotated[str, AfterValidator(node_url)]
     vram_gib: Annotated[float | None, Field(gt=0)] = None
+    agent: Annotated[str | None, AfterValidator(lambda url: url and agent_url(url))] = None
+    hands: HandsConfig | None = None
 
 
 class ModelConfig(_Closed):
@@ -90,24 +108,38 @@ class PolicyConfig(_Closed):
     overrides: dict[str, bool | int | float | str] = {}
 
 
-class HandsConfig(_Closed):
-    """The operator's commands for what Ollama's API cannot do; `{node}` and `{address}` are filled in."""
-
-    restart: Annotated[list[str], Field(min_length=1), BeforeValidator(_words)] | None = None
-
-
 class ServeConfig(_Closed):
     """Everything that `ollamamax serve` needs to know."""
 
     nodes: dict[Annotated[str, AfterValidator(_node_name)], Annotated[NodeConfig, BeforeValidator(_only_url)]] = {}
     models: dict[str, ModelConfig] = {}
     slots_per_model: Annotated[int, Field(ge=1, description="OLLAMA_NUM_PARALLEL of the nodes.")] = 1
-    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:11435"
-    admin: Annotated[str | None, AfterValidator(lambda text: text and _listen(text))] = None
+    listen: Annotated[str, AfterValidator(listen_address)] = "127.0.0.1:11435"
+    admin: Annotated[str | None, AfterValidator(lambda text: text and listen_address(text))] = None
     request_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     policy: PolicyConfig = PolicyConfig()
     hands: HandsConfig = HandsConfig()
+    token_file: Annotated[
+        Path | None, Field(description="Holds the token of the admin API, shared with the agents.")
+    ] = None
+    discovery_period_s: Annotated[float, Field(ge=0.2, le=3600, description="Between two looks at the models.")] = 10.0
+    telemetry_period_s: Annotated[float, Field(ge=0.2, le=3600, description="Between two samples of an agent.")] = 5.0
+
+    @model_validator(mode="after")
+    def _each_node_once(self) -> ServeConfig:
+        names: dict[str, str] = {}
+        for name, node in self.nodes.items():
+            other = names.setdefault(_same_machine(node.url), name)
+            if other != name:
+                raise ValueError(f"nodes.{name}: {node.url} is {other} already; name each node once")
+        return self
+
+    def can_restart(self) -> bool:
+        """Whether somebody can restart a node, any node."""
+        if self.hands.restart is not None:
+            return True
+        return any(node.agent or (node.hands and node.hands.restart) for node in self.nodes.values())
 
     def parameters(self) -> Parameters:
         """The policy's parameters. Raises `ConfigError`."""
@@ -115,7 +147,7 @@ class ServeConfig(_Closed):
             parameters = preset(self.policy.preset, self.policy.overrides)
         except ParameterError as error:
             raise ConfigError(str(error)) from error
-        if self.hands.restart is None:
+        if not self.can_restart():
             # Nobody could carry a restart out: the policy is to choose among what is possible.
             parameters = parameters.with_values({"healer.restart": False})
         return parameters
@@ -125,11 +157,8 @@ def load_config(
     file: Path | None, nodes: Sequence[str] = (), listen: str | None = None, admin: str | None = None
 ) -> ServeConfig:
     """The configuration from a file, with what the command line says on top. Raises `ConfigError`."""
-    root, data = _read(file) if file is not None else (None, {})
-    try:
-        config = ServeConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_one_line(error, file, root)) from error
+    root, data = load_file(file) if file is not None else (None, {})
+    config = validated(ServeConfig, data, file, root)
     if file is not None:
         try:
             config.parameters()
@@ -139,17 +168,29 @@ def load_config(
     changes = {name: value for name, value in changes.items() if value is not None}
     if nodes:
         changes["nodes"] = {f"node-{index}": url for index, url in enumerate(nodes)}
-    try:
-        config = ServeConfig.model_validate({**config.model_dump(), **changes})
-    except ValidationError as error:
-        raise ConfigError(_one_line(error, None, None)) from error
+    config = validated(ServeConfig, {**config.model_dump(exclude_unset=True), **changes}, None, None)
     if not config.nodes:
         where = f"{file}: " if file is not None else ""
         raise ConfigError(f"{where}no nodes are named; add them under nodes:, or give --node URL")
     return config
 
 
-def _read(file: Path) -> tuple[yaml.Node | None, object]:
+def validated(model: type[Model], data: object, file: Path | None, root: yaml.Node | None) -> Model:
+    """The data as that model. Raises `ConfigError` with the place in the file."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, model, file, root)) from error
+
+
+def load_hands(file: Path | None) -> ServeConfig:
+    """A configuration for a drill: its hands and its nodes' agents count, not where it listens. Raises `ConfigError`."""
+    root, data = load_file(file) if file is not None else (None, {})
+    return validated(ServeConfig, data, file, root)
+
+
+def load_file(file: Path) -> tuple[yaml.Node | None, object]:
+    """A YAML file as nodes with their places and as data. Raises `ConfigError`."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -178,14 +219,14 @@ def _refuse_duplicates(file: Path, node: yaml.Node | None) -> None:
             _refuse_duplicates(file, value)
 
 
-def _one_line(error: ValidationError, file: Path | None, root: yaml.Node | None) -> str:
+def _one_line(error: ValidationError, model: type[BaseModel], file: Path | None, root: yaml.Node | None) -> str:
     """The first of the errors, with its place and what to do."""
     # A key that is mistyped is missing as well: what is unknown says more.
     first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     location = tuple(part for part in first["loc"] if part != "[key]")
     key = ".".join(map(str, location))
     if first["type"] == "extra_forbidden":
-        fields = _fields_at(location[:-1])
+        fields = _fields_at(location[:-1], model)
         near = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.5)
         text = f"unknown key; did you mean {near[0]}?" if near else f"unknown key; there are {', '.join(fields)}"
     else:
@@ -194,15 +235,16 @@ def _one_line(error: ValidationError, file: Path | None, root: yaml.Node | None)
     return f"{place}{key}: {text}" if key else f"{place}{text}"
 
 
-def _fields_at(location: Sequence[object]) -> list[str]:
-    models: dict[object, type[BaseModel]] = {
-        "nodes": NodeConfig,
-        "models": ModelConfig,
-        "policy": PolicyConfig,
-        "hands": HandsConfig,
-    }
-    model = models.get(location[0], ServeConfig) if location else ServeConfig
-    return list(model.model_fields)
+def _fields_at(location: Sequence[object], root: type[BaseModel]) -> list[str]:
+    for part in reversed(location):
+        if part in FIELDS:
+            return list(FIELDS[str(part)].model_fields)
+        if root is ServeConfig and part in _PARTS:
+            return list(_PARTS[str(part)].model_fields)
+    return list(root.model_fields)
+
+
+_PARTS: dict[str, type[BaseModel]] = {"nodes": NodeConfig, "models": ModelConfig, "policy": PolicyConfig}
 
 
 def _place(file: Path, root: yaml.Node | None, location: Sequence[object]) -> str:

@@ -1,4 +1,4 @@
-"""What Ollama's own API can do: load a model, and ask for a model to be let go."""
+"""What Ollama's own API can do: load a model, ask for one to be let go, pull one, copy one under another name."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from live.hands.protocol import HandError, HandResult
 from twin.policy.vocabulary import Action
 
 ANSWER_LIMIT_BYTES = 1 << 16
+LINE_LIMIT_BYTES = 1 << 16
 ERROR_TEXT_MAX = 300
 # keep_alive: minus one is for ever, so that a replica that the policy wants does not go by itself.
-_ORDERS = {"load": (-1, "load"), "unload": (0, "unload")}
+_KEEP_ALIVE = {"load": (-1, "load"), "unload": (0, "unload")}
 
 
 class OllamaApiHands:
-    """Loads and unloads models over the API of the node itself.
+    """Loads, unloads, pulls and copies models over the API of the node itself.
 
     An unload is graceful only: Ollama answers at once, and lets the model go when its last request has ended. Whether
-    it helped is for the policy's next probe to say.
+    it helped is for the policy's next probe to say. A pull goes on on the node even when nobody listens any more.
     """
 
     def __init__(self, addresses: Mapping[str, str], *, connect_timeout_s: float = 5.0) -> None:
@@ -30,27 +31,72 @@ class OllamaApiHands:
         self._session: aiohttp.ClientSession | None = None
 
     async def perform(self, action: Action) -> HandResult:
-        """Send the empty-prompt generate that loads or unloads, and wait for its answer."""
-        if action.kind not in _ORDERS:
-            raise HandError(f"Ollama's API cannot {action.kind} {action.node}")
-        keep_alive, expected = _ORDERS[action.kind]
-        body = {"model": action.model, "keep_alive": keep_alive, "stream": False}
+        """Send the call, and wait for its end."""
+        if action.node not in self._addresses:
+            raise HandError(f"no address is known of {action.node}")
         try:
-            async with self._open_session().post(
-                f"{self._addresses[action.node]}/api/generate", json=body, allow_redirects=False
-            ) as response:
-                answer = await read_whole(response, ANSWER_LIMIT_BYTES)
+            if action.kind in _KEEP_ALIVE:
+                return await self._keep_alive(action)
+            if action.kind == "pull":
+                return await self._pull(action)
+            if action.kind == "copy":
+                return await self._copy(action)
         except TooLong as error:
             return HandResult("failed", f"{action.node} answered at too great a length: {error}")
         except (aiohttp.ClientError, OSError) as broken:
             kind = transport_error(broken)
             detail = f"{action.node}: {kind}: {plain_reason(broken)}"
             return HandResult("unknown" if kind == "reset" else "failed", detail)
+        raise HandError(f"Ollama's API cannot {action.kind} {action.node}")
+
+    async def _keep_alive(self, action: Action) -> HandResult:
+        """The empty-prompt generate that loads or unloads."""
+        keep_alive, expected = _KEEP_ALIVE[action.kind]
+        body = {"model": action.model, "keep_alive": keep_alive, "stream": False}
+        status, answer = await self._post(action.node, "/api/generate", body)
         record = _object(answer)
-        if response.status == 200 and record.get("done_reason") == expected:
+        if status == 200 and record.get("done_reason") == expected:
             return HandResult("done")
         said = str(record.get("error") or record.get("done_reason") or answer[:ERROR_TEXT_MAX])
-        return HandResult("failed", f"{action.node} answered {response.status}: {said[:ERROR_TEXT_MAX]}")
+        return HandResult("failed", f"{action.node} answered {status}: {said[:ERROR_TEXT_MAX]}")
+
+    async def _copy(self, action: Action) -> HandResult:
+        if not action.destination:
+            raise HandError(f"a copy of {action.model} on {action.node} needs a new name")
+        body = {"source": action.model, "destination": action.destination}
+        status, answer = await self._post(action.node, "/api/copy", body)
+        if status == 200:
+            return HandResult("done")
+        said = str(_object(answer).get("error") or answer[:ERROR_TEXT_MAX])
+        return HandResult("failed", f"{action.node} answered {status}: {said[:ERROR_TEXT_MAX]}")
+
+    async def _pull(self, action: Action) -> HandResult:
+        """Its progress comes as lines for as long as it takes; only the line `success` is one."""
+        async with self._open_session().post(
+            f"{self._addresses[action.node]}/api/pull", json={"model": action.model}, allow_redirects=False
+        ) as response:
+            if response.status != 200:
+                answer = await read_whole(response, ANSWER_LIMIT_BYTES)
+                said = str(_object(answer).get("error") or answer[:ERROR_TEXT_MAX])
+                return HandResult("failed", f"{action.node} answered {response.status}: {said[:ERROR_TEXT_MAX]}")
+            rest = b""
+            async for data in response.content.iter_any():
+                *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > LINE_LIMIT_BYTES:
+                    raise TooLong(f"a line of more than {LINE_LIMIT_BYTES} bytes")
+                for line in lines:
+                    record = _object(line)
+                    if "error" in record:
+                        return HandResult("failed", f"{action.node}: {str(record['error'])[:ERROR_TEXT_MAX]}")
+                    if record.get("status") == "success":
+                        return HandResult("done")
+        return HandResult("unknown", f"{action.node} ended its answer before the pull had ended")
+
+    async def _post(self, node: str, path: str, body: Mapping[str, object]) -> tuple[int, bytes]:
+        async with self._open_session().post(
+            f"{self._addresses[node]}{path}", json=body, allow_redirects=False
+        ) as response:
+            return response.status, await read_whole(response, ANSWER_LIMIT_BYTES)
 
     async def close(self) -> None:
         """Close what is still open."""

@@ -28,3 +28,6 @@ class Hands(Protocol):
 
         The caller keeps the action's deadline: it cancels what is late.
         """
+
+    async def close(self) -> None:
+        """Let go of what is open. To be called once, at the end."""

@@ -4,87 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import Literal, TypeAlias
 
+import psutil
+
+from live.controller.discovery import BYTES_PER_GIB
 from live.emulator.config import EmulatedModel
 from live.hands.ollama_api import OllamaApiHands
+from live.hands.protocol import Hands
 from live.rig.components import find_or_build, version
+from live.rig.drill_cluster import DrillCluster, Progress
 from live.rig.emulated_node import EmulatedNode
 from live.rig.errors import RigError
-from live.rig.ledger import Ledger, end_leftovers
+from live.rig.hands import RigHands
+from live.rig.injection import LiveInjection
+from live.rig.ledger import Ledger
 from live.rig.machine import pin, usable_cores
 from live.rig.model_files import DEFAULT, ensure_models
 from live.rig.node import RigNode
 from live.rig.ollama_node import OllamaNode
-from live.rig.toxiproxy import ToxiproxyNetwork
 from twin.policy.vocabulary import Action
 from twin.scenario.schema import Scenario
 
 NodeKind: TypeAlias = Literal["real", "emulated"]
-Progress: TypeAlias = Callable[[str], None]
 LOAD_LIMIT_S = 120.0
 
 
-class RigCluster:
-    """The nodes of a scenario, behind one Toxiproxy. An async context: on leaving it everything is put back."""
+class RigCluster(DrillCluster):
+    """The nodes of a scenario as processes of this machine, behind one Toxiproxy."""
 
     def __init__(self, scenario: Scenario, kind: NodeKind, progress: Progress) -> None:
-        self.scenario = scenario
+        super().__init__(scenario, progress)
         self.kind = kind
-        self.progress = progress
-        self.nodes: dict[str, RigNode] = {}
-        self.locks: dict[str, asyncio.Lock] = {}  # what is done to a node is done one after the other
-        self.edges: dict[str, str] = {}  # node to the address that the gateway uses
-        self.components: dict[str, str] = {}  # for the manifest: what ran, in which version
         cores = usable_cores()
         # The last core is for Toxiproxy, the gateway and the clients, the others are the nodes'.
-        self.node_cores: Sequence[int] | None = (cores[:-1] or cores) if cores else None
-        self.own_cores: Sequence[int] | None = cores[-1:] or None
-        self._stack = contextlib.AsyncExitStack()
-        self._network: ToxiproxyNetwork | None = None
-        self.folder = Path()
-
-    @property
-    def network(self) -> ToxiproxyNetwork:
-        """The running Toxiproxy."""
-        assert self._network is not None, "the rig is not up"
-        return self._network
-
-    async def __aenter__(self) -> RigCluster:
-        """Start everything. Raises `RigError`, with nothing left running."""
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop everything, and put back what was changed."""
-        await self._stack.aclose()
+        self.node_cores = (cores[:-1] or cores) if cores else None
+        self.own_cores = cores[-1:] or None
+        self._used_s: dict[str, float] = {}
+        self._looked_s = 0.0
 
     async def _start(self) -> None:
-        for line in await asyncio.to_thread(end_leftovers):
-            self.progress(f"put back what an earlier run left: {line}")
-        toxiproxy = await asyncio.to_thread(find_or_build, "toxiproxy-server")
-        self.components["toxiproxy"] = await asyncio.to_thread(version, toxiproxy)
-        self.folder = Path(tempfile.mkdtemp(prefix="ollamamax-rig-"))
-        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        ledger = Ledger()
-        self._stack.callback(ledger.close)
-        network = ToxiproxyNetwork(server=toxiproxy, log=self.folder / "toxiproxy.log", ledger=ledger)
-        self._stack.push_async_callback(network.stop)
-        await network.start()
+        ledger = await self._start_network()
         if self.own_cores:
-            pin(network.pid, self.own_cores)
-        self._network = network
+            pin(self.network.pid, self.own_cores)
         make = await self._real(ledger) if self.kind == "real" else self._emulated(ledger)
         names = self.scenario.cluster.node_names()
         self.progress(f"starting {len(names)} {self.kind} nodes behind Toxiproxy")
@@ -95,8 +59,30 @@ class RigCluster:
             self._stack.push_async_callback(node.stop)
         await asyncio.gather(*(node.start() for node in self.nodes.values()))
         for name, node in self.nodes.items():
-            self.edges[name] = await network.add_edge(name, node.address)
+            self.edges[name] = await self.network.add_edge(name, node.address)
         await self._preload()
+
+    def hands(self, injection: LiveInjection) -> Hands:
+        """What an agent beside each node would do."""
+        return RigHands(self, injection)
+
+    def telemetry(self) -> dict[str, dict[str, float | None]]:
+        """What the processes of each node use. A node that is down has none; a rate needs two looks."""
+        now_s = time.monotonic()
+        passed_s, self._looked_s = now_s - self._looked_s, now_s
+        found: dict[str, dict[str, float | None]] = {}
+        for name, node in self.nodes.items():
+            used_s, rss, processes, files = _usage(node.pids())
+            before_s = self._used_s.get(name)
+            self._used_s[name] = used_s
+            found[name] = {
+                # A new process starts from 0.
+                "processor_utilisation": None if before_s is None else max(0.0, used_s - before_s) / passed_s,
+                "ollama_processes": float(processes),
+                "ollama_rss_gib": rss / BYTES_PER_GIB if processes else None,
+                "open_files": float(files) if processes else None,
+            }
+        return found
 
     async def _real(self, ledger: Ledger) -> Callable[[int, str], RigNode]:
         ollama = await asyncio.to_thread(find_or_build, "ollama")
@@ -162,6 +148,16 @@ class RigCluster:
             if result.status != "done":
                 raise RigError(f"{model} could not be loaded on {node}: {result.detail}")
 
-    def served_generations(self) -> dict[str, int]:
-        """What each node counts itself."""
-        return {name: node.served_generations() for name, node in self.nodes.items()}
+
+def _usage(pids: Sequence[int]) -> tuple[float, int, int, int]:
+    """Processor time, resident bytes and number of these processes, and the open files of the first: the server."""
+    used_s, rss, processes, files = 0.0, 0, 0, 0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it died meanwhile
+            process = psutil.Process(pid)
+            times = process.cpu_times()
+            used_s += times.user + times.system
+            rss += process.memory_info().rss
+            files = files or process.num_fds()
+            processes += 1
+    return used_s, rss, processes, files

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from live.rig.errors import RigError, last_line
+from live.hands.output import last_line
+from live.rig.errors import RigError
 
 # malgo is a Go module that carries miniaudio.h; Go checks its sum like that of every module.
 MINIAUDIO_MODULE = "github.com/gen2brain/malgo@v0.11.24"

@@ -6,7 +6,7 @@ import asyncio
 
 from live.hands.ollama_api import OllamaApiHands
 from live.hands.protocol import HandError, HandResult
-from live.rig.cluster import RigCluster
+from live.rig.drill_cluster import DrillCluster
 from live.rig.injection import LiveInjection
 from live.rig.toxiproxy import NetworkFault
 from twin.policy.vocabulary import Action
@@ -18,7 +18,7 @@ UNREACHABLE_S = 5.0
 class RigHands:
     """What an agent beside each node would do."""
 
-    def __init__(self, cluster: RigCluster, injection: LiveInjection) -> None:
+    def __init__(self, cluster: DrillCluster, injection: LiveInjection) -> None:
         self._cluster = cluster
         self._injection = injection
         self._api = OllamaApiHands(cluster.edges)

@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 
-from live.rig.cluster import RigCluster
+from live.rig.drill_cluster import DrillCluster
 from live.rig.errors import RigError
 from live.rig.network_steps import NOT_LIVE as NOT_BY_TOXIPROXY
 from live.rig.network_steps import NetworkSteps
@@ -62,7 +62,7 @@ def _no_clock() -> float:
 class LiveInjection:
     """Performs the steps of the scenario's faults on a running rig."""
 
-    def __init__(self, cluster: RigCluster, scenario: Scenario, seed: int) -> None:
+    def __init__(self, cluster: DrillCluster, scenario: Scenario, seed: int) -> None:
         self.cluster = cluster
         self.scenario = scenario
         self.seed = seed
@@ -255,7 +255,7 @@ class LiveInjection:
         for node in sorted(self._slowed):
             problems += await _attempt(f"unthrottling {node}", self.cluster.nodes[node].unthrottle)
         problems += await _attempt("restoring the network", self.cluster.network.restore_all)
-        return problems
+        return problems + await self.cluster.put_back()
 
 
 async def _attempt(what: str, operation: Callable[[], object]) -> list[str]:

@@ -9,19 +9,25 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from live.hands.process import DEATH_LIMIT_S, processes_with
 from live.rig.components import cache_folder
 from live.rig.machine import Cgroup, remove_cgroup, set_frozen
 
 # Every process of a rig carries "<token of the ledger>:<name>" in this environment variable, and hands it on to
 # what it starts: so an orphan is found even when the process that started it is gone.
 MARK = "OLLAMAMAX_RIG"
-DEATH_LIMIT_S = 10.0
+RIG_FOLDER = "ollamamax-rig-"
+"""What the working folder of a rig is called, before the token of its ledger."""
+_TOKEN = re.compile(r"\d+-[0-9a-f]{12}")
 # Create times are worked out from the boot time and differ by rounding between two readers.
 SAME_CREATE_TIME_S = 1.0
 
@@ -98,19 +104,38 @@ def end_leftovers(folder: Path | None = None) -> list[str]:
     if not folder.is_dir():
         return []
     ended: list[str] = []
+    living: set[str] = set()
+    dead: set[str] = set()
     with _locked(folder / "lock"):
         for lock_path in folder.glob("*-*.lock"):
             with lock_path.open("r") as owner_lock:
                 try:
                     fcntl.flock(owner_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
+                    living.add(lock_path.stem)
                     continue  # its owner lives
+                dead.add(lock_path.stem)
                 path = lock_path.with_suffix(".json")
                 ended += _end_what_is_in(path)
                 path.unlink(missing_ok=True)
                 path.with_suffix(".draft").unlink(missing_ok=True)
                 lock_path.unlink()
+        ended += _remove_folders(living, dead)
     return ended
+
+
+def _remove_folders(living: set[str], dead: set[str]) -> list[str]:
+    """Remove the working folders of rigs whose owners are gone. A folder is named by the token of its ledger."""
+    removed = []
+    for path in Path(tempfile.gettempdir()).glob(f"{RIG_FOLDER}*"):
+        token = path.name.removeprefix(RIG_FOLDER)
+        if token in living or not _TOKEN.fullmatch(token):
+            continue
+        # One whose ledger is elsewhere lives as long as the process that it is named by.
+        if token in dead or not psutil.pid_exists(int(token.partition("-")[0])):
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(f"removed {path} of a rig that was killed")
+    return removed
 
 
 def _end_what_is_in(ledger: Path) -> list[str]:
@@ -144,25 +169,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def marked_processes(token: str, name: str | None = None) -> list[psutil.Process]:
-    """The living processes with the mark of a ledger, of one name or of all. Reads every process: milliseconds."""
-    wanted = f"{token}:" if name is None else f"{token}:{name}"
-    found = []
-    # Not psutil.process_iter: it keeps a cache that threads would share, and nodes are ended in several at once.
-    for pid in psutil.pids():
-        try:
-            process = psutil.Process(pid)
-            mark = process.environ().get(MARK, "")
-            if (mark == wanted or (name is None and mark.startswith(wanted))) and is_running(process):
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue  # ended meanwhile, or another user's
-    return found
-
-
-def is_running(process: psutil.Process) -> bool:
-    """Whether a process is there and not merely waiting for its parent to read its exit status."""
-    try:
-        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
+def marked_processes(token: str) -> list[psutil.Process]:
+    """The living processes with the mark of a ledger."""
+    return processes_with(MARK, f"{token}:", prefix=True)

@@ -9,34 +9,37 @@ import asyncio
 import contextlib
 import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import psutil
 import structlog
 import uvloop
 
 from live.controller.driver import PolicyDriver
 from live.controller.probes import HttpProber
+from live.controller.telemetry import telemetry_row
 from live.gateway.request_log import RequestLog
 from live.gateway.server import Gateway
 from live.gateway.settings import GatewaySettings
 from live.rig.cluster import NodeKind, RigCluster
+from live.rig.drill_cluster import DrillCluster
 from live.rig.errors import RigError
-from live.rig.hands import RigHands
 from live.rig.injection import LiveInjection, check_possible
 from live.rig.load import ClientView, Load, check_load_possible
 from live.rig.machine import pin_itself, usable_cores
+from live.rig.operator_cluster import OperatorCluster, OperatorNodes, plan
 from live.rig.toxiproxy import ToxiproxyGone
 from twin.experiment.world import Progress, WorldName, manifest
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.model_names import ModelNames
+from twin.policy.vocabulary import OperatorOrder
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
 from twin.record.rows import FIRST_GATEWAY, incident_row
-from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
 from twin.scenario.generators import expanded
@@ -46,12 +49,59 @@ WATCH_PERIOD_S = 0.5
 PROGRESS_PERIOD_S = 5.0
 
 
+Nodes: TypeAlias = NodeKind | OperatorNodes
+
+
+def _cluster(scenario: Scenario, nodes: Nodes, progress: Progress) -> DrillCluster:
+    if isinstance(nodes, OperatorNodes):
+        return OperatorCluster(scenario, nodes, progress)
+    return RigCluster(scenario, nodes, progress)
+
+
+def _check(scenario: Scenario, seed: int, nodes: Nodes) -> None:
+    """Raises `RigError` where a fault cannot be done to such nodes, or may not."""
+    if isinstance(nodes, OperatorNodes):
+        _, refused = plan(scenario, seed, nodes)
+        if refused:
+            raise RigError(refused[0])
+    else:
+        check_possible(scenario, nodes)
+
+
+@contextlib.contextmanager
+def _one_interrupt(task: Callable[[], asyncio.Task[Any] | None]) -> Iterator[None]:
+    """Ctrl-C breaks the drill off once; whoever presses it again while everything is put back is not listened to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal asked
+        running = task()
+        if running is None:
+            raise KeyboardInterrupt
+        if not asked:
+            asked = True
+            running.get_loop().call_soon_threadsafe(running.cancel)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if asked:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class LiveWorld:
-    """Runs a scenario on a rig of real or emulated nodes."""
+    """Runs a scenario on a rig of real or emulated nodes, or on an operator's own."""
 
     name: WorldName = "live"
 
-    def __init__(self, nodes: NodeKind) -> None:
+    def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
 
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
@@ -59,15 +109,21 @@ class LiveWorld:
         scenario = scenario.for_live()
         whole = manifest(scenario, seed, self.name)
         scenario = expanded(scenario, seed)
-        check_possible(scenario, self.nodes)
-        whole["not_as_in_the_twin"] = check_load_possible(scenario, self.nodes)
+        _check(scenario, seed, self.nodes)
+        whole["not_as_in_the_twin"] = check_load_possible(
+            scenario, self.nodes if isinstance(self.nodes, str) else "operator"
+        )
         for difference in whole["not_as_in_the_twin"]:
             progress(difference)
         recorder = Recorder(folder)
         started_s = time.perf_counter()
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _quiet_log(folder):
-                drill = Drill(scenario, seed, self.nodes, recorder, progress)
+            drill = Drill(scenario, seed, self.nodes, recorder, progress)
+            with (
+                _one_interrupt(lambda: drill.task),
+                asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+                _quiet_log(folder),
+            ):
                 facts = runner.run(drill.run())
         except BaseExceptionGroup as group:
             recorder.abandon()
@@ -118,10 +174,11 @@ def _quiet_log(folder: Path | None) -> Any:
 class Drill:
     """One run of a scenario on a rig."""
 
-    def __init__(self, scenario: Scenario, seed: int, kind: NodeKind, recorder: Recorder, progress: Progress) -> None:
+    def __init__(self, scenario: Scenario, seed: int, nodes: Nodes, recorder: Recorder, progress: Progress) -> None:
         self.scenario = scenario
         self.seed = seed
-        self.kind = kind
+        self.nodes = nodes
+        self.task: asyncio.Task[Any] | None = None  # the drill's own, once it runs
         self.recorder = recorder
         self.progress = progress
         self.logs: dict[str, RequestLog] = {}
@@ -130,8 +187,9 @@ class Drill:
 
     async def run(self) -> dict[str, Any]:
         """Set up, drive, tear down; what the manifest says beyond every manifest."""
+        self.task = asyncio.current_task()
         problems: list[str] = []
-        async with RigCluster(self.scenario, self.kind, self.progress) as cluster:
+        async with _cluster(self.scenario, self.nodes, self.progress) as cluster:
             if cluster.own_cores:
                 pin_itself(cluster.own_cores)
             async with self._controlled(cluster) as (driver, gateway, injection):
@@ -161,14 +219,14 @@ class Drill:
         return facts | {"simulated_s": ended_s, "events": None, "aborted": self.aborted}
 
     @contextlib.asynccontextmanager
-    async def _controlled(self, cluster: RigCluster) -> AsyncIterator[tuple[PolicyDriver, str, LiveInjection]]:
+    async def _controlled(self, cluster: DrillCluster) -> AsyncIterator[tuple[PolicyDriver, str, LiveInjection]]:
         """Gateway and controller in front of the rig, started."""
         parameters = self.scenario.policy.parameters()
         policy = JournalingPolicy(ClusterPolicy(self.scenario.cluster.spec(), parameters), self.recorder)
         names = ModelNames(self.scenario.cluster.models)
         prober = HttpProber(cluster.edges, names)
         injection = LiveInjection(cluster, self.scenario, self.seed)
-        hands = RigHands(cluster, injection)
+        hands = cluster.hands(injection)
         driver = PolicyDriver(policy, prober, hands, recorder=self.recorder)
         settings = GatewaySettings(connect_timeout_s=parameters.router.connect_timeout_s)
         gateway = Gateway(driver, cluster.edges, names, settings, self._logged)
@@ -181,11 +239,12 @@ class Drill:
             await driver.start()
             yield driver, address, injection
 
-    async def _drive(self, cluster: RigCluster, driver: PolicyDriver, injection: LiveInjection, load: Load) -> None:
+    async def _drive(self, cluster: DrillCluster, driver: PolicyDriver, injection: LiveInjection, load: Load) -> None:
         """Load, faults and sampling side by side, until the load has ended or the run is broken off."""
         work = [
             asyncio.create_task(load.run(self._ended), name="load"),
             asyncio.create_task(injection.run(driver.now), name="faults"),
+            asyncio.create_task(self._give_orders(driver), name="orders"),
             asyncio.create_task(self._sample(cluster, driver), name="telemetry"),
             asyncio.create_task(self._watch(cluster, driver, load), name="watch"),
         ]
@@ -203,6 +262,12 @@ class Drill:
             if isinstance(result, Exception):
                 raise result
 
+    async def _give_orders(self, driver: PolicyDriver) -> None:
+        """What the scenario's operator orders, each at its time."""
+        for order in sorted(self.scenario.orders, key=lambda it: it.at_s):
+            await asyncio.sleep(max(0.0, order.at_s - driver.now()))
+            driver.observe(OperatorOrder(order.node, order.order))
+
     def _ended(self, view: ClientView) -> None:
         if view.outcome not in ("rejected", "cancelled"):
             self.abort.ended(view.end_s, view.outcome == "succeeded")
@@ -212,7 +277,7 @@ class Drill:
         for attempt in log.failed_attempts:
             self.recorder.attempts.add(attempt.row())
 
-    async def _watch(self, cluster: RigCluster, driver: PolicyDriver, load: Load) -> None:
+    async def _watch(self, cluster: DrillCluster, driver: PolicyDriver, load: Load) -> None:
         """Break the run off where it must be; say how far it is."""
         end_s = self.scenario.end_of_load_s
         told_s = -PROGRESS_PERIOD_S
@@ -229,32 +294,30 @@ class Drill:
                 self.progress(f"{now:5.0f} of {end_s:.0f} s: {load.ended} of {load.sent} requests ended, {lost} lost")
             self.aborted = self.abort.reason(now)
 
-    async def _sample(self, cluster: RigCluster, driver: PolicyDriver) -> None:
-        """One row for each node and period: what an agent beside it could read."""
+    async def _sample(self, cluster: DrillCluster, driver: PolicyDriver) -> None:
+        """One row for each node and period: what an agent beside it could read, and what the controller knows."""
         period_s = self.scenario.record.telemetry_period_s
-        used_s = await asyncio.to_thread(_processor_times, cluster)
-        at_s = driver.now()
+        await asyncio.to_thread(cluster.telemetry)  # rates need a first look
         while True:
             await asyncio.sleep(period_s)
             now = driver.now()
             known = driver.policy.snapshot().parts.get("nodes", {})
-            before_s, used_s = used_s, await asyncio.to_thread(_processor_times, cluster)
+            read = await asyncio.to_thread(cluster.telemetry)
             for name in cluster.nodes:
                 view = known.get(name, {})
-                share = max(0.0, used_s[name] - before_s[name]) / (now - at_s)  # a new process starts from 0
-                read = {"processor_utilisation": share}  # the rig's own count; no agent runs beside its nodes
-                self.recorder.telemetry.add(
-                    (
-                        now,
-                        name,
-                        view.get("in_flight", 0),
-                        driver.policy.waiting,
-                        len(view.get("resident", [])),
-                        view.get("health"),
-                        *(read.get(column, math.nan) for column in TELEMETRY_NAMES),
-                    )
-                )
-            at_s = now
+                resident = view.get("resident", [])
+                values: dict[str, object] = {
+                    "time_s": now,
+                    "node": name,
+                    "in_flight": view.get("in_flight", 0),
+                    "waiting": driver.policy.waiting,
+                    "vram_used_gib": sum(self.scenario.cluster.memory_gib(model) for model in resident)
+                    if isinstance(cluster, RigCluster)
+                    else None,  # of a machine that is not ours, only its agent knows
+                    "resident_models": len(resident),
+                    "health": view.get("health"),
+                }
+                self.recorder.telemetry.add(telemetry_row(values | read[name]))
 
     def _write(self, driver: PolicyDriver, injection: LiveInjection, load: Load, ended_s: float) -> dict[str, Any]:
         """The tables that are known at the end, and what was found on the way."""
@@ -277,7 +340,7 @@ class Drill:
         return {
             "invariants": {"admitted_request_ends_once": twice, "gateway_knows_every_request": unknown},
             "clients_late_by_at_most_s": round(load.lateness_s, 4),
-            "nodes": self.kind,
+            "nodes": self.nodes if isinstance(self.nodes, str) else dict(self.nodes.urls),
         }
 
 
@@ -314,18 +377,3 @@ def _request_row(
         view.arrival.session,
         retry_of,
     )
-
-
-def _processor_times(cluster: RigCluster) -> dict[str, float]:
-    """Processor time that each node's processes have used. Reads /proc: not for the event loop."""
-    return {name: _processor_s(node.pids()) for name, node in cluster.nodes.items()}
-
-
-def _processor_s(pids: Sequence[int]) -> float:
-    """Processor time that these processes have used."""
-    used_s = 0.0
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it died meanwhile
-            times = psutil.Process(pid).cpu_times()
-            used_s += times.user + times.system
-    return used_s

@@ -23,8 +23,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from live.hands.output import last_line
 from live.rig.components import cache_folder, version
-from live.rig.errors import RigError, last_line
+from live.rig.errors import RigError
 from live.rig.ledger import Ledger
 from live.rig.processes import ManagedProcess, free_port, plain_environment
 

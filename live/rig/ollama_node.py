@@ -11,10 +11,11 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from live.hands.process import DEATH_LIMIT_S
 from live.rig.access_log import AccessLog
 from live.rig.errors import RigError
 from live.rig.foreign import ForeignCallers
-from live.rig.ledger import DEATH_LIMIT_S, Ledger
+from live.rig.ledger import Ledger
 from live.rig.machine import Cgroup, cgroup_support
 from live.rig.processes import ManagedProcess, free_port, plain_environment
 from twin.scenario.faults.base import ForeignClients

@@ -23,6 +23,7 @@ from twin.policy.vocabulary import (
     ClusterSpec,
     ModelSpec,
     NodeSpec,
+    OperatorOrder,
     Probe,
     ProbeResult,
     RequestSpec,
@@ -39,6 +40,7 @@ NODE works                                    it answers every probe at once
 NODE refuses | is cut off | hangs | crashes | cannot load | answers in S s
 NODE forgets                                  it lets its models go
 restart NODE done | failed | timed_out        the result of that action; so with load. The others get theirs at once
+operator drains | returns | restarts NODE     an operator's order
 advance S                                     time passes; the policy is woken whenever it wants to be
 show                                          where everything stands
 """
@@ -109,6 +111,10 @@ class Bench:
         elif words[0] in ("restart", "load"):
             number = next(n for n, action in self.orders.items() if (action.kind, action.node) == (words[0], words[1]))
             self._result(number, words[2])
+        elif words[0] == "operator":
+            order = {"drains": "drain", "returns": "return", "restarts": "restart"}[words[1]]
+            self.policy.observe(self.now, OperatorOrder(words[2], order))  # type: ignore[arg-type]
+            self._watch()
         elif words[0] == "advance":
             self._advance(float(words[1]))
         elif words[0] == "show":
@@ -199,7 +205,7 @@ class Bench:
     def _show(self) -> None:
         for node in self.policy.view.nodes.values():
             loaded = "loaded" if node.replicas["m"].resident else "not loaded"
-            back = f", set back {node.penalty}" if node.penalty else ""
+            back = f", set back {node.penalty + node.rising}" if node.penalty or node.rising else ""
             self.say(f"{node.name} {node.health}, m {loaded}, {node.in_flight} in flight{back}")
         for incident in self.policy.incidents:
             self.say(f"incident {incident.incident_id} {incident.node} {incident.diagnosis} {incident.state}")

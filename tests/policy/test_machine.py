@@ -21,6 +21,8 @@ from twin.policy.vocabulary import (
     Action,
     ActionResult,
     AttemptEnded,
+    NodeInventory,
+    OperatorOrder,
     Probe,
     ProbeResult,
     RequestSpec,
@@ -52,10 +54,11 @@ def brute_force(pool: Pool, now: float) -> tuple[list[int], int]:
         room = replica.in_flight < replica.capacity and (replica.resident or not pool.needs_residency)
         if not room:
             continue
-        if replica.node.health == "suspect":
+        if replica.node.health == "suspect" and not replica.node.returning:
             last_resort |= replica.node.bit
         if replica.node.health in ROUTABLE and replica.breaker_open_until_s <= now:
-            level = 0 if pool.in_turn else min(replica.in_flight + replica.node.penalty, LEVELS - 1)
+            busy = replica.in_flight + replica.node.penalty + replica.node.rising
+            level = 0 if pool.in_turn else min(busy, LEVELS - 1)
             levels[level] |= replica.node.bit
     return levels, last_resort
 
@@ -109,6 +112,8 @@ class World(RuleBasedStateMachine):
     def dispatched(self, request_id: int, attempt: int, route: Route) -> None:
         node = self.policy.view.nodes[route.node]
         assert node.health in (*ROUTABLE, "suspect"), f"sent to {node.name}, which is {node.health}"
+        assert not node.held, f"sent to {node.name}, which its operator has set aside"
+        assert not (node.returning and node.health == "suspect"), f"sent to {node.name} before a generation passed"
         assert request_id not in self.running
         assert route.first_token_deadline_s > 0.0
         self.running[request_id] = (route.node, attempt, self.now)
@@ -193,6 +198,16 @@ class World(RuleBasedStateMachine):
         self.policy.observe(self.now, ActionResult(action.action_id, action.node, action.kind, status))  # type: ignore[arg-type]
         self.release()
 
+    @rule(node=st.integers(0, NODES - 1), order=st.sampled_from(["drain", "return", "restart"]))
+    def operator_orders(self, node: int, order: str) -> None:
+        self.policy.observe(self.now, OperatorOrder(f"node-{node}", order))  # type: ignore[arg-type]
+        self.release()
+
+    @rule(node=st.integers(0, NODES - 1), stored=st.sampled_from([("m", "s"), ("m",), ("m", "s", "t"), ()]))
+    def node_tells_what_it_has(self, node: int, stored: tuple[str, ...]) -> None:
+        self.policy.observe(self.now, NodeInventory(f"node-{node}", dict.fromkeys(stored, 2.0), SLOTS))
+        self.release()
+
     @rule(by_s=st.sampled_from([0.0, 0.1, 0.3, 1.0, 3.0, 20.0]))
     def time_passes(self, by_s: float) -> None:
         self.now += by_s
@@ -222,6 +237,9 @@ class World(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Liveness: when everything works again, everything is served, every incident ends, every node serves."""
+        for index in range(NODES):
+            self.policy.observe(self.now, NodeInventory(f"node-{index}", {"m": 5.0, "s": 1.0}, SLOTS))
+            self.policy.observe(self.now, OperatorOrder(f"node-{index}", "return"))
         end_s = self.now + 90.0
         while self.now < end_s:
             for request_id in sorted(self.running):

@@ -38,6 +38,11 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
     "retry.budget_ratio": (0.0, "retry.budget_reserve=1.0", "requests 1-2\nended 1 reset\nrequests 3-8\nended 2 reset"),
     "retry.budget_reserve": (0.0, "retry.budget_ratio=0.0", "request 1\nended 1 reset"),
     "circuit_breaker.enabled": (False, "preset reactive", TRIPPED + "\nrequests 10-15"),
+    "router.slow_start_s": (
+        1.0,
+        "",
+        "operator drains node-0\nadvance 2\noperator returns node-0\nadvance 2\nrequests 1-3",
+    ),
     "circuit_breaker.failure_threshold": (1, "preset reactive", "requests 1-2\nended 1 server_error\nrequests 3-6"),
     "circuit_breaker.recovery_timeout_s": (1.0, "preset reactive", TRIPPED + "\nadvance 5\nrequests 10-15"),
     "circuit_breaker.ejected_share_max": (0.1, "preset reactive", TRIPPED + "\nrequests 10-15"),

@@ -8,17 +8,21 @@ from mypy_extensions import mypyc_attr
 
 from twin.policy.detection import FAST_PROBE_S, Detection
 from twin.policy.healer import Healer
+from twin.policy.operator import Operator
 from twin.policy.parameters import Parameters
 from twin.policy.redundancy import Redundancy
 from twin.policy.router import Router
 from twin.policy.views import ClusterView
 from twin.policy.vocabulary import (
+    NEVER_S,
     ActionResult,
     AttemptEnded,
     ClusterSpec,
     Command,
     Incident,
+    NodeInventory,
     Observation,
+    OperatorOrder,
     Policy,
     PolicyState,
     Probe,
@@ -40,6 +44,7 @@ class ClusterPolicy(Policy):
         self.detection = Detection(self.view)
         self.healer = Healer(self.view, self.detection)
         self.redundancy = Redundancy(self.view, self.healer)
+        self.operator = Operator(self.view, self.detection, self.healer)
         self.period_s = parameters.probes.period_s
         self.active = parameters.probes.enabled or parameters.circuit_breaker.enabled or parameters.redundancy.enabled
         self._due_s = 0.0
@@ -77,27 +82,36 @@ class ClusterPolicy(Policy):
         elif type(observation) is ProbeResult:
             self.detection.answered(now, observation)
         elif type(observation) is ActionResult:
-            if observation.kind == "load":
+            if self.operator.result(now, observation):
+                self._due_s = now
+            elif observation.kind == "load":
                 self.redundancy.result(now, observation)
             else:
                 self.healer.result(now, observation)
         elif type(observation) is RequestWithdrawn:
             self.router.withdraw(observation.request_id)
+        elif type(observation) is OperatorOrder:
+            self.operator.order(now, observation)
+            self._due_s = now
+        elif type(observation) is NodeInventory:
+            self.view.learn(now, observation)
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""
-        if not self.active:
-            self._due_s = float("inf")
-            return ()
-        self.router.reap(now)
         commands: list[Command] = []
         probes: list[Probe] = []
+        self.view.let_rise(now)
+        self.operator.decide(now, commands)
+        if not self.active:
+            self._due_s = now + self.period_s if self.operator.open else NEVER_S
+            return commands
+        self.router.reap(now)
         self.detection.close_due_breakers(now)
         self.healer.decide(now, commands)
         self.redundancy.decide(now, commands)
         self.detection.ask(now, probes)
         commands.extend(probes)
-        unwell = self.detection.unwell or self.healer.open or self.healer.actions
+        unwell = self.detection.unwell or self.healer.open or self.healer.actions or self.operator.at_work
         self._due_s = now + (min(FAST_PROBE_S, self.period_s) if unwell else self.period_s)
         return commands
 
@@ -115,6 +129,8 @@ class ClusterPolicy(Policy):
                 "health": node.health,
                 "in_flight": node.in_flight,
                 "penalty": node.penalty,
+                "rising": node.rising,
+                "operator": self.operator.phase(node.name),
                 "resident": [name for name, replica in node.replicas.items() if replica.resident],
             }
             for node in self.view.nodes.values()

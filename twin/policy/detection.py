@@ -303,6 +303,9 @@ class Detection:
             if node.health in ROUTABLE and result.error in ("unreachable", "first_token_timeout"):
                 watch.evidence = f"GET /api/ps gave nothing within {result.latency_s:.1f} s"
                 self._suspect(now, node, silent=True)
+            elif node.held and result.error in NOBODY_LISTENS:
+                for replica in node.replicas.values():
+                    replica.resident = False
             return
         for name, replica in node.replicas.items():
             replica.resident = name in result.models
@@ -354,6 +357,11 @@ class Detection:
         load_path = self.probes.load_path_model
         for watch in self.watches.values():
             node = watch.node
+            if node.held:  # only what it has loaded is of interest, for its return
+                if residency and now >= watch.residency_due_s:
+                    watch.residency_due_s = now + self.probes.residency_period_s
+                    self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
+                continue
             if node.health == "serving":
                 if node.last_passed_s <= fresh_s and now >= watch.liveness_due_s:
                     self._ask(now, watch, "liveness", "", self.probes.timeout_s, self.probes.period_s, probes)
@@ -444,21 +452,26 @@ class Detection:
             watch.generation_due_s = now + period_s
         probes.append(Probe(self.probe_id, watch.node.name, kind, model, timeout_s))
 
-    def restarted(self, now: float, node: NodeView) -> None:
-        """A new server process runs on the node: nothing is loaded, and what was known of it is old."""
+    def ask_anew(self, now: float, node: NodeView) -> None:
+        """What was known of the node is old: ask it again at once."""
         watch = self.watches[node.name]
-        watch.liveness_failures = 0
+        watch.liveness_failures = watch.gone_in_a_row = 0
         watch.liveness_error = watch.evidence = ""
         watch.slow_error = False
         watch.failures_s.clear()
         watch.pending.clear()
         watch.liveness_due_s = watch.generation_due_s = now
+        if self.probes.enabled:
+            self.wake_s = now
+
+    def restarted(self, now: float, node: NodeView) -> None:
+        """A new server process runs on the node: nothing is loaded, and what was known of it is old."""
+        self.ask_anew(now, node)
         for replica in node.replicas.values():
             replica.resident = replica.loading = False
             replica.failures_in_row = 0
         self.slowness.forget(node.name)
         self.view.replace(node, now)
-        self.wake_s = now
 
     def close_due_breakers(self, now: float) -> None:
         """Let nodes whose breaker's time is over get traffic again."""

@@ -49,6 +49,8 @@ class Healer:
     def decide(self, now: float, commands: list[Command]) -> None:
         """Move every incident on, and add what is to be done."""
         for node in self._taken(self.to_return):
+            if node.held:
+                continue  # its operator says when
             # A drained node is proved by a generation before it gets traffic.
             self.view.happened(node, "return", now)
             reason = "its restart is over; a generation must pass before it gets traffic"
@@ -83,6 +85,8 @@ class Healer:
 
     def _confirmed(self, now: float, confirmed: Confirmed, commands: list[Command]) -> None:
         node = confirmed.node
+        if node.held:
+            return  # its operator has set it aside, and may be working on it
         known = self.open.get(node.name)
         if known is not None:
             if known.incident.diagnosis == "unreachable" and confirmed.diagnosis == "server_down":
@@ -155,12 +159,12 @@ class Healer:
                 self._remedy(now, node, work, commands)
 
     def _remedy(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
-        if not (self.parameters.enabled and self.parameters.restart) or now < work.not_before_s:
+        if not (self.parameters.enabled and self.parameters.restart) or now < work.not_before_s or node.held:
             return
         if work.earlier_actions + work.incident.actions >= self.parameters.attempts_max:
             work.happened("exhausted")
             return
-        if len(self.actions) >= self.parameters.concurrent_max:
+        if len(self.detection.under_repair) >= self.parameters.concurrent_max:
             return
         if work.incident.diagnosis == "unreachable" and self._blind():
             return

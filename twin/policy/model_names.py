@@ -29,6 +29,14 @@ class ModelNames:
     def __contains__(self, name: str) -> bool:
         return canonical(name) in self._known
 
+    def learn(self, name: str) -> None:
+        """Know a model from now on."""
+        self._known.setdefault(canonical(name), name)
+
+    def forget(self, name: str) -> None:
+        """Know a model no more."""
+        self._known.pop(canonical(name), None)
+
     def of(self, name: str) -> str:
         """The cluster's name for the model; of a model that the cluster does not know, the canonical one."""
         short = canonical(name)

@@ -102,6 +102,13 @@ class RouterParameters:
         True, "Take NAME, NAME:latest and library/NAME for one model; off: as it is written."
     )
     connect_timeout_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for a connection to a node.")
+    slow_start_s: float = _number(
+        10.0,
+        0,
+        3600,
+        "s",
+        "A node that comes back is chosen last at first, and as any other after this time; 0 is off.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +334,7 @@ PRESETS: dict[str, dict[str, Value]] = {
         "router.first_token_deadline_s": 3600.0,
         "router.cold_first_token_deadline_s": 3600.0,
         "router.stall_timeout_s": 3600.0,
+        "router.slow_start_s": 0.0,
         "admission.enabled": False,
         "retry.attempts_max": 0,
         "circuit_breaker.enabled": False,
@@ -341,6 +349,7 @@ PRESETS: dict[str, dict[str, Value]] = {
         "router.first_token_deadline_s": 3600.0,
         "router.cold_first_token_deadline_s": 3600.0,
         "router.stall_timeout_s": 3600.0,
+        "router.slow_start_s": 0.0,
         "admission.enabled": False,
         "retry.attempts_max": 1,
         "retry.after_first_token": False,

@@ -14,7 +14,17 @@ from typing import Final
 
 from twin.policy.health import ROUTABLE, Health, HealthEvent, after
 from twin.policy.parameters import Parameters
-from twin.policy.vocabulary import FIT_SHARE, NEVER_S, ClusterSpec, ModelSpec, NodeSpec, RequestId, RequestSpec, Route
+from twin.policy.vocabulary import (
+    FIT_SHARE,
+    NEVER_S,
+    ClusterSpec,
+    ModelSpec,
+    NodeInventory,
+    NodeSpec,
+    RequestId,
+    RequestSpec,
+    Route,
+)
 
 LEVELS: Final = 64
 """Levels of busyness that are told apart; what is busier shares the last."""
@@ -45,6 +55,7 @@ class NodeView:
     __slots__ = (
         "bit",
         "health",
+        "held",
         "in_flight",
         "index",
         "last_passed_s",
@@ -52,6 +63,9 @@ class NodeView:
         "pace",
         "penalty",
         "replicas",
+        "returning",
+        "rising",
+        "rising_since_s",
         "served",
         "spec",
         "start_s",
@@ -71,6 +85,10 @@ class NodeView:
         self.start_s_of_routes = 0.0  # the same, when the limits of its routes were set
         self.served = 0  # requests that ended well here
         self.last_passed_s = 0.0  # last terminal record or passed generation probe
+        self.held = False  # set aside by an operator: nobody else may bring it back
+        self.returning = False  # an operator returns it: not even a last resort before a generation has passed
+        self.rising = 0  # levels that a node which came back is set back, fewer from look to look
+        self.rising_since_s = 0.0
         self.replicas: dict[str, Replica] = {}
 
     def free_gib(self) -> float:
@@ -185,7 +203,7 @@ class Pool:
             self.routable ^= bit
         has_room = present and replica.in_flight < replica.capacity
         if has_room and gets_traffic and now >= replica.breaker_open_until_s:
-            level = 0 if self.in_turn else replica.in_flight + node.penalty
+            level = 0 if self.in_turn else replica.in_flight + node.penalty + node.rising
             if level >= LEVELS:
                 level = LEVELS - 1
         else:
@@ -196,7 +214,7 @@ class Pool:
             if level >= 0:
                 self.levels[level] |= bit
             replica.level = level
-        if has_room and node.health == "suspect":
+        if has_room and node.health == "suspect" and not node.returning:
             self.last_resort |= bit
         elif self.last_resort & bit:
             self.last_resort ^= bit
@@ -238,20 +256,47 @@ class ClusterView:
         self.pools: dict[str, Pool] = {
             name: Pool(in_turn=False, needs_residency=True) if by_model else shared for name in self.models
         }
+        self.by_model = by_model
         self.distinct_pools: list[Pool] = list(self.pools.values()) if by_model else [shared]
+        self.rising: list[NodeView] = []
         for pool in self.distinct_pools:
             pool.members = [None] * len(self.nodes)
         for node in self.nodes.values():
             for name, model in self.models.items():
-                pool = self.pools[name]
-                capacity = model.slots if parameters.admission.enabled else 1 << 30
-                replica = Replica(node, model, pool, capacity, parameters)
-                replica.resident = name in cluster.placement.get(node.name, ())
-                replica.stored = replica.resident or name in cluster.stored.get(node.name, (name,))
-                node.replicas[name] = replica
-                if pool.members[node.index] is None:
-                    pool.members[node.index] = replica
-                    pool.place(replica, 0.0)
+                resident = name in cluster.placement.get(node.name, ())
+                stored = resident or name in cluster.stored.get(node.name, (name,))
+                self._add_replica(node, model, resident, stored, 0.0)
+
+    def _add_replica(self, node: NodeView, model: ModelSpec, resident: bool, stored: bool, now: float) -> None:
+        pool = self.pools[model.name]
+        capacity = model.slots if self.parameters.admission.enabled else 1 << 30
+        replica = Replica(node, model, pool, capacity, self.parameters)
+        replica.resident = resident
+        replica.stored = stored
+        node.replicas[model.name] = replica
+        if pool.members[node.index] is None:
+            pool.members[node.index] = replica
+            pool.place(replica, now)
+
+    def learn(self, now: float, inventory: NodeInventory) -> None:
+        """Take over what a node has on its disk. A model that nobody had so far is served from now on."""
+        for name, memory_gib in inventory.stored.items():
+            if name not in self.models:
+                self._add_model(now, ModelSpec(name, memory_gib, 0, inventory.slots))
+        for name, replica in self.nodes[inventory.node].replicas.items():
+            replica.stored = replica.resident or name in inventory.stored
+
+    def _add_model(self, now: float, model: ModelSpec) -> None:
+        if self.by_model:
+            pool = Pool(in_turn=False, needs_residency=True)
+            pool.members = [None] * len(self.nodes)
+            self.distinct_pools.append(pool)
+        else:
+            pool = self.distinct_pools[0]
+        self.models[model.name] = model
+        self.pools[model.name] = pool
+        for node in self.nodes.values():
+            self._add_replica(node, model, False, False, now)
 
     def indexed(self, replica: Replica) -> Replica:
         """The replica that stands for this one in the index: itself, or the node's one where models share a pool."""
@@ -266,12 +311,40 @@ class ClusterView:
 
     def happened(self, node: NodeView, event: HealthEvent, now: float) -> bool:
         """Advance a node's health; true where it changed."""
-        health = after(node.health, event)
-        if health == node.health:
+        before = node.health
+        health = after(before, event)
+        if health == before:
             return False
         node.health = health
+        if health in ROUTABLE and (before == "down" or node.returning):
+            self._rise(node, now)
+        if health != "suspect":
+            node.returning = False
         self.replace(node, now)
         return True
+
+    def _rise(self, node: NodeView, now: float) -> None:
+        """A node came back: it is chosen after all others at first, and little by little as any other."""
+        if self.parameters.router.slow_start_s <= 0.0:
+            return
+        node.rising = self._most_slots()
+        node.rising_since_s = now
+        if node not in self.rising:
+            self.rising.append(node)
+
+    def let_rise(self, now: float) -> None:
+        """Give the nodes that came back as much as is due to them by now. To be called every control period."""
+        for node in self.rising[:]:
+            left = 1.0 - (now - node.rising_since_s) / self.parameters.router.slow_start_s
+            rising = math.ceil(self._most_slots() * left) if left > 0.0 else 0
+            if rising != node.rising:
+                node.rising = rising
+                self.replace(node, now)
+            if not rising:
+                self.rising.remove(node)
+
+    def _most_slots(self) -> int:
+        return max((model.slots for model in self.models.values()), default=1)
 
     def serving_replicas(self, model: str) -> Iterator[Replica]:
         """The loaded replicas of a model on nodes that get traffic."""

@@ -55,11 +55,16 @@ ActionKind: TypeAlias = Literal[
     "restart",  # restart the node's Ollama service
     "load",  # load a model on a node
     "unload",  # ask a node to let a model go
+    "pull",  # have a node fetch a model
+    "copy",  # give a model of a node a second name
     "drain",  # send no new request to the node
     "return",  # end a drain
 ]
 DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "unload"})
 """Actions that can cost running work; caps, cooldowns and floors hold for these."""
+
+OPERATOR_REASON = "the operator ordered it"
+"""The reason of an action that no failure called for."""
 
 ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]
 
@@ -266,7 +271,36 @@ class ActionResult:
     detail: str = ""
 
 
-Observation: TypeAlias = AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | ActionResult
+OrderKind: TypeAlias = Literal[
+    "drain",  # set it aside until it is returned, whatever happens to it meanwhile
+    "return",  # load its models, let a generation prove it, then give it traffic again, little by little
+    "restart",  # set it aside, restart it once it is idle, and return it (unless it was set aside before)
+]
+
+
+@dataclass(slots=True)
+class OperatorOrder:
+    """What an operator wants done to a node."""
+
+    node: str
+    order: OrderKind
+
+
+@dataclass(slots=True)
+class NodeInventory:
+    """The models on a node's disk, as it says itself: name to the memory (GiB) that it needs when it is loaded.
+
+    `slots`: how many requests at once a replica serves of a model that was not known before.
+    """
+
+    node: str
+    stored: dict[str, float]
+    slots: int
+
+
+Observation: TypeAlias = (
+    AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | ActionResult | OperatorOrder | NodeInventory
+)
 
 
 @dataclass(slots=True)
@@ -291,6 +325,7 @@ class Action:
     reason: str  # for a person to read
     deadline_s: float
     expected_benefit: float  # requests that it is expected to save, less those that it costs
+    destination: str = ""  # the new name of a copy
 
 
 Command: TypeAlias = Probe | Action

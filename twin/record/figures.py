@@ -15,9 +15,9 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
 - `incidents_healed`: an incident that was opened while a fault held its node, had at least one action, was verified and
   closed, whose fault was really over by the time it was verified, and that was verified before the fault would have
   ended by itself (its planned end, where it has one).
-- `false_actions`: disruptive actions (restart, unload) on a node that no fault held. A fault holds its node from its
-  injection to its real end, both included; so an action that ends a fault is not a false one. A fault of a gateway's
-  own uplink holds no node here: who is cut off itself has nothing to repair.
+- `false_actions`: disruptive actions (restart, unload) on a node that no fault held, and that no operator ordered. A
+  fault holds its node from its injection to its real end, both included; so an action that ends a fault is not a false
+  one. A fault of a gateway's own uplink holds no node here: who is cut off itself has nothing to repair.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twin.policy.vocabulary import DISRUPTIVE_ACTIONS
+from twin.policy.vocabulary import DISRUPTIVE_ACTIONS, OPERATOR_REASON
 from twin.record.names import SUMMARY_KEYS
 from twin.record.reader import RunRecord
 from twin.record.recovery import Duration, Times, flags, numbers, outcomes, recoveries
@@ -129,7 +129,7 @@ def _hidden_wait_s(served: Any) -> Times:
 
 
 def _healing(record: RunRecord) -> dict[str, Any]:
-    actions = record.table("actions", ["time_s", "kind", "node"]).to_pylist()
+    actions = record.table("actions", ["time_s", "kind", "node", "reason"]).to_pylist()
     incidents = record.table(
         "incidents", ["node", "opened_s", "state", "verified_s", "closed_s", "actions"]
     ).to_pylist()
@@ -138,7 +138,9 @@ def _healing(record: RunRecord) -> dict[str, Any]:
     false_actions = [
         action
         for action in actions
-        if action["kind"] in DISRUPTIVE_ACTIONS and not _holding(of_nodes, action["node"], action["time_s"])
+        if action["kind"] in DISRUPTIVE_ACTIONS
+        and action["reason"] != OPERATOR_REASON
+        and not _holding(of_nodes, action["node"], action["time_s"])
     ]
     healed = [
         incident

@@ -22,7 +22,9 @@ from twin.policy.vocabulary import (
     AttemptEnded,
     Command,
     Incident,
+    NodeInventory,
     Observation,
+    OperatorOrder,
     Policy,
     PolicyState,
     Probe,
@@ -45,6 +47,8 @@ OBSERVATION_KINDS: dict[str, type[Any]] = {
     "probe_result": ProbeResult,
     "telemetry_sample": TelemetrySample,
     "action_result": ActionResult,
+    "operator_order": OperatorOrder,
+    "node_inventory": NodeInventory,
 }
 COMMAND_KINDS: dict[str, type[Any]] = {"probe": Probe, "action": Action}
 _KIND_OF = {kind: name for name, kind in (OBSERVATION_KINDS | COMMAND_KINDS).items()}

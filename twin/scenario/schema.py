@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from twin.policy.parameters import PRESETS, ParameterError, Parameters, find, preset
-from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec
+from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec, OrderKind
 from twin.record.names import EXPECTABLE
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
@@ -303,6 +303,14 @@ class SteadyState(_Closed):
     hold_s: Annotated[float, Field(ge=0, description="How long it must hold to count as regained.")] = 10.0
 
 
+class Order(_Closed):
+    """What an operator orders during the run: set a node aside, restart it, give it back."""
+
+    at_s: Annotated[float, Field(ge=0, description="When, in seconds from the start of the run (warm-up included).")]
+    order: OrderKind
+    node: str
+
+
 class AbortSuccessRatio(_Closed):
     """Abort below this ratio."""
 
@@ -370,6 +378,7 @@ class Scenario(_Closed):
             "node back and every incident closed; 0: it ends with its last request, and nothing of this is asked.",
         ),
     ] = 0.0
+    orders: Annotated[list[Order], Field(description="What an operator orders meanwhile.")] = []
     steady_state: SteadyState = SteadyState()
     abort_when: AbortWhen | None = None
     expect: Annotated[dict[str, Limit], Field(description="Figure name to limit.")] = {}
@@ -414,6 +423,14 @@ class Scenario(_Closed):
             for model in getattr(self.workload, key) or {}:
                 if model not in self.cluster.models:
                     raise ValueError(f"workload.{key} names {model}, which the cluster does not serve")
+        names = topology.nodes
+        for place, order in enumerate(self.orders):
+            if order.node not in names:
+                raise ValueError(f"orders[{place}]: {order.node!r} is no node ({names[0]} to {names[-1]})")
+            if order.at_s >= self.end_of_load_s:
+                raise ValueError(
+                    f"orders[{place}]: at_s {order.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
+                )
         return self
 
     @model_validator(mode="after")

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from twin.policy.parameters import Parameters
-from twin.policy.vocabulary import Policy
+from twin.policy.vocabulary import OperatorOrder, Policy
 from twin.record.rows import incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
@@ -67,6 +68,8 @@ class Simulation:
         if self.start is not None:
             begin_from(self, self.start)
         self.injection.schedule()
+        for order in self.scenario.orders:  # an operator speaks to one gateway
+            self.engine.call_at(order.at_s, partial(self.gateways[0].observe, OperatorOrder(order.node, order.order)))
         self.clients.start()
         self.engine.call_at(self.scenario.record.telemetry_period_s, self._sample)
         if self.scenario.settle_s:

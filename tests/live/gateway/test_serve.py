@@ -67,7 +67,8 @@ hands: {restart: "ssh {node} systemctl restart ollama"}
     )
     config = load_config(file, listen="127.0.0.1:1")
     assert [node.url for node in config.nodes.values()] == ["http://10.0.0.1:11434", "http://10.0.0.2:9999"]
-    assert config.hands.restart == ["ssh", "{node}", "systemctl", "restart", "ollama"]
+    assert config.hands.restart is not None
+    assert config.hands.restart.command == ["ssh", "{node}", "systemctl", "restart", "ollama"]
     assert config.parameters().retry.attempts_max == 1
     assert config.parameters().healer.restart
     assert config.listen == "127.0.0.1:1"
@@ -89,6 +90,12 @@ def test_without_a_hand_for_it_a_restart_is_no_choice() -> None:
         ("nodes: {a: http://x}\npolicy:\n  preset: defalt\n", ":2: policy: unknown policy preset defalt"),
         ("nodes: {a: http://x}\npolicy: {overrides: {retry.attempt: 1}}\n", "did you mean retry_attempts?"),
         ("nodes:\n  a: http://x\n  a: http://y\n", ":3: a is there twice"),
+        ("nodes:\n  a: http://x\n  b: x:11434\n", "nodes.b: http://x:11434 is a already; name each node once"),
+        ("nodes: {a: localhost, b: 127.0.0.1}\n", "is a already"),
+        ("nodes: {a: http://x}\nhands: {restrat: y}\n", ":2: hands.restrat: unknown key; did you mean restart?"),
+        ("nodes: {a: http://x}\nhands: {restart: {systemd: {unitt: y}}}\n", "did you mean unit?"),
+        ("nodes: {a: http://x}\nhands: {restart: {command: y, systemd: {}}}\n", "not command and systemd"),
+        ("nodes: {a: {url: x, hands: {drill: {kill_sever: y}}}}\n", "kill_server"),
         ("nodes: [\n", ": not YAML"),
         ("- 1\n", "dictionary"),
         ("listen: 127.0.0.1:1\n", "no nodes are named"),
@@ -101,6 +108,11 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, text: str, error: 
     assert str(raised.value).startswith(str(file))
     assert error in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_same_node_twice_on_the_command_line_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"nodes.node-1: http://gpu1:11434 is node-0 already; name each node once"):
+        load_config(None, ["gpu1", "http://GPU1:11434"])
 
 
 def test_bad_input_ends_with_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

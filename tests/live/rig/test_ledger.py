@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
+import pytest
 
-from live.rig.ledger import Ledger, end_leftovers, is_running, marked_processes
+from live.hands.process import is_running
+from live.rig.ledger import RIG_FOLDER, Ledger, end_leftovers, marked_processes
 from live.rig.machine import Cgroup, cgroup_support
+from live.rig.random_drills import KINDS
+from twin.scenario.faults import FAULT_KINDS
 
 # A web server that has started a child of its own, as Ollama starts its runners.
 SERVER = """
@@ -98,3 +103,29 @@ def test_a_ledger_with_something_in_it_stays_for_the_next_rig(tmp_path: Path) ->
     assert (tmp_path / f"{ledger.token}.json").exists()
     assert end_leftovers(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_the_working_folder_of_a_rig_that_is_gone_is_removed_and_that_of_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    gone = tmp_path / f"{RIG_FOLDER}{ended.pid}-0123456789ab"
+    elsewhere = tmp_path / f"{RIG_FOLDER}{os.getpid()}-0123456789ab"  # its ledger is in another folder
+    strange = tmp_path / f"{RIG_FOLDER}of-somebody"
+    for folder in (gone, elsewhere, strange):
+        folder.mkdir()
+    ledger = Ledger(tmp_path / "ledgers")
+    own = tmp_path / f"{RIG_FOLDER}{ledger.token}"
+    own.mkdir()
+    assert end_leftovers(tmp_path / "ledgers") == [f"removed {gone} of a rig that was killed"]
+    assert [folder.exists() for folder in (elsewhere, strange, own)] == [True, True, True]
+    ledger.close()
+
+
+def test_the_catalogue_says_how_a_machine_does_what_the_rig_can_do() -> None:
+    for kind, fault in FAULT_KINDS.items():
+        if kind in KINDS:
+            assert fault.about.live != "twin only", f"{kind} is drilled at random, but its file does not say how"
+    assert "emulated nodes only" in FAULT_KINDS["scheduler_deadlock"].about.live

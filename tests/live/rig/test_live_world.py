@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from live.rig.errors import RigError
 from live.rig.injection import NOT_REAL, check_possible
-from live.rig.ledger import ledger_folder
+from live.rig.ledger import RIG_FOLDER, ledger_folder
 from live.rig.live_world import LiveWorld
 from twin.experiment.run import Result, replay_run, run_scenario
 from twin.scenario.faults import FAULT_KINDS
@@ -185,6 +186,22 @@ def test_ctrl_c_in_a_drill_puts_everything_back(toxiproxy_server: Path, tmp_path
 
 
 @pytest.mark.real
+def test_a_second_ctrl_c_within_fifty_milliseconds_does_not_stop_the_putting_back(
+    toxiproxy_server: Path, tmp_path: Path
+) -> None:
+    process = start_drill(tmp_path)
+    children = family(process)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 3, (out, err)
+    assert "Traceback" not in err
+    assert gone(children, limit_s=0.1), "the drill ended before its processes had"
+    assert list(Path(tempfile.gettempdir()).glob(f"{RIG_FOLDER}{process.pid}-*")) == []
+
+
+@pytest.mark.real
 def test_a_toxiproxy_that_dies_breaks_the_drill_off_in_one_line(toxiproxy_server: Path, tmp_path: Path) -> None:
     process = start_drill(tmp_path)
     children = family(process)
@@ -207,6 +224,9 @@ def test_what_a_killed_drill_left_is_ended_by_the_next(toxiproxy_server: Path, t
     process.communicate(timeout=10)
     time.sleep(0.1)
     assert any(child.is_running() for child in children)
+    folders = list(Path(tempfile.gettempdir()).glob(f"{RIG_FOLDER}{process.pid}-*"))
+    assert len(folders) == 1
     drill("node-crash", "emulated", tmp_path, "faults=[]", "workload.duration_s=5")
     assert gone(children)
-    assert list(ledger_folder().glob("*.json")) == []
+    assert not folders[0].exists()
+    assert list(ledger_folder().glob(f"{process.pid}-*")) == []

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from live.rig.ledger import Ledger, is_running, marked_processes
+from live.hands.process import is_running
+from live.rig.ledger import Ledger, marked_processes
 from live.rig.processes import ManagedProcess, ProcessFailed, free_port, plain_environment
 
 # A web server that has started a child of its own, as Ollama starts its runners.

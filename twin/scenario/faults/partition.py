@@ -27,7 +27,7 @@ class Partition(NetworkFault):
         precursor="none",
         source="no Ollama-specific report found; an assumption from networks in general",
         ended_by_restart=False,
-        live="a Toxiproxy timeout on each node's edge, one way or both; a close by the node itself still gets through",
+        live="a Toxiproxy timeout on each edge, one way or both; what a node closes is closed; also on your own cluster",
     )
     kind: Literal["partition"]
     direction: Annotated[Direction, Field(description="What is cut off: requests, answers, or both.")] = "both"

@@ -20,7 +20,7 @@ class RunnerCrash(Fault):
         source="ollama/ollama issues 8258, 8948, 9064",
         ended_by_restart=False,
         instant=True,
-        live="SIGKILL to the runner processes",
+        live="SIGKILL to the runner processes; on your own cluster by a command or the agent",
     )
     kind: Literal["runner_crash"]
 

@@ -22,7 +22,7 @@ class RunnerCrashLoop(Fault):
         precursor="earlier crashes of the same node and model",
         source="ollama/ollama issue 12472",
         ended_by_restart=True,
-        live="SIGKILL to the runner processes, again and again",
+        live="SIGKILL to the runner processes, again and again; on your own cluster by a command or the agent",
     )
     kind: Literal["runner_crash_loop"]
     period_s: Annotated[float, Field(ge=0.1, description="Between two crashes.")] = 1.0

@@ -19,7 +19,7 @@ class ServerCrash(Fault):
         precursor="none when sudden; free memory falls before an out-of-memory kill",
         source="ollama/ollama issues 9685, 6238, 11231",
         ended_by_restart=True,
-        live="SIGKILL to the server and its runners",
+        live="SIGKILL to the server and its runners; on your own cluster by a command",
     )
     kind: Literal["server_crash"]
 

@@ -21,7 +21,7 @@ class SlowNetwork(NetworkFault):
         precursor="none",
         source="no Ollama-specific report found; an assumption from networks in general",
         ended_by_restart=False,
-        live="a Toxiproxy latency on each node's edge",
+        live="a Toxiproxy latency on each node's edge; also on your own cluster",
     )
     kind: Literal["slow_network"]
     latency_ms: Annotated[float, Field(gt=0, le=60_000, description="Added to each direction.")] = 500.0

@@ -1,0 +1,1 @@
+"""What runs beside each Ollama: telemetry of its machine, and the hands."""

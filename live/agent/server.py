@@ -1,0 +1,163 @@
+"""The agent's HTTP: the last sample, and the hands.
+
+GET  /healthz             it runs (no token needed)
+GET  /telemetry           {"node", "ollama", "age_s", "values": {COLUMN: number or null}}
+POST /hands/restart       restart the Ollama of this machine
+POST /hands/kill_runners  SIGKILL to every runner; Ollama loads the models again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+
+import aiohttp
+import psutil
+import structlog
+from aiohttp import web
+
+from live.agent.ollama import OllamaProcesses
+from live.agent.sources import Collector, Values
+from live.controller.access import guard
+from live.controller.transport import plain_reason
+from live.hands.protocol import HandError
+from live.hands.router import HandsByKind
+from twin.policy.vocabulary import Action
+
+_log = structlog.get_logger()
+
+RESTART_LIMIT_S = 120.0
+ANNOUNCE_PERIOD_S = 10.0
+ANNOUNCE_LIMIT_S = 5.0
+
+
+class Agent:
+    """Samples, and answers. Own it, `start` it, `stop` it."""
+
+    def __init__(
+        self,
+        node: str,
+        ollama: str,
+        collector: Collector,
+        processes: OllamaProcesses,
+        hands: HandsByKind,
+        *,
+        token: str = "",
+        period_s: float = 1.0,
+    ) -> None:
+        self._node = node
+        self._ollama = ollama
+        self._collector = collector
+        self._processes = processes
+        self._hands = hands
+        self._token = token
+        self._period_s = period_s
+        self._values: Values = {}
+        self._sampled_s = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
+        self._restarting = asyncio.Lock()
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Take a first sample and listen; the address. Raises OSError where that is not possible."""
+        await self._sample()
+        app = web.Application(middlewares=[guard(self._token, frozenset({"/healthz"}))], client_max_size=1 << 16)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/telemetry", self._telemetry)
+        app.router.add_post("/hands/restart", self._restart)
+        app.router.add_post("/hands/kill_runners", self._kill_runners)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        bound = self._runner.addresses[0]
+        self._tasks.append(asyncio.create_task(self._keep_sampling(), name="telemetry"))
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        return f"http://{shown}:{bound[1]}"
+
+    def announce(self, controller: str, agent: str) -> None:
+        """Tell a controller again and again where this agent is."""
+        self._tasks.append(asyncio.create_task(self._keep_announcing(controller, agent), name="announce"))
+
+    async def stop(self) -> None:
+        """Stop listening and sampling."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # -- sampling --------------------------------------------------------------------------------------------------
+
+    async def _sample(self) -> None:
+        self._values = await self._collector.sample()
+        self._sampled_s = time.monotonic()
+
+    async def _keep_sampling(self) -> None:
+        while True:
+            await asyncio.sleep(self._period_s)
+            await self._sample()
+
+    async def _keep_announcing(self, controller: str, agent: str) -> None:
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        body = {"node": self._node, "ollama": self._ollama, "agent": agent}
+        said = ""
+        timeout = aiohttp.ClientTimeout(total=ANNOUNCE_LIMIT_S)
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
+            while True:
+                try:
+                    async with session.post(f"{controller}/-/agents", json=body, allow_redirects=False) as response:
+                        answer = (await response.text())[:300]
+                        outcome = "" if response.status == 200 else f"{response.status}: {answer}"
+                except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                    outcome = plain_reason(error)
+                if outcome != said:
+                    said = outcome
+                    _log.warning(
+                        "controller_does_not_take_the_agent", controller=controller, why=outcome or "it does now"
+                    )
+                await asyncio.sleep(ANNOUNCE_PERIOD_S)
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _telemetry(self, _request: web.Request) -> web.Response:
+        age_s = round(time.monotonic() - self._sampled_s, 3)
+        return web.json_response({"node": self._node, "ollama": self._ollama, "age_s": age_s, "values": self._values})
+
+    async def _restart(self, _request: web.Request) -> web.Response:
+        if self._hands.hand("restart", self._node) is None:
+            error = "this agent has no hand for a restart; configure hands: {restart: ...} there"
+            return web.json_response({"error": error}, status=501)
+        if self._restarting.locked():
+            return web.json_response({"status": "failed", "detail": "a restart is under way already"})
+        async with self._restarting:
+            action = Action(0, "restart", self._node, "", "the controller ordered it", RESTART_LIMIT_S, 0.0)
+            try:
+                async with asyncio.timeout(RESTART_LIMIT_S):
+                    result = await self._hands.perform(action)
+                status, detail = result.status, result.detail
+            except TimeoutError:
+                status, detail = "failed", f"no result within {RESTART_LIMIT_S:g} s"
+            except HandError as error:
+                status, detail = "failed", plain_reason(error)
+        _log.info("restart", status=status, detail=detail)
+        return web.json_response({"status": status, "detail": detail})
+
+    async def _kill_runners(self, _request: web.Request) -> web.Response:
+        killed = await asyncio.to_thread(self._kill)
+        _log.info("kill_runners", killed=killed)
+        if not killed:
+            return web.json_response({"status": "failed", "detail": "no runner is seen: no model is loaded"})
+        return web.json_response({"status": "done", "detail": f"killed {killed} runners"})
+
+    def _kill(self) -> int:
+        killed = 0
+        for runner in self._processes.runners():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                runner.send_signal(signal.SIGKILL)
+                killed += 1
+        return killed

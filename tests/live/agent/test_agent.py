@@ -1,0 +1,235 @@
+"""The agent over HTTP: who may ask, what it answers, and what the controller makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from live.agent.command import run
+from live.agent.config import AgentConfig, load_agent_config
+from live.agent.ollama import OllamaProcesses
+from live.agent.server import Agent
+from live.agent.sources import Collector, Values
+from live.controller.telemetry import AgentPoller, checked, telemetry_row
+from live.gateway.config import ConfigError
+from live.hands.agent import AgentHands
+from live.hands.router import HandsByKind
+from live.rig.processes import free_port
+from tests.live.conftest import MODEL, MakeNode
+from tests.live.gateway.doubles import StubNode, answers, until
+from twin.errors import OperatorError
+from twin.policy.vocabulary import Action, TelemetrySample
+from twin.record.schema import TELEMETRY
+
+
+class Fixed:
+    def read(self) -> Values:
+        return {"memory_used_gib": 3.5, "gpu_power_w": None}
+
+
+def agent(token: str = "secret", ollama: str = "http://127.0.0.1:9", hands: HandsByKind | None = None) -> Agent:
+    return Agent("a", ollama, Collector([Fixed()]), OllamaProcesses(ollama), hands or HandsByKind({}), token=token)
+
+
+async def ask(url: str, path: str = "/telemetry", method: str = "GET", **headers: str) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as http, http.request(method, url + path, headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def test_only_who_brings_the_token_is_answered() -> None:
+    server = agent()
+    url = await server.start()
+    try:
+        assert (await ask(url))[0] == 401
+        assert (await ask(url, Authorization="Bearer wrong"))[0] == 401
+        status, said = await ask(url, Authorization="Bearer secret")
+        assert status == 200
+        assert said["values"]["memory_used_gib"] == 3.5
+        assert said["values"]["gpu_power_w"] is None
+        assert said["age_s"] >= 0
+        assert (await ask(url, "/healthz"))[0] == 200
+    finally:
+        await server.stop()
+
+
+async def test_without_a_token_no_web_page_may_give_orders() -> None:
+    server = agent(token="")
+    url = await server.start()
+    try:
+        assert (await ask(url))[0] == 200
+        status, said = await ask(url, "/hands/restart", "POST", Origin="http://evil.example")
+        assert (status, said["error"]) == (403, "no web page may give orders here")
+        status, said = await ask(url, "/hands/restart", "POST")
+        assert (status, said["error"].split(";")[0]) == (501, "this agent has no hand for a restart")
+    finally:
+        await server.stop()
+
+
+async def test_beyond_loopback_it_needs_a_token() -> None:
+    with pytest.raises(OperatorError, match=r"would take orders from anybody who reaches 0.0.0.0; give token_file"):
+        await run(AgentConfig(listen="0.0.0.0:0"))
+
+
+def test_its_file_is_checked_like_the_gateways(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("ollama: gpu1\nhands: {restart: {systemd: {unit: ollama}}}\n")
+    config = load_agent_config(file, "127.0.0.1:1", None, "gateway:11436")
+    assert (config.listen, config.ollama, config.controller) == (
+        "127.0.0.1:1",
+        "http://gpu1:11434",
+        "http://gateway:11436",
+    )
+    file.write_text("olama: gpu1\n")
+    with pytest.raises(ConfigError, match=r"agent.yaml:1: olama: unknown key; did you mean ollama\?"):
+        load_agent_config(file, None, None, None)
+
+
+async def test_a_port_in_use_is_one_line() -> None:
+    server = agent()
+    url = await server.start()
+    try:
+        with pytest.raises(ConfigError, match="is in use; end what listens there, or give another --listen"):
+            await run(AgentConfig(listen=url.removeprefix("http://")))
+    finally:
+        await server.stop()
+
+
+# -- at the controller --------------------------------------------------------------------------------------------
+
+
+async def test_samples_become_observations_and_a_silent_agent_is_no_news() -> None:
+    server = agent()
+    url = await server.start()
+    seen: list[TelemetrySample] = []
+    poller = AgentPoller({"a": url}, "secret", seen.append, period_s=0.02)
+    poller.start()
+    await until(lambda: seen)
+    assert seen[0] == TelemetrySample("a", {"memory_used_gib": 3.5})
+    assert poller.latest == {"a": {"memory_used_gib": 3.5}}
+    await server.stop()
+    await until(lambda: not poller.latest)
+    count = len(seen)
+    await asyncio.sleep(0.1)
+    assert len(seen) == count
+    await poller.stop()
+
+
+async def test_an_agent_is_not_trusted() -> None:
+    node = StubNode()
+    node.will(answers(200, b'{"values": {"gpu_power_w": 1e999, "uptime_s": "x", "evil": 1, "swap_used_gib": 2}}'))
+    await node.start()
+    seen: list[TelemetrySample] = []
+    poller = AgentPoller({"a": node.address}, "", seen.append, period_s=0.02)
+    poller.start()
+    await until(lambda: seen)
+    assert seen[0].values == {"swap_used_gib": 2.0}
+    node.behaviours.clear()
+    node.will(answers(200, b"[" * 100_000))
+    await until(lambda: not poller.latest)
+    await poller.stop()
+    await node.stop()
+    with pytest.raises(ValueError, match="is it an agent"):
+        checked(b"[]")
+
+
+def test_a_row_of_telemetry_has_every_column_and_null_for_what_is_not_known() -> None:
+    row = telemetry_row({"time_s": 1.0, "node": "a"})
+    assert len(row) == len(TELEMETRY.names)
+    assert row[:2] == (1.0, "a")
+    assert set(row[2:]) == {None}
+
+
+async def test_a_controller_is_told_where_the_agent_is() -> None:
+    controller = StubNode()
+    controller.will(answers(503, b"{}"), answers(200, b"{}"))
+    await controller.start()
+    server = agent()
+    url = await server.start()
+    server.announce(controller.address, url)
+    await until(lambda: controller.bodies)
+    assert controller.bodies[0] == {"node": "a", "ollama": "http://127.0.0.1:9", "agent": url}
+    assert controller.headers[0]["Authorization"] == "Bearer secret"
+    await server.stop()
+    await controller.stop()
+
+
+@pytest.mark.real
+async def test_beside_a_real_ollama_it_kills_runners_and_says_so(make_node: MakeNode) -> None:
+    from live.hands.ollama_api import OllamaApiHands
+
+    node = await make_node()
+    server = agent(ollama=node.address)
+    hands = AgentHands({"a": await server.start()}, "secret")
+    api = OllamaApiHands({"a": node.address})
+    try:
+        assert (await hands.order("a", "kill_runners")).status == "failed"
+        await api.perform(Action(0, "load", "a", MODEL, "", 60.0, 0.0))
+        [runner] = node.runner_pids()
+        assert (await hands.order("a", "kill_runners")).detail == "killed 1 runners"
+        await until(lambda: runner not in node.runner_pids(), 5)
+        assert node.server_alive()
+    finally:
+        await api.close()
+        await hands.close()
+        await server.stop()
+
+
+@pytest.mark.real
+async def test_a_supervised_real_ollama_is_restarted_by_order_of_the_controller(
+    ollama: Path, models: Path, tmp_path: Path
+) -> None:
+    """The whole way: the agent runs `ollama serve` itself, and a hand of the controller has it restarted."""
+    port, listen = free_port(), f"127.0.0.1:{free_port()}"
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    process = {
+        "command": [str(ollama), "serve"],
+        "log": str(tmp_path / "ollama.log"),
+        "environment": {"HOME": str(tmp_path), "OLLAMA_MODELS": str(models), "OLLAMA_NO_CLOUD": "1"},
+    }
+    config = AgentConfig.model_validate(
+        {
+            "listen": listen,
+            "ollama": f"http://127.0.0.1:{port}",
+            "token_file": str(token),
+            "node": "a",
+            "period_s": 0.2,
+            "ollama_log": str(tmp_path / "ollama.log"),
+            "hands": {"restart": {"process": process}},
+        }
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(run(config, stop))
+    hands = AgentHands({"a": f"http://{listen}"}, "secret")
+    processes = OllamaProcesses(config.ollama)
+    try:
+        async with asyncio.timeout(40):
+            while (await _status(f"http://{listen}/healthz")) != 200:
+                assert not running.done(), running.exception()
+                await asyncio.sleep(0.05)
+            server = processes.server()
+            assert server is not None
+            result = await hands.perform(Action(1, "restart", "a", "", "", 60.0, 0.0))
+            assert result.status == "done", result.detail
+            again = processes.server()
+            assert again is not None
+            assert again.pid != server.pid
+            values = (await ask(f"http://{listen}", Authorization="Bearer secret"))[1]["values"]
+            assert values["ollama_error_lines"] == 0.0
+    finally:
+        stop.set()
+        await running
+        await hands.close()
+    assert processes.server() is None
+
+
+async def _status(url: str) -> int:
+    try:
+        async with aiohttp.ClientSession() as http, http.get(url) as response:
+            return response.status
+    except aiohttp.ClientError:
+        return 0
