@@ -16,7 +16,9 @@ def test_a_row_says_what_parameters_a_kind_takes_and_where_it_can_be_done() -> N
     table = {row["kind"]: row for row in rows("faults")}
     assert set(table) == set(FAULT_KINDS)
     assert table["slow_decay"]["parameters"] == "factor=4.0, ramp_s=60.0"
-    assert table["runner_crash"]["live"] == "real and emulated nodes: SIGKILL to the runner processes"
+    assert table["runner_crash"]["live"] == (
+        "real and emulated nodes: SIGKILL to the runner processes; on your own cluster by a command or the agent"
+    )
     assert table["load_failure"]["live"] == "emulated nodes"
     for row in table.values():
         assert all(row[key] for key in ("what", "symptom", "precursor", "source")), row["kind"]
