@@ -12,6 +12,7 @@ from live.gateway.transcript import Diverged, Transcript
 from live.gateway.upstream import AttemptFailed
 
 NO_TIMINGS = Timings()
+JSON_TYPE = "application/json"
 WHOLE_TYPE = "application/json; charset=utf-8"
 SEED_BITS = 31
 
@@ -34,6 +35,10 @@ class Call(Protocol):
     """Whether another node can go on after the client has been sent something."""
     content_type: str
     """Of the answer to the client."""
+    request_type: str
+    """Content type of the body."""
+    notes: dict[str, str]
+    """Headers of the answer that say what was noticed."""
     records: int
     """Records of this attempt so far."""
     tokens: int
@@ -66,12 +71,14 @@ class GenerationCall:
     """A generation: always asked of the node as a stream, and relayed or made whole, as the client wants it."""
 
     resumable = True
+    request_type = JSON_TYPE
 
     def __init__(
         self, dialect: Dialect, request: ParsedRequest, *, line_limit_bytes: int, answer_limit_bytes: int
     ) -> None:
         self.path = dialect.path
         self.model = request.model
+        self.notes: dict[str, str] = {}
         self.prompt_tokens = request.prompt_tokens
         self.context_tokens = request.context_tokens
         self.client_streams = request.stream
@@ -99,6 +106,7 @@ class GenerationCall:
         self.failure: AttemptFailed | None = None
         self._received_bytes = 0
         self._finished = False
+        self._quick = False
         self._held: list[Record] = []
         self._lines = LineSplitter(self._line_limit_bytes)
         self._aggregate: Aggregate = self._dialect.aggregate()
@@ -123,6 +131,7 @@ class GenerationCall:
     def end(self) -> bytes:
         """The end of the stream, which must have come after its terminal record."""
         rest = self._lines.rest()
+        self._quick = False  # it lacks its newline
         sent = self._relay([rest]) if rest.strip() else b""
         if not self.complete and self.failure is None:
             self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
@@ -138,7 +147,18 @@ class GenerationCall:
 
     def _relay(self, lines: list[bytes]) -> bytes:
         sent: list[bytes] = []
+        ending = self._dialect.record_ending
         for line in lines:
+            if self._quick and not self._held:
+                if line == b"\n":
+                    continue
+                text = self._dialect.quick_text(line)
+                if text:
+                    self._transcript.passed_on(text)
+                    sent.append(line + ending if ending else line)
+                    self.records += 1
+                    self.tokens += 1
+                    continue
             try:
                 record = self._dialect.record(line)
                 if record is not None:
@@ -151,7 +171,7 @@ class GenerationCall:
                 self.failure = AttemptFailed("error_record", one_line(str(error)))
             if self.complete or self.failure is not None:
                 break  # nothing after it counts
-        return b"".join(sent)
+        return sent[0] if len(sent) == 1 else b"".join(sent)
 
     def _take(self, record: Record, sent: list[bytes]) -> None:
         if record.kind == "error":
@@ -176,6 +196,8 @@ class GenerationCall:
                 if not (each.for_us and self._usage_is_ours):
                     sent.append(self._transcript.take(each))
         self.complete = record.kind == "terminal"
+        # From here on, what plainly is a piece of text needs no closer look.
+        self._quick = self.client_streams and self._transcript.is_undisturbed
 
 
 class PlainCall:
@@ -202,6 +224,8 @@ class PlainCall:
         self.path = path
         self.body = body
         self.model = model
+        self.request_type = JSON_TYPE
+        self.notes: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.context_tokens = 0
         self.client_streams = client_streams

@@ -72,7 +72,7 @@ class Record:
         return not (self.text or self.thinking or self.tool_calls)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ParsedRequest:
     """A client's request, as far as the gateway must understand it."""
 
@@ -103,6 +103,8 @@ class Dialect(Protocol):
     path: str
     stream_type: str
     """Content type of a stream."""
+    record_ending: bytes
+    """What follows the line of a record: the blank line of an event stream."""
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -112,6 +114,9 @@ class Dialect(Protocol):
 
     def record(self, line: bytes) -> Record | None:
         """What a line says; None for a line that says nothing. Raises `BadRecord`."""
+
+    def quick_text(self, line: bytes) -> str:
+        """The text of a line that plainly adds text and nothing else, to be relayed as it is; else empty."""
 
     def identity(self, record: Record) -> JsonObject:
         """Fields that must be the same in all records that a client sees."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from live.gateway.dialect import (
     Aggregate,
     BadRequest,
@@ -34,6 +36,7 @@ class _Native:
 
     path: str
     stream_type = "application/x-ndjson"
+    record_ending = b""
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -89,6 +92,16 @@ class _Native:
             )
         return record
 
+    def quick_text(self, line: bytes) -> str:
+        """The text of a line that adds text and nothing else: only the fields that such a line has in Ollama."""
+        try:
+            fields = orjson.loads(line)
+        except ValueError:
+            return ""
+        if type(fields) is not dict or len(fields) != 4 or fields.get("done") is not False:
+            return ""
+        return self._quick_text(fields) if "model" in fields and "created_at" in fields else ""
+
     def identity(self, _record: Record) -> JsonObject:
         """Records of this dialect carry none."""
         return {}
@@ -108,6 +121,9 @@ class _Native:
         raise NotImplementedError
 
     def _read(self, record: Record) -> None:
+        raise NotImplementedError
+
+    def _quick_text(self, fields: JsonObject) -> str:
         raise NotImplementedError
 
 
@@ -137,6 +153,10 @@ class Generate(_Native):
         record.text = text_of(record.fields, "response")
         record.thinking = text_of(record.fields, "thinking")
         record.tool_calls = objects_of(record.fields, "tool_calls")
+
+    def _quick_text(self, fields: JsonObject) -> str:
+        text = fields.get("response")
+        return text if type(text) is str else ""
 
 
 class Chat(_Native):
@@ -170,6 +190,13 @@ class Chat(_Native):
             record.text = text_of(message, "content")
             record.thinking = text_of(message, "thinking")
             record.tool_calls = objects_of(message, "tool_calls")
+
+    def _quick_text(self, fields: JsonObject) -> str:
+        message = fields.get("message")
+        if type(message) is dict and len(message) == 2 and "role" in message:
+            text = message.get("content")
+            return text if type(text) is str else ""
+        return ""
 
 
 class _NativeAggregate:

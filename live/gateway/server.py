@@ -1,40 +1,42 @@
-"""The gateway as a server: which path is answered how."""
+"""The gateway: which path is answered how."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import random
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
 from aiohttp import web
 
 from live.controller.driver import PolicyDriver
 from live.controller.model_names import ModelNames
 from live.gateway.call import Call, GenerationCall, PlainCall
-from live.gateway.client import AiohttpClient, ClientGone
 from live.gateway.dialect import BadRequest, Dialect, characters, parse_model, parse_object, parse_switch, tokens_of
+from live.gateway.http_server import HttpServer
 from live.gateway.native import Chat, Generate
+from live.gateway.node_pool import NodePool
 from live.gateway.openai import ChatCompletions
 from live.gateway.reads import ReadFailed, Reads
 from live.gateway.relay import Relay
 from live.gateway.request_log import RequestLog
+from live.gateway.served_request import ServedRequest
 from live.gateway.settings import GatewaySettings
-from live.gateway.upstream import AiohttpUpstream
+
+_log = structlog.get_logger()
 
 _JSON = "application/json"
 _NATIVE = Generate()
 _OPENAI = ChatCompletions()
 _GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI)
 _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
-_COMPLETIONS = "/v1/completions"
-_READS = ("/", "/api/version", "/api/tags")
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[ServedRequest], Awaitable[None]]
 
 
 class Gateway:
@@ -53,7 +55,7 @@ class Gateway:
         self._driver = driver
         self._addresses = addresses
         self._names = names
-        self._upstream = AiohttpUpstream(addresses, connect_timeout_s=self.settings.connect_timeout_s)
+        self._upstream = NodePool(addresses, connect_timeout_s=self.settings.connect_timeout_s)
         self._relay = Relay(driver, self._upstream, self.settings, recorded)
         self._reads = Reads(
             self._upstream,
@@ -61,79 +63,99 @@ class Gateway:
             timeout_s=self.settings.read_timeout_s,
             limit_bytes=self.settings.answer_limit_bytes,
         )
-        self._runners: list[web.AppRunner] = []
+        self._server = HttpServer(self, self.settings.server)
+        self._handlers = self._routes()
+        self._admins: list[web.AppRunner] = []
         driver.on_abort(self.abort)
+
+    def _routes(self) -> dict[tuple[str, str], Handler]:
+        handlers: dict[tuple[str, str], Handler] = {}
+        for dialect in _GENERATIONS:
+            handlers["POST", dialect.path] = self._generation(dialect)
+        for path in _EMBEDDINGS:
+            handlers["POST", path] = self._embedding
+        handlers["POST", "/v1/completions"] = self._completion
+        for method in ("GET", "HEAD"):
+            for path in ("/", "/api/version", "/api/tags", "/api/ps", "/v1/models"):
+                handlers[method, path] = self._read
+        handlers["POST", "/api/show"] = self._read_model
+        handlers["GET", "/-/healthz"] = self._healthz
+        return handlers
 
     # -- listening -------------------------------------------------------------------------------------------------
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for clients; the address. Raises OSError where that is not possible."""
-        app = web.Application(client_max_size=self.settings.body_limit_bytes, middlewares=[_errors_as_json])
-        for dialect in _GENERATIONS:
-            app.router.add_post(dialect.path, self._generation(dialect))
-        for path in _EMBEDDINGS:
-            app.router.add_post(path, self._embedding)
-        app.router.add_post(_COMPLETIONS, self._completion)
-        for path in (*_READS, "/api/ps", "/v1/models"):
-            app.router.add_get(path, self._read, allow_head=path in _READS)
-        app.router.add_get("/v1/models/{model:.+}", self._read_model, allow_head=False)
-        app.router.add_post("/api/show", self._read_model)
-        app.router.add_get("/-/healthz", self._healthz)
-        app.router.add_route("*", "/{path:.*}", _not_offered)
-        return await self._listen(app, host, port)
+        return await self._server.listen(host, port)
 
     async def start_admin(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for the operator on another address; the address. Raises OSError where that is not possible."""
         app = web.Application()
-        app.router.add_get("/-/healthz", self._healthz)
+        app.router.add_get("/-/healthz", _ok)
         app.router.add_get("/-/nodes", self._nodes)
-        return await self._listen(app, host, port)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        self._admins.append(runner)
+        await web.TCPSite(runner, host, port).start()
+        bound = runner.addresses[0]
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        return f"http://{shown}:{bound[1]}"
 
     async def stop(self) -> None:
         """Accept nothing more, give running requests their time to end, then close their connections."""
-        while self._runners:
-            await self._runners.pop().cleanup()
-        await self._relay.close()
+        await self._server.stop(self.settings.shutdown_grace_s)
+        while self._admins:
+            await self._admins.pop().cleanup()
+        self._relay.close()
         await self._upstream.close()
 
     def abort(self, node: str) -> int:
         """Close the gateway's connections to a node; their requests go on as the policy says. How many they were."""
         return self._relay.abort(node)
 
-    async def _listen(self, app: web.Application, host: str, port: int) -> str:
-        # Without handler_cancellation a client that goes away would leave its generation running on the node.
-        runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=self.settings.shutdown_grace_s
-        )
-        await runner.setup()
-        self._runners.append(runner)
-        await web.TCPSite(runner, host, port).start()
-        bound = runner.addresses[0]
-        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        return f"http://{shown}:{bound[1]}"
+    # -- for the server --------------------------------------------------------------------------------------------
+
+    def classify(self, request: ServedRequest) -> None:
+        """How the request is to be received."""
+        request.cheap = request.method != "POST"
+
+    async def answer(self, request: ServedRequest) -> None:
+        """Answer it."""
+        handler = self._handlers.get((request.method, request.path))
+        if handler is None:
+            if request.method == "GET" and request.path.startswith("/v1/models/"):
+                handler = self._read_model
+            else:
+                handler = self._not_offered
+        await handler(request)
+
+    def refused(self, request: ServedRequest, status: int, message: str) -> bytes:
+        """It was no request; the body that says so."""
+        _log.info("request_refused", path=request.path, status=status, why=message)
+        return _errors_of(request).error_body(status, message)
 
     # -- requests to models ----------------------------------------------------------------------------------------
 
     def _generation(self, dialect: Dialect) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
+        async def handle(request: ServedRequest) -> None:
             def understand(body: bytes) -> Call:
                 parsed = dialect.parse(body)
                 if parsed.generates:
-                    named = dataclasses.replace(parsed, model=self._names.of(parsed.model))
+                    parsed.model = self._names.of(parsed.model)
                     return GenerationCall(
                         dialect,
-                        named,
+                        parsed,
                         line_limit_bytes=self.settings.line_limit_bytes,
                         answer_limit_bytes=self.settings.answer_limit_bytes,
                     )
                 # A load, an unload or a rendered prompt: Ollama answers with one object, streaming or not.
                 return self._plain(dialect, request, parsed.body, parsed.model, limits_first_token=True)
 
-            return await self._serve(request, dialect, understand)
+            await self._serve(request, dialect, understand)
 
         return handle
 
-    async def _embedding(self, request: web.Request) -> web.StreamResponse:
+    async def _embedding(self, request: ServedRequest) -> None:
         errors = _errors_of(request)
 
         def understand(body: bytes) -> Call:
@@ -148,9 +170,9 @@ class Gateway:
                 prompt_tokens=tokens_of(sum(map(characters, texts))),
             )
 
-        return await self._serve(request, errors, understand)
+        await self._serve(request, errors, understand)
 
-    async def _completion(self, request: web.Request) -> web.StreamResponse:
+    async def _completion(self, request: ServedRequest) -> None:
         def understand(body: bytes) -> Call:
             fields = parse_object(body)
             streams = parse_switch(fields, "stream", False)
@@ -164,12 +186,12 @@ class Gateway:
                 limits_first_token=streams,
             )
 
-        return await self._serve(request, _OPENAI, understand)
+        await self._serve(request, _OPENAI, understand)
 
     def _plain(
         self,
         errors: Dialect,
-        request: web.Request,
+        request: ServedRequest,
         body: bytes,
         model: str,
         *,
@@ -188,30 +210,23 @@ class Gateway:
             answer_limit_bytes=self.settings.answer_limit_bytes,
         )
 
-    async def _serve(
-        self, request: web.Request, errors: Dialect, understand: Callable[[bytes], Call]
-    ) -> web.StreamResponse:
-        header_id = request.headers.get("X-Request-Id", "")
+    async def _serve(self, request: ServedRequest, errors: Dialect, understand: Callable[[bytes], Call]) -> None:
+        header_id = request.headers.get("x-request-id", "")
         if not _HEADER_ID.fullmatch(header_id):
-            header_id = uuid.uuid4().hex
+            header_id = f"{random.getrandbits(128):032x}"
         try:
             timeout_s = self._timeout_s(request)
-            call = understand(await request.read())
+            call = understand(request.body)
         except BadRequest as error:
-            return _error(errors, 400, str(error), header_id)
+            self._error(request, errors, 400, str(error), header_id)
+            return
         if call.model not in self._names:
-            return _error(errors, 404, f"model '{call.model}' not found", header_id)
-        client = AiohttpClient(request)
-        try:
-            await self._relay.serve(call, client, header_id, timeout_s)
-        except ClientGone:
-            if client.response is None:
-                return web.Response(status=499)  # never seen by anyone
-        assert client.response is not None
-        return client.response
+            self._error(request, errors, 404, f"model '{call.model}' not found", header_id)
+            return
+        await self._relay.serve(call, request, header_id, timeout_s)
 
-    def _timeout_s(self, request: web.Request) -> float:
-        given = request.headers.get("X-Request-Timeout")
+    def _timeout_s(self, request: ServedRequest) -> float:
+        given = request.headers.get("x-request-timeout")
         if given is None:
             return self.settings.request_timeout_s
         try:
@@ -224,24 +239,38 @@ class Gateway:
 
     # -- questions -------------------------------------------------------------------------------------------------
 
-    async def _read(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask(request, b"", knows_all=True)
+    async def _read(self, request: ServedRequest) -> None:
+        await self._ask(request, b"", knows_all=True)
 
-    async def _read_model(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask(request, await request.read(), knows_all=False)
+    async def _read_model(self, request: ServedRequest) -> None:
+        await self._ask(request, request.body, knows_all=False)
 
-    async def _ask(self, request: web.Request, body: bytes, *, knows_all: bool) -> web.StreamResponse:
+    async def _ask(self, request: ServedRequest, body: bytes, *, knows_all: bool) -> None:
+        method = "GET" if request.method == "HEAD" else request.method
         try:
-            answer = await self._reads.ask(request.method, request.raw_path, body, knows_all=knows_all)
+            answer = await self._reads.ask(method, request.target, body, knows_all=knows_all)
         except ReadFailed as error:
-            return _error(_errors_of(request), 502, str(error))
+            self._error(request, _errors_of(request), 502, str(error))
+            return
         headers = {"Content-Type": answer.content_type or _JSON, "X-OllamaMax-Node": answer.node}
-        return web.Response(status=answer.status, headers=headers, body=answer.body)
+        request.respond(answer.status, headers, answer.body)
+
+    async def _not_offered(self, request: ServedRequest) -> None:
+        message = f"this gateway does not offer {request.method} {request.path}; ask a node itself"
+        self._error(request, _errors_of(request), 501, message)
+
+    def _error(self, request: ServedRequest, dialect: Dialect, status: int, message: str, header_id: str = "") -> None:
+        """Turn a request away before a node was asked: one line in the log."""
+        _log.info("request_refused", path=request.path, status=status, why=message)
+        headers = {"Content-Type": _JSON}
+        if header_id:
+            headers["X-Request-Id"] = header_id
+        request.respond(status, headers, dialect.error_body(status, message))
 
     # -- for the operator ------------------------------------------------------------------------------------------
 
-    async def _healthz(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response({"status": "ok"})
+    async def _healthz(self, request: ServedRequest) -> None:
+        request.respond(200, {"Content-Type": _JSON}, b'{"status": "ok"}')
 
     async def _nodes(self, _request: web.Request) -> web.StreamResponse:
         policy = self._driver.policy
@@ -261,27 +290,12 @@ class Gateway:
         )
 
 
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What aiohttp itself refuses (a body that is too large, say) in the words of the dialect."""
-    try:
-        return await handler(request)
-    except web.HTTPException as refusal:
-        return _error(_errors_of(request), refusal.status, refusal.text or refusal.reason)
+async def _ok(_request: web.Request) -> web.StreamResponse:
+    return web.json_response({"status": "ok"})
 
 
-async def _not_offered(request: web.Request) -> web.StreamResponse:
-    message = f"this gateway does not offer {request.method} {request.path}; ask a node itself"
-    return _error(_errors_of(request), 501, message)
-
-
-def _errors_of(request: web.Request) -> Dialect:
+def _errors_of(request: ServedRequest) -> Dialect:
     return _OPENAI if request.path.startswith("/v1/") else _NATIVE
-
-
-def _error(dialect: Dialect, status: int, message: str, header_id: str = "") -> web.Response:
-    headers = {"X-Request-Id": header_id} if header_id else None
-    return web.Response(status=status, headers=headers, body=dialect.error_body(status, message), content_type=_JSON)
 
 
 def _finite(value: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-MIB = 1 << 20
+from live.gateway.http_server import MIB, ServerLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class GatewaySettings:
     """Longest wait for a node's answer to a question such as `/api/tags`; then the next node is asked."""
     shutdown_grace_s: float = 10.0
     """How long running requests may go on when the gateway stops."""
-    body_limit_bytes: int = 100 * MIB
-    """Largest body of a request: prompts may hold images."""
+    server: ServerLimits = field(default_factory=ServerLimits)
+    """What a client may ask of the server before anybody has looked at its request."""
     line_limit_bytes: int = 16 * MIB
     """Longest record of an answer."""
     answer_limit_bytes: int = 256 * MIB

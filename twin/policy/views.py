@@ -101,7 +101,7 @@ class Replica:
         hot_s = limit(max(router.first_token_deadline_s, usual_s))
         cold_s = limit(max(router.cold_first_token_deadline_s, usual_s))
         self.hot_route = Route("dispatch", self.node.name, hot_s, stall_s)
-        self.cold_route = Route("dispatch", self.node.name, cold_s, stall_s)
+        self.cold_route = Route("dispatch", self.node.name, cold_s, stall_s, loads=True)
 
 
 def limit(seconds: float) -> float:

@@ -116,7 +116,7 @@ class Route:
     node: str = ""
     first_token_deadline_s: float = NEVER_S  # counted from the dispatch
     stall_timeout_s: float = NEVER_S  # longest silence between two tokens
-    hedge_delay_s: float = NEVER_S  # a second attempt elsewhere after this silence
+    loads: bool = False  # the node must load the model first: a load goes on when nobody waits for it any more
     retry_after_s: float = 0.0
     reason: str = ""
 

@@ -166,7 +166,7 @@ Break = Callable[[OllamaNode], Awaitable[None]]
 @pytest.mark.parametrize("break_it", [OllamaNode.kill_runner, OllamaNode.kill_server, OllamaNode.pause_runner])
 @pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/v1/chat/completions"])
 async def test_a_node_that_breaks_in_the_middle_does_not_show(cluster: Cluster, path: str, break_it: Break) -> None:
-    count = 1500
+    count = 2000
     body: dict[str, Any] = {**GENERATE, "options": {**OPTIONS, "num_predict": count}}
     if path == "/api/chat":
         body = {**CHAT, "options": body["options"]}

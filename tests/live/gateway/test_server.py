@@ -2,6 +2,7 @@
 
 import json
 
+from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
 from tests.live.gateway.doubles import SHED, answers, streams, to
 from twin.policy.vocabulary import AttemptEnded
@@ -89,7 +90,7 @@ async def test_an_unknown_model_is_not_found(house: House) -> None:
 
 
 async def test_a_body_that_is_too_large_is_refused(make_house) -> None:  # type: ignore[no-untyped-def]
-    house: House = await make_house(body_limit_bytes=1000)
+    house: House = await make_house(server=ServerLimits(body_bytes=1000))
     status, body, _ = await house.post("/api/generate", {"model": "m", "prompt": "x" * 2000})
     assert (status, "error" in json.loads(body)) == (413, True)
 
