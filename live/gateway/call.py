@@ -95,7 +95,6 @@ class GenerationCall:
         self._line_limit_bytes = line_limit_bytes
         self._answer_limit_bytes = answer_limit_bytes
         self._transcript = Transcript(dialect)
-        self.begin()
 
     def begin(self) -> None:
         """A new attempt."""
@@ -109,7 +108,7 @@ class GenerationCall:
         self._quick = False
         self._held: list[Record] = []
         self._lines = LineSplitter(self._line_limit_bytes)
-        self._aggregate: Aggregate = self._dialect.aggregate()
+        self._aggregate: Aggregate | None = None if self.client_streams else self._dialect.aggregate()
         self._transcript.restart()
 
     def headers(self, content_type: str) -> None:
@@ -184,7 +183,7 @@ class GenerationCall:
         if record.kind == "terminal" and not self._finished:
             self.failure = AttemptFailed("no_terminal_record", "the stream ended without a finish reason")
             return
-        if not self.client_streams:
+        if self._aggregate is not None:
             self._aggregate.add(record)
             if record.kind == "terminal":
                 sent.append(self._aggregate.whole())
@@ -233,7 +232,6 @@ class PlainCall:
         self.limits_silence = client_streams
         self._errors = errors
         self._answer_limit_bytes = answer_limit_bytes
-        self.begin()
 
     def begin(self) -> None:
         """A new attempt."""

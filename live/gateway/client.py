@@ -31,7 +31,7 @@ class Client(Protocol):
         """A whole answer."""
 
     def begin(self, headers: Mapping[str, str]) -> None:
-        """The headers of a stream, with status 200."""
+        """The headers of a stream, with status 200; they are sent with its first part."""
 
     def write(self, data: bytes) -> None:
         """A part of the stream."""

@@ -167,9 +167,12 @@ class Exchange:
     def send(self, data: bytes) -> None:
         """A part of a stream to the client, with its headers before the first."""
         if not self.client.begun:
-            self.log.first_token_s = self.driver.now()
-            self.client.begin(self.headers(self.call.content_type))
+            self._begin()
         self.client.write(data)
+
+    def _begin(self) -> None:
+        self.log.first_token_s = self.driver.now()
+        self.client.begin(self.headers(self.call.content_type))
 
     def failed(self, attempt: Attempt, failure: AttemptFailed) -> None:
         """An attempt has failed."""
@@ -181,9 +184,9 @@ class Exchange:
         log.outcome = "succeeded"
         log.error = ""
         if self.call.client_streams:
-            if last:
-                self.send(last)
-            client.end()
+            if not client.begun:
+                self._begin()
+            client.end(last)
         else:
             client.respond(200, self.headers(self.call.content_type), last)
         if not client.writable:

@@ -57,6 +57,7 @@ class ServedRequest:
         self._connection = connection
         self._news: asyncio.Event | None = None
         self._chunked = False
+        self._unsent_head = b""  # goes out with what follows it: a system call costs more than all the rest
 
     # -- the body --------------------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ class ServedRequest:
         self._connection.write(head if self.method == "HEAD" else head + body)
 
     def begin(self, headers: Mapping[str, str], status: int = 200) -> None:
-        """The headers of a stream."""
+        """The headers of a stream; they are sent with its first part."""
         if self.begun:
             return
         self.begun = True
@@ -127,21 +128,29 @@ class ServedRequest:
         if self.is_old:  # it ends with the connection
             self.keep_alive = False
         framing = b"Transfer-Encoding: chunked\r\n\r\n" if self._chunked else b"\r\n"
-        self._connection.write(self._head(status, headers, framing))
+        self._unsent_head = self._head(status, headers, framing)
 
     def write(self, data: bytes) -> None:
         """A part of the stream."""
-        if data and not self.ended and self.method != "HEAD":
-            self._connection.write(chunk(data) if self._chunked else data)
+        if not self.ended:
+            self._send(data)
 
     def end(self, data: bytes = b"") -> None:
         """The last part, and the end."""
-        if self.ended:
-            return
-        self.write(data)
-        self.ended = True
-        if self._chunked and self.method != "HEAD":
-            self._connection.write(LAST_CHUNK)
+        if not self.ended:
+            self.ended = True
+            self._send(data, LAST_CHUNK if self._chunked else b"")
+
+    def _send(self, data: bytes, last: bytes = b"") -> None:
+        head, self._unsent_head = self._unsent_head, b""
+        if self.method == "HEAD":
+            data = last = b""
+        elif data and self._chunked:
+            data = chunk(data)
+        if head or last:
+            data = head + data + last
+        if data:
+            self._connection.write(data)
 
     async def drained(self) -> None:
         """Wait until the connection takes more."""
