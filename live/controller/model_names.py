@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _DEFAULT_PREFIXES = ("registry.ollama.ai/", "library/")
 _DEFAULT_TAG = ":latest"
@@ -28,3 +28,14 @@ class ModelNames:
         """The cluster's name for the model; of a model that the cluster does not know, the canonical one."""
         short = canonical(name)
         return self._known.get(short, short)
+
+    def add(self, name: str) -> None:
+        """A model that was not known."""
+        self._known.setdefault(canonical(name), name)
+
+    def discard(self, name: str) -> None:
+        """A model that no node has any more."""
+        self._known.pop(canonical(name), None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._known.values()))

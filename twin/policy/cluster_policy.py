@@ -16,6 +16,7 @@ from twin.policy.vocabulary import (
     ClusterSpec,
     Command,
     Incident,
+    NodeInventory,
     Observation,
     PolicyState,
     Probe,
@@ -65,6 +66,8 @@ class ClusterPolicy:
             if observation.outcome == "succeeded":
                 replica.node.served += 1
             self.detection.attempt_ended(now, observation, replica)
+            while self.router.refuted:
+                self.detection.refuted(now, self.router.refuted.pop())
         elif type(observation) is ProbeResult:
             self.detection.answered(now, observation)
         elif type(observation) is ActionResult:
@@ -74,6 +77,8 @@ class ClusterPolicy:
                 self.healer.result(now, observation)
         elif type(observation) is RequestWithdrawn:
             self.router.withdraw(observation.request_id)
+        elif type(observation) is NodeInventory:
+            self.view.learn(self.view.nodes[observation.node], observation.models, observation.slots, now)
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""

@@ -17,6 +17,9 @@ from twin.policy.vocabulary import NEVER_S, ClusterSpec, ModelSpec, NodeSpec, Re
 LEVELS = 64
 """Levels of busyness that are told apart; what is busier shares the last."""
 
+SERVICE_DECAY = 0.1
+"""Weight of the newest request in the mean time that a request takes."""
+
 OFF_S = 3600.0
 """A deadline parameter of this value is off."""
 
@@ -133,6 +136,8 @@ class Pool:
         "needs_residency",
         "queue",
         "routable",
+        "served_until_s",
+        "service_s",
         "waiting",
     )
 
@@ -144,6 +149,8 @@ class Pool:
         self.last_resort = 0  # bit set of suspect nodes with room
         self.routable = 0  # bit set of nodes that get traffic and have it, busy or not
         self.cursor = 0
+        self.served_until_s = 0.0  # when the last node that gets traffic was lost
+        self.service_s = 0.0  # mean time of a request at a node, of late
         self.queue: deque[RequestId] = deque()  # order of waiting; may hold ids that wait no longer
         self.waiting: dict[RequestId, Waiting] = {}
 
@@ -157,6 +164,8 @@ class Pool:
         if gets_traffic is not replica.gets_traffic:
             replica.gets_traffic = gets_traffic
             self.routable ^= bit
+            if not self.routable:
+                self.served_until_s = now
         has_room = present and replica.in_flight < replica.capacity
         if has_room and gets_traffic and now >= replica.breaker_open_until_s:
             level = 0 if self.in_turn else replica.in_flight + node.penalty
@@ -174,6 +183,10 @@ class Pool:
             self.last_resort |= bit
         elif self.last_resort & bit:
             self.last_resort ^= bit
+
+    def note_service(self, took_s: float) -> None:
+        """A request took this long at a node."""
+        self.service_s += (SERVICE_DECAY if self.service_s else 1.0) * (took_s - self.service_s)
 
     def pick(self, avoid: int) -> Replica | None:
         """The least busy replica with room, not on a node of the bit set `avoid`; ties go round."""
@@ -204,28 +217,46 @@ class ClusterView:
     def __init__(self, cluster: ClusterSpec, parameters: Parameters) -> None:
         self.parameters = parameters
         self.nodes: dict[str, NodeView] = {s.name: NodeView(i, s) for i, s in enumerate(cluster.nodes)}
-        self.models: dict[str, ModelSpec] = {spec.name: spec for spec in cluster.models}
+        self.models: dict[str, ModelSpec] = {}
         self.placement = cluster.placement
-        by_model = parameters.router.kind == "loaded_first"
-        in_turn = parameters.router.kind == "round_robin"
-        shared = Pool(in_turn=in_turn, needs_residency=False)
-        self.pools: dict[str, Pool] = {
-            name: Pool(in_turn=False, needs_residency=True) if by_model else shared for name in self.models
-        }
-        self.distinct_pools: list[Pool] = list(self.pools.values()) if by_model else [shared]
-        for pool in self.distinct_pools:
-            pool.members = [None] * len(self.nodes)
+        self.by_model = parameters.router.kind == "loaded_first"
+        self.shared = Pool(in_turn=parameters.router.kind == "round_robin", needs_residency=False)
+        self.pools: dict[str, Pool] = {}
+        self.distinct_pools: list[Pool] = [] if self.by_model else [self.shared]
+        for model in cluster.models:
+            self._add(model)
         for node in self.nodes.values():
-            for name, model in self.models.items():
-                pool = self.pools[name]
-                capacity = model.slots if parameters.admission.enabled else 1 << 30
-                replica = Replica(node, model, pool, capacity, parameters)
+            stored = cluster.stored.get(node.name)
+            for name, replica in node.replicas.items():
                 replica.resident = name in cluster.placement.get(node.name, ())
-                replica.stored = replica.resident or name in cluster.stored.get(node.name, (name,))
-                node.replicas[name] = replica
-                if pool.members[node.index] is None:
-                    pool.members[node.index] = replica
-                    pool.place(replica, 0.0)
+                replica.stored = replica.resident or stored is None or name in stored
+            self.replace(node, 0.0)
+
+    def _add(self, model: ModelSpec) -> None:
+        """A model, loaded and stored nowhere yet."""
+        self.models[model.name] = model
+        pool = Pool(in_turn=False, needs_residency=True) if self.by_model else self.shared
+        self.pools[model.name] = pool
+        if self.by_model:
+            self.distinct_pools.append(pool)
+        if not pool.members:
+            pool.members = [None] * len(self.nodes)
+        capacity = model.slots if self.parameters.admission.enabled else 1 << 30
+        for node in self.nodes.values():
+            replica = Replica(node, model, pool, capacity, self.parameters)
+            replica.stored = False
+            node.replicas[model.name] = replica
+            if pool.members[node.index] is None:
+                pool.members[node.index] = replica
+
+    def learn(self, node: NodeView, models: dict[str, float], slots: int, now: float) -> None:
+        """What a node has on its disk; a model that nobody knew gets no replica before it is asked for."""
+        for name, memory_gib in models.items():
+            if name not in self.models:
+                self._add(ModelSpec(name, memory_gib, 0, slots))
+        for name, replica in node.replicas.items():
+            replica.stored = name in models
+        self.replace(node, now)
 
     def indexed(self, replica: Replica) -> Replica:
         """The replica that stands for this one in the index: itself, or the node's one where models share a pool."""

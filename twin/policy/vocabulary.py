@@ -170,6 +170,15 @@ class TelemetrySample:
 
 
 @dataclass(slots=True)
+class NodeInventory:
+    """The models on a node's disk, as it says itself: name to GiB when loaded. `slots`: of those nobody knew before."""
+
+    node: str
+    models: dict[str, float]
+    slots: int
+
+
+@dataclass(slots=True)
 class ActionResult:
     """The one result of an action."""
 
@@ -180,7 +189,7 @@ class ActionResult:
     detail: str = ""
 
 
-Observation: TypeAlias = AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | ActionResult
+Observation: TypeAlias = AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | NodeInventory | ActionResult
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from twin.policy.vocabulary import (
     AttemptEnded,
     Command,
     Incident,
+    NodeInventory,
     Observation,
     Policy,
     PolicyState,
@@ -43,6 +44,7 @@ OBSERVATION_KINDS: dict[str, type[Any]] = {
     "request_withdrawn": RequestWithdrawn,
     "probe_result": ProbeResult,
     "telemetry_sample": TelemetrySample,
+    "node_inventory": NodeInventory,
     "action_result": ActionResult,
 }
 COMMAND_KINDS: dict[str, type[Any]] = {"probe": Probe, "action": Action}
