@@ -30,6 +30,8 @@ from twin.policy.vocabulary import NEVER_S, ActionKind, ClusterSpec, ModelSpec, 
 
 _log = structlog.get_logger()
 
+INVENTORY_PERIOD_S = 30.0
+"""How often the nodes are asked what they have: somebody may pull a model on a node itself."""
 EXIT_OK = 0
 EXIT_BAD_INPUT = 2
 
@@ -75,6 +77,9 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             request_timeout_s=config.request_timeout_s,
             connect_timeout_s=parameters.router.connect_timeout_s,
             shutdown_grace_s=config.shutdown_grace_s,
+            slots_per_model=config.slots_per_model,
+            inventory_period_s=INVENTORY_PERIOD_S,
+            normalise_context=config.normalise_context,
         ),
     )
     stop = stop or asyncio.Event()

@@ -20,9 +20,14 @@ class ModelNames:
 
     def __init__(self, known: Iterable[str]) -> None:
         self._known = {canonical(name): name for name in known}
+        self._gone: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        return canonical(name) in self._known
+        short = canonical(name)
+        return short in self._known and short not in self._gone
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for short, name in self._known.items() if short not in self._gone])
 
     def of(self, name: str) -> str:
         """The cluster's name for the model; of a model that the cluster does not know, the canonical one."""
@@ -30,12 +35,10 @@ class ModelNames:
         return self._known.get(short, short)
 
     def add(self, name: str) -> None:
-        """A model that was not known."""
+        """A model that was not known, or that no node had."""
         self._known.setdefault(canonical(name), name)
+        self._gone.discard(canonical(name))
 
     def discard(self, name: str) -> None:
-        """A model that no node has any more."""
-        self._known.pop(canonical(name), None)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._known.values()))
+        """A model that no node has any more; should it come back, it has the name that it had."""
+        self._gone.add(canonical(name))

@@ -8,6 +8,7 @@ from typing import Protocol
 from live.gateway.dialect import Aggregate, BadRecord, BadRequest, Dialect, ParsedRequest, Record, Timings, one_line
 from live.gateway.lines import LineSplitter, LineTooLong
 from live.gateway.openai import ChatCompletions, wants_usage
+from live.gateway.plain_endpoints import ErrorForms, PlainEndpoint
 from live.gateway.transcript import Diverged, Transcript
 from live.gateway.upstream import AttemptFailed
 
@@ -15,6 +16,7 @@ NO_TIMINGS = Timings()
 JSON_TYPE = "application/json"
 WHOLE_TYPE = "application/json; charset=utf-8"
 SEED_BITS = 31
+MARKER_MAX_BYTES = 64
 
 
 class Call(Protocol):
@@ -202,11 +204,10 @@ class GenerationCall:
 class PlainCall:
     """A request whose answer is passed on as it is, whole: another node can be asked until the answer is there.
 
-    The exception is a stream of `/v1/completions`, which is passed on as it comes, and is complete with `[DONE]`.
+    The exception is a stream, which is passed on as it comes, and is complete with the marker of its end.
     """
 
     resumable = False
-    _STREAM_END = b"data: [DONE]"
 
     def __init__(
         self,
@@ -217,16 +218,20 @@ class PlainCall:
         prompt_tokens: int,
         client_streams: bool,
         limits_first_token: bool,
-        errors: Dialect,
+        errors: ErrorForms,
         answer_limit_bytes: int,
+        stream_of: PlainEndpoint | None = None,
+        request_type: str = JSON_TYPE,
     ) -> None:
         self.path = path
         self.body = body
         self.model = model
-        self.request_type = JSON_TYPE
+        self.request_type = request_type
         self.notes: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.context_tokens = 0
+        self._ends = stream_of.ends if stream_of is not None else ()
+        self._breaks = stream_of.breaks if stream_of is not None else ()
         self.client_streams = client_streams
         self.limits_first_token = limits_first_token
         self.limits_silence = client_streams
@@ -242,7 +247,9 @@ class PlainCall:
         self.complete = False
         self.failure: AttemptFailed | None = None
         self._whole = bytearray()
-        self._tail = b""
+        self._received_bytes = 0
+        self._last_line = b"\n"  # the end of what has come: a marker counts at the beginning of a line
+        self._ended_well = False
 
     def headers(self, content_type: str) -> None:
         """The answer keeps its type."""
@@ -251,19 +258,25 @@ class PlainCall:
     def feed(self, data: bytes) -> bytes:
         """Collect it, or pass it on."""
         self.records += 1
-        if self.client_streams:
-            self._tail = (self._tail + data)[-64:]
-            return data
-        self._whole += data
-        if len(self._whole) > self._answer_limit_bytes:
+        self._received_bytes += len(data)
+        if self._received_bytes > self._answer_limit_bytes:
             self.failure = AttemptFailed("error_record", f"an answer of more than {self._answer_limit_bytes} bytes")
-        return b""
+            return b""
+        if not self.client_streams:
+            self._whole += data
+            return b""
+        window = self._last_line + data
+        if any(b"\n" + marker in window for marker in self._breaks):
+            self.failure = AttemptFailed("error_record", "the node ended the stream with an error")
+            return b""
+        self._ended_well = self._ended_well or any(b"\n" + marker in window for marker in self._ends)
+        self._last_line = window[-MARKER_MAX_BYTES:]
+        return data
 
     def end(self) -> bytes:
         """The answer is whole."""
-        if self.client_streams and not self._tail.rstrip().endswith(self._STREAM_END):
+        if self.client_streams and not self._ended_well and self.failure is None:
             self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
-            return b""
         self.complete = self.failure is None
         return bytes(self._whole)
 

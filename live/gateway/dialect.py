@@ -87,6 +87,8 @@ class ParsedRequest:
     seeded: bool
     fields: JsonObject
     body: bytes
+    takes_context: bool = False  # whether a request of this dialect can say num_ctx
+    send_context_tokens: int | None = None  # num_ctx to send, 0: none; None: as the client has it
 
 
 class Aggregate(Protocol):

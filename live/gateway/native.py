@@ -56,16 +56,27 @@ class _Native:
             seeded=options.get("seed", RANDOM_SEED) not in (RANDOM_SEED, None),
             fields=fields,
             body=body,
+            takes_context=True,
         )
 
     def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
         """The request as a stream, with a seed."""
         add_seed = seed is not None and not request.seeded
-        if request.stream and not add_seed:
+        own_context = request.send_context_tokens in (None, request.context_tokens)
+        if request.stream and not add_seed and own_context:
             return request.body
         fields = {**request.fields, "stream": True}
+        options = {**(fields.get("options") or {})}
         if add_seed:
-            fields["options"] = {**(fields.get("options") or {}), "seed": seed}
+            options["seed"] = seed
+        if not own_context:
+            options.pop("num_ctx", None)
+            if request.send_context_tokens:
+                options["num_ctx"] = request.send_context_tokens
+        if options:
+            fields["options"] = options
+        else:
+            fields.pop("options", None)
         return dumps(fields)
 
     def record(self, line: bytes) -> Record | None:

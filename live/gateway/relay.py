@@ -13,6 +13,7 @@ from live.controller.driver import PolicyDriver
 from live.gateway.attempt import Attempt
 from live.gateway.call import Call
 from live.gateway.client import Client
+from live.gateway.poison import PoisonMemory
 from live.gateway.request_log import RequestLog
 from live.gateway.settings import GatewaySettings
 from live.gateway.upstream import AttemptFailed, Upstream
@@ -40,11 +41,12 @@ class Relay:
         self.stopping = False
         self.loop: asyncio.AbstractEventLoop
         self._recorded = recorded
+        self.poison = PoisonMemory(settings.poison_nodes_min, settings.poison_hold_s)
         self._ids = itertools.count(1)
         self._attempts: dict[str, set[Attempt]] = {}
 
-    async def serve(self, call: Call, client: Client, header_id: str, timeout_s: float) -> None:
-        """Answer one request; cancelled where nobody is left to be answered."""
+    async def serve(self, call: Call, client: Client, header_id: str, timeout_s: float, fingerprint: int) -> None:
+        """Answer one request; cancelled where nobody is left to be answered. `fingerprint`: the same of equal ones."""
         self.loop = asyncio.get_running_loop()
         arrival_s = self.driver.now()
         spec = RequestSpec(
@@ -59,7 +61,7 @@ class Relay:
         log = RequestLog(
             spec.request_id, header_id, spec.model, spec.stream, spec.prompt_tokens, arrival_s, spec.deadline_s
         )
-        exchange = Exchange(self, call, client, spec, log, timeout_s)
+        exchange = Exchange(self, call, client, spec, log, timeout_s, fingerprint)
         try:
             await exchange.run()
         except asyncio.CancelledError:
@@ -110,7 +112,14 @@ class Exchange:
     """One request."""
 
     def __init__(
-        self, relay: Relay, call: Call, client: Client, spec: RequestSpec, log: RequestLog, timeout_s: float
+        self,
+        relay: Relay,
+        call: Call,
+        client: Client,
+        spec: RequestSpec,
+        log: RequestLog,
+        timeout_s: float,
+        fingerprint: int,
     ) -> None:
         self.relay = relay
         self.driver = relay.driver
@@ -121,6 +130,7 @@ class Exchange:
         self.deadline_loop_s = relay.loop.time() + timeout_s
         self.node_headers = {"Content-Type": call.request_type, "X-Request-Id": log.header_id}
         self.has_failed = False
+        self.fingerprint = fingerprint
 
     async def run(self) -> None:
         """Until it has been answered."""
@@ -201,6 +211,8 @@ class Exchange:
         """The request has failed: say so as truthfully as can still be."""
         self.has_failed = True
         log, client = self.log, self.client
+        if log.failed_attempts:
+            self.relay.poison.failed(self.fingerprint, log.failed_attempts, self.driver.now())
         log.outcome = "failed" if log.admitted else "rejected"
         log.error = failure.error if failure is not None else route.reason
         if failure is not None and failure.error == "deadline":

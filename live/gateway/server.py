@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import orjson
 import structlog
 from aiohttp import web
 
 from live.controller.driver import PolicyDriver
 from live.controller.model_names import ModelNames
 from live.gateway.call import Call, GenerationCall, PlainCall
-from live.gateway.dialect import BadRequest, Dialect, characters, parse_model, parse_object, parse_switch, tokens_of
+from live.gateway.context import ContextLengths
+from live.gateway.dialect import (
+    BadRequest,
+    Dialect,
+    JsonObject,
+    ParsedRequest,
+    characters,
+    parse_model,
+    parse_object,
+    parse_switch,
+    tokens_of,
+)
 from live.gateway.http_server import HttpServer
+from live.gateway.inventory import Gathered, Inventory, merged, number, text
 from live.gateway.native import Chat, Generate
 from live.gateway.node_pool import NodePool
 from live.gateway.openai import ChatCompletions
+from live.gateway.orders import Orders
+from live.gateway.plain_endpoints import PLAIN_ENDPOINTS, ErrorForms, PlainEndpoint
 from live.gateway.reads import ReadFailed, Reads
 from live.gateway.relay import Relay
 from live.gateway.request_log import RequestLog
@@ -33,6 +50,8 @@ _NATIVE = Generate()
 _OPENAI = ChatCompletions()
 _GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI)
 _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
+_PLAIN_ERRORS = {endpoint.path: endpoint.errors for endpoint in PLAIN_ENDPOINTS}
+_FORM_MODEL = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
 
@@ -64,6 +83,10 @@ class Gateway:
             limit_bytes=self.settings.answer_limit_bytes,
         )
         self._server = HttpServer(self, self.settings.server)
+        self._inventory = Inventory(self._reads, names, driver, self.settings.slots_per_model)
+        self._orders = Orders(self._upstream, self._inventory, addresses, _NATIVE)
+        self._contexts = ContextLengths(self.settings.context_tokens_max)
+        self._keeping: asyncio.Task[None] | None = None
         self._handlers = self._routes()
         self._admins: list[web.AppRunner] = []
         driver.on_abort(self.abort)
@@ -74,11 +97,20 @@ class Gateway:
             handlers["POST", dialect.path] = self._generation(dialect)
         for path in _EMBEDDINGS:
             handlers["POST", path] = self._embedding
-        handlers["POST", "/v1/completions"] = self._completion
+        for endpoint in PLAIN_ENDPOINTS:
+            handlers["POST", endpoint.path] = self._passed_on(endpoint)
+        handlers["POST", "/v1/audio/transcriptions"] = self._transcription
         for method in ("GET", "HEAD"):
-            for path in ("/", "/api/version", "/api/tags", "/api/ps", "/v1/models"):
+            for path in ("/", "/api/version"):
                 handlers[method, path] = self._read
+            handlers[method, "/api/tags"] = self._tags
+            handlers[method, "/api/ps"] = self._ps
+            handlers[method, "/v1/models"] = self._models
         handlers["POST", "/api/show"] = self._read_model
+        for path in ("/api/pull", "/api/push", "/api/create"):
+            handlers["POST", path] = self._ordered(self._orders.progress)
+        handlers["POST", "/api/copy"] = self._ordered(self._orders.copy)
+        handlers["DELETE", "/api/delete"] = self._ordered(self._orders.delete)
         handlers["GET", "/-/healthz"] = self._healthz
         return handlers
 
@@ -86,7 +118,16 @@ class Gateway:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for clients; the address. Raises OSError where that is not possible."""
-        return await self._server.listen(host, port)
+        address = await self._server.listen(host, port)
+        if self.settings.inventory_period_s and self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep_inventory())
+        return address
+
+    async def _keep_inventory(self) -> None:
+        while True:
+            await self._inventory.refresh()
+            self._upstream.sweep(asyncio.get_running_loop().time())
+            await asyncio.sleep(self.settings.inventory_period_s)
 
     async def start_admin(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for the operator on another address; the address. Raises OSError where that is not possible."""
@@ -104,6 +145,9 @@ class Gateway:
     async def stop(self) -> None:
         """Accept nothing more, give running requests their time to end, then close their connections."""
         await self._server.stop(self.settings.shutdown_grace_s)
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
         while self._admins:
             await self._admins.pop().cleanup()
         self._relay.close()
@@ -118,21 +162,29 @@ class Gateway:
     def classify(self, request: ServedRequest) -> None:
         """How the request is to be received."""
         request.cheap = request.method != "POST"
+        request.taken_as_it_comes = request.method == "POST" and request.path.startswith("/api/blobs/")
 
     async def answer(self, request: ServedRequest) -> None:
         """Answer it."""
-        handler = self._handlers.get((request.method, request.path))
-        if handler is None:
-            if request.method == "GET" and request.path.startswith("/v1/models/"):
-                handler = self._read_model
-            else:
-                handler = self._not_offered
-        await handler(request)
+        await self._handler(request.method, request.path)(request)
+
+    def _handler(self, method: str, path: str) -> Handler:
+        handler = self._handlers.get((method, path))
+        if handler is not None:
+            return handler
+        if method in ("GET", "HEAD") and path.startswith("/v1/models/"):
+            return self._read_model
+        if path.startswith("/api/blobs/"):
+            if method == "HEAD":
+                return self._orders.has_blob
+            if method == "POST":
+                return self._orders.blob
+        return self._not_offered
 
     def refused(self, request: ServedRequest, status: int, message: str) -> bytes:
         """It was no request; the body that says so."""
         _log.info("request_refused", path=request.path, status=status, why=message)
-        return _errors_of(request).error_body(status, message)
+        return _errors_of(request.path).error_body(status, message)
 
     # -- requests to models ----------------------------------------------------------------------------------------
 
@@ -142,12 +194,15 @@ class Gateway:
                 parsed = dialect.parse(body)
                 if parsed.generates:
                     parsed.model = self._names.of(parsed.model)
-                    return GenerationCall(
+                    self._set_context(parsed)
+                    call = GenerationCall(
                         dialect,
                         parsed,
                         line_limit_bytes=self.settings.line_limit_bytes,
                         answer_limit_bytes=self.settings.answer_limit_bytes,
                     )
+                    self._note_truncation(call, parsed.send_context_tokens or 0)
+                    return call
                 # A load, an unload or a rendered prompt: Ollama answers with one object, streaming or not.
                 return self._plain(dialect, request, parsed.body, parsed.model, limits_first_token=True)
 
@@ -156,7 +211,7 @@ class Gateway:
         return handle
 
     async def _embedding(self, request: ServedRequest) -> None:
-        errors = _errors_of(request)
+        errors = _errors_of(request.path)
 
         def understand(body: bytes) -> Call:
             fields = parse_object(body)
@@ -172,25 +227,38 @@ class Gateway:
 
         await self._serve(request, errors, understand)
 
-    async def _completion(self, request: ServedRequest) -> None:
+    def _passed_on(self, endpoint: PlainEndpoint) -> Handler:
+        async def handle(request: ServedRequest) -> None:
+            def understand(body: bytes) -> Call:
+                fields = parse_object(body)
+                streams = parse_switch(fields, "stream", False)
+                return self._plain(
+                    endpoint.errors,
+                    request,
+                    body,
+                    parse_model(fields),
+                    prompt_tokens=tokens_of(endpoint.prompt_characters(fields)),
+                    client_streams=streams,
+                    limits_first_token=streams,
+                    stream_of=endpoint,
+                )
+
+            await self._serve(request, endpoint.errors, understand)
+
+        return handle
+
+    async def _transcription(self, request: ServedRequest) -> None:
         def understand(body: bytes) -> Call:
-            fields = parse_object(body)
-            streams = parse_switch(fields, "stream", False)
-            return self._plain(
-                _OPENAI,
-                request,
-                body,
-                parse_model(fields),
-                prompt_tokens=tokens_of(characters(fields.get("prompt"))),
-                client_streams=streams,
-                limits_first_token=streams,
-            )
+            found = _FORM_MODEL.search(body)
+            if found is None:
+                raise BadRequest("the form has no field model")
+            return self._plain(_OPENAI, request, body, found[1].decode(errors="replace"))
 
         await self._serve(request, _OPENAI, understand)
 
     def _plain(
         self,
-        errors: Dialect,
+        errors: ErrorForms,
         request: ServedRequest,
         body: bytes,
         model: str,
@@ -198,8 +266,9 @@ class Gateway:
         prompt_tokens: int = 0,
         client_streams: bool = False,
         limits_first_token: bool = False,
+        stream_of: PlainEndpoint | None = None,
     ) -> PlainCall:
-        return PlainCall(
+        call = PlainCall(
             request.path,
             body,
             self._names.of(model),
@@ -208,9 +277,28 @@ class Gateway:
             limits_first_token=limits_first_token,
             errors=errors,
             answer_limit_bytes=self.settings.answer_limit_bytes,
+            stream_of=stream_of,
+            request_type=request.headers.get("content-type", _JSON),
         )
+        self._note_truncation(call, 0)
+        return call
 
-    async def _serve(self, request: ServedRequest, errors: Dialect, understand: Callable[[bytes], Call]) -> None:
+    def _set_context(self, parsed: ParsedRequest) -> None:
+        """One `num_ctx` for all who ask for the model."""
+        if parsed.takes_context and self.settings.normalise_context:
+            loaded = self._inventory.context_of(parsed.model)
+            now_s = time.monotonic()
+            tokens = self._contexts.for_request(parsed.model, parsed.context_tokens, loaded, now_s)
+            parsed.send_context_tokens = tokens
+
+    def _note_truncation(self, call: Call, context_tokens: int) -> None:
+        """Say it where the prompt will not fit: Ollama cuts off its front without a word."""
+        context_tokens = context_tokens or self._inventory.context_of(call.model)
+        if context_tokens and call.prompt_tokens > context_tokens:
+            said = f"about {call.prompt_tokens} tokens; the context has {context_tokens}"
+            call.notes["X-OllamaMax-Prompt-Truncated"] = said
+
+    async def _serve(self, request: ServedRequest, errors: ErrorForms, understand: Callable[[bytes], Call]) -> None:
         header_id = request.headers.get("x-request-id", "")
         if not _HEADER_ID.fullmatch(header_id):
             header_id = f"{random.getrandbits(128):032x}"
@@ -220,10 +308,16 @@ class Gateway:
         except BadRequest as error:
             self._error(request, errors, 400, str(error), header_id)
             return
-        if call.model not in self._names:
+        if call.model not in self._names and not await self._inventory.knows(call.model):
             self._error(request, errors, 404, f"model '{call.model}' not found", header_id)
             return
-        await self._relay.serve(call, request, header_id, timeout_s)
+        fingerprint = hash((request.path, request.body))
+        broken = self._relay.poison.nodes_broken_by(fingerprint, self._driver.now())
+        if broken:
+            message = f"the same request has broken {broken}; it is not tried again for now"
+            self._error(request, errors, 500, message, header_id)
+            return
+        await self._relay.serve(call, request, header_id, timeout_s, fingerprint)
 
     def _timeout_s(self, request: ServedRequest) -> float:
         given = request.headers.get("x-request-timeout")
@@ -250,22 +344,53 @@ class Gateway:
         try:
             answer = await self._reads.ask(method, request.target, body, knows_all=knows_all)
         except ReadFailed as error:
-            self._error(request, _errors_of(request), 502, str(error))
+            self._error(request, _errors_of(request.path), 502, str(error))
             return
         headers = {"Content-Type": answer.content_type or _JSON, "X-OllamaMax-Node": answer.node}
         request.respond(answer.status, headers, answer.body)
 
+    async def _tags(self, request: ServedRequest) -> None:
+        self._merged(request, await self._inventory.tags(), "models", text("modified_at"))
+
+    async def _ps(self, request: ServedRequest) -> None:
+        self._merged(request, await self._inventory.loaded(), "models", text("expires_at"))
+
+    async def _models(self, request: ServedRequest) -> None:
+        gathered = await self._inventory.gather("/v1/models", "data")
+        self._merged(request, gathered, "data", lambda model: number(model.get("created")))
+
+    def _merged(
+        self, request: ServedRequest, gathered: Gathered, key: str, newest: Callable[[JsonObject], Any]
+    ) -> None:
+        if not gathered.answers:
+            message = f"no node answered {request.method} {request.path}: {gathered.reasons()}"
+            self._error(request, _errors_of(request.path), 502, message)
+            return
+        headers = {"Content-Type": "application/json; charset=utf-8", **gathered.headers()}
+        request.respond(200, headers, orjson.dumps(merged(gathered, key, newest)))
+
+    def _ordered(self, carry_out: Handler) -> Handler:
+        async def handle(request: ServedRequest) -> None:
+            try:
+                await carry_out(request)
+            except BadRequest as error:
+                self._error(request, _NATIVE, 400, str(error))
+
+        return handle
+
     async def _not_offered(self, request: ServedRequest) -> None:
         message = f"this gateway does not offer {request.method} {request.path}; ask a node itself"
-        self._error(request, _errors_of(request), 501, message)
+        self._error(request, _errors_of(request.path), 501, message)
 
-    def _error(self, request: ServedRequest, dialect: Dialect, status: int, message: str, header_id: str = "") -> None:
+    def _error(
+        self, request: ServedRequest, errors: ErrorForms, status: int, message: str, header_id: str = ""
+    ) -> None:
         """Turn a request away before a node was asked: one line in the log."""
         _log.info("request_refused", path=request.path, status=status, why=message)
         headers = {"Content-Type": _JSON}
         if header_id:
             headers["X-Request-Id"] = header_id
-        request.respond(status, headers, dialect.error_body(status, message))
+        request.respond(status, headers, errors.error_body(status, message))
 
     # -- for the operator ------------------------------------------------------------------------------------------
 
@@ -294,8 +419,8 @@ async def _ok(_request: web.Request) -> web.StreamResponse:
     return web.json_response({"status": "ok"})
 
 
-def _errors_of(request: ServedRequest) -> Dialect:
-    return _OPENAI if request.path.startswith("/v1/") else _NATIVE
+def _errors_of(path: str) -> ErrorForms:
+    return _PLAIN_ERRORS.get(path) or (_OPENAI if path.startswith("/v1/") else _NATIVE)
 
 
 def _finite(value: Any) -> Any:

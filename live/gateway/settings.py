@@ -25,5 +25,17 @@ class GatewaySettings:
     """Longest record of an answer."""
     answer_limit_bytes: int = 256 * MIB
     """Longest answer of a node to one request."""
+    slots_per_model: int = 1
+    """Requests that a node serves at once of a model that is learnt while running."""
+    inventory_period_s: float = 0.0
+    """How often the nodes are asked what they have; 0: only when there is a reason."""
+    normalise_context: bool = True
+    """Send all requests for a model with one `num_ctx`, so that clients do not make each other reload it."""
+    context_tokens_max: int = 131_072
+    """What a client asks beyond this is sent on as it is, and given to nobody else."""
+    poison_nodes_min: int = 3
+    """A request that broke this many nodes before its first token, and was served by none, is not tried again ..."""
+    poison_hold_s: float = 600.0
+    """... for this long."""
     refusal_limit_bytes: int = MIB
     """Longest body of an error."""

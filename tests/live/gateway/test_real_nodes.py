@@ -150,7 +150,7 @@ async def test_errors_and_questions_are_what_a_node_says(cluster: Cluster) -> No
         async with cluster.http.get(cluster.url + path) as response:
             actual_text = await response.text()
         async with cluster.http.get(cluster.nodes["node-0"].address + path) as response:
-            assert actual_text == await response.text()
+            assert actual_text.rstrip("\n") == (await response.text()).rstrip("\n"), path
 
 
 async def test_an_unload_reaches_a_node(cluster: Cluster) -> None:

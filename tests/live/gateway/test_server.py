@@ -10,10 +10,10 @@ from twin.policy.vocabulary import AttemptEnded
 
 async def test_questions_go_to_the_next_node_where_one_fails(house: House) -> None:
     house.a.will(answers(500, b"{}"))
-    house.b.will(answers(200, b'{"models":[]}'))
+    house.b.will(answers(200, b'{"version":"1"}'))
     for _ in range(2):
-        async with house.http.get(house.url + "/api/tags") as response:
-            assert (response.status, await response.read()) == (200, b'{"models":[]}')
+        async with house.http.get(house.url + "/api/version") as response:
+            assert (response.status, await response.read()) == (200, b'{"version":"1"}')
             assert response.headers["X-OllamaMax-Node"] == "b"
     assert len(house.a.bodies) == 1  # the one that answered is asked first
 
@@ -70,9 +70,9 @@ async def test_streamed_completions_are_whole_only_with_done(house: House) -> No
 
 
 async def test_what_is_not_offered_says_so(house: House) -> None:
-    status, body, _ = await house.post("/api/pull", {"model": "m"})
-    assert (status, "does not offer POST /api/pull" in json.loads(body)["error"]) == (501, True)
-    status, body, _ = await house.post("/v1/responses", {})
+    status, body, _ = await house.post("/api/signout", {})
+    assert (status, "does not offer POST /api/signout" in json.loads(body)["error"]) == (501, True)
+    status, body, _ = await house.post("/v1/images/generations", {})
     assert (status, "does not offer" in json.loads(body)["error"]["message"]) == (501, True)
 
 
@@ -85,6 +85,8 @@ async def test_bad_requests_are_refused_without_asking_anyone(house: House) -> N
 
 
 async def test_an_unknown_model_is_not_found(house: House) -> None:
+    house.a.will(answers(200, b'{"models":[]}'))
+    house.b.will(answers(200, b'{"models":[{"name":"m:latest","size":1}]}'))
     status, body, _ = await house.post("/api/generate", {"model": "x", "prompt": "p"})
     assert (status, body) == (404, b'{"error":"model \'x\' not found"}')
 
