@@ -61,8 +61,14 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(make_node: MakeNode) -> AsyncIterator[Cluster]:
-    names = ["node-0", "node-1"]
-    nodes = {name: await make_node(name) for name in names}
+    async with in_front_of({name: await make_node(name) for name in ("node-0", "node-1")}) as cluster:
+        yield cluster
+
+
+@contextlib.asynccontextmanager
+async def in_front_of(nodes: dict[str, OllamaNode]) -> AsyncIterator[Cluster]:
+    """A gateway in front of these nodes, with the model loaded on all."""
+    names = list(nodes)
     addresses = {name: node.address for name, node in nodes.items()}
     async with contextlib.AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
