@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -44,6 +45,7 @@ def serve(
 ) -> int:
     """Serve until Ctrl-C or SIGTERM; the exit code. What the operator must mend is one line on stderr and code 2."""
     _configure_log()
+    _allow_many_connections()
     try:
         config = load_config(config_file, nodes, listen, admin)
         return uvloop.run(run(config))
@@ -164,6 +166,13 @@ def _on_signals(stop: asyncio.Event) -> list[signal.Signals]:
 def _off_signals(signals: Sequence[signal.Signals]) -> None:
     for number in signals:
         asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def _allow_many_connections() -> None:
+    """As many open files as the system permits: every connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _configure_log() -> None:

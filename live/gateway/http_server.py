@@ -90,6 +90,7 @@ class HttpServer:
             tasks = [each for connection in list(self.connections) if (each := connection.break_off()) is not None]
             if tasks:
                 await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # the transports close in the event loop's next round
             if self._sweeper is not None:
                 self._sweeper.cancel()
                 self._sweeper = None

@@ -271,6 +271,7 @@ class NodePool:
             target.idle.clear()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close in the event loop's next round
 
     def kept(self, node: str) -> int:
         """Unused connections to a node."""

@@ -101,30 +101,29 @@ async def test_a_model_file_is_uploaded_to_every_node(cluster: Cluster, ollama: 
 
 
 async def test_ollama_python(cluster: Cluster) -> None:
-    client = ollama_python.AsyncClient(host=cluster.url)
-    whole = await client.generate(MODEL, "ba da ga", options=OPTIONS)
-    assert (whole.done, whole.eval_count) == (True, 20)
-    parts = [part async for part in await client.generate(MODEL, "ba da ga", options=OPTIONS, stream=True)]
-    assert "".join(part.response for part in parts) == whole.response
-    chat = await client.chat(MODEL, [{"role": "user", "content": "ba"}], options=OPTIONS)
-    assert chat.message.content
-    assert len((await client.embed(MODEL, ["ba", "da"])).embeddings) == 2
-    assert MODEL in [model.model for model in (await client.list()).models]
-    assert [model.model for model in (await client.ps()).models] == [MODEL]
-    assert (await client.show(MODEL)).modelinfo
-    await client.copy(MODEL, "other")
-    assert await has(cluster, "other:latest") == ["node-0", "node-1"]
-    await client.delete("other")
-    with pytest.raises(ollama_python.ResponseError, match="not found") as error:
-        await client.generate("other", "ba")
-    assert error.value.status_code == 404
-    with pytest.raises(ollama_python.ResponseError):
-        await client.pull("localhost:1/nobody/has-this")
+    async with ollama_python.AsyncClient(host=cluster.url) as client:
+        whole = await client.generate(MODEL, "ba da ga", options=OPTIONS)
+        assert (whole.done, whole.eval_count) == (True, 20)
+        parts = [part async for part in await client.generate(MODEL, "ba da ga", options=OPTIONS, stream=True)]
+        assert "".join(part.response for part in parts) == whole.response
+        chat = await client.chat(MODEL, [{"role": "user", "content": "ba"}], options=OPTIONS)
+        assert chat.message.content
+        assert len((await client.embed(MODEL, ["ba", "da"])).embeddings) == 2
+        assert MODEL in [model.model for model in (await client.list()).models]
+        assert [model.model for model in (await client.ps()).models] == [MODEL]
+        assert (await client.show(MODEL)).modelinfo
+        await client.copy(MODEL, "other")
+        assert await has(cluster, "other:latest") == ["node-0", "node-1"]
+        await client.delete("other")
+        with pytest.raises(ollama_python.ResponseError, match="not found") as error:
+            await client.generate("other", "ba")
+        assert error.value.status_code == 404
+        with pytest.raises(ollama_python.ResponseError):
+            await client.pull("localhost:1/nobody/has-this")
 
 
 async def test_openai_python(cluster: Cluster) -> None:
-    client = openai.AsyncOpenAI(base_url=cluster.url + "/v1", api_key="none", max_retries=0)
-    try:
+    async with openai.AsyncOpenAI(base_url=cluster.url + "/v1", api_key="none", max_retries=0) as client:
         messages = [{"role": "user", "content": "ba da ga"}]
         said = {"model": MODEL, "messages": messages, "seed": 11, "max_tokens": 20, "temperature": 1}
         whole = await client.chat.completions.create(**said)
@@ -148,8 +147,6 @@ async def test_openai_python(cluster: Cluster) -> None:
         assert (await client.models.retrieve(MODEL)).id == MODEL
         with pytest.raises(openai.NotFoundError, match="not found"):
             await client.chat.completions.create(**{**said, "model": "nobody"})
-    finally:
-        await client.close()
 
 
 async def test_anthropics_messages(cluster: Cluster) -> None:
@@ -193,3 +190,22 @@ async def test_a_node_that_is_down_is_named_where_models_change(cluster: Cluster
     lines = answer.splitlines()
     assert b"not on node-1" in lines[-2]
     assert lines[-1] == b'{"status":"success"}'
+
+
+async def test_a_node_whose_model_file_is_damaged_costs_nobody_a_request(cluster: Cluster, tmp_path: Path) -> None:
+    blobs = next((tmp_path / "node-0" / "models").rglob("blobs"))
+    for blob in blobs.iterdir():
+        if blob.stat().st_size > 100_000:
+            blob.write_bytes(b"what was a model")
+    await cluster.post("/api/generate", {"model": MODEL, "keep_alive": 0}, cluster.nodes["node-0"].address)
+    body = {"model": MODEL, "prompt": "ba da", "options": OPTIONS}
+    status, answer, _ = await cluster.post("/api/generate", body, cluster.nodes["node-0"].address)
+    assert (status, b"does not support generate" in answer) == (
+        400,
+        True,
+    )  # a node's fault that looks like the client's
+    for _ in range(12):
+        status, answer, _ = await cluster.post("/api/generate", body)
+        assert (status, b'"done":true' in answer) == (200, True)
+    refused = [each for log in cluster.logs for each in log.failed_attempts if each.error == "client_error"]
+    assert len(refused) == 1  # it is remembered

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from live.gateway.http_server import ServerLimits
@@ -241,6 +243,49 @@ async def test_many_bodies_at_once_do_not_fill_the_memory(make_house: Any, wire:
     assert (await second.answer())[0] == 503
     first.send(b"x" * 3000)
     assert (await first.answer())[0] == 400  # no JSON, but taken
+
+
+async def test_an_orderly_stop_loses_nothing_that_has_begun(make_house: Any, wire: MakeWire) -> None:
+    house: House = await make_house(shutdown_grace_s=10.0)
+    house.routes(*[to("a")] * 40)
+    house.a.will(streams(generate_lines(), pause_s=0.02))
+    idle, begun = await wire(house), await wire(house)
+    begun.send(POST[:20])
+    idle.send(VERSION)
+    await idle.answer()
+    asking = [asyncio.create_task(house.post("/api/generate", json.loads(BODY))) for _ in range(40)]
+    await until(lambda: len(house.a.bodies) >= 20)
+    stopping = asyncio.create_task(house.gateway.stop())
+    assert await idle.is_closed()
+    for status, body, _ in [
+        answer for answer in await asyncio.gather(*asking, return_exceptions=True) if isinstance(answer, tuple)
+    ]:
+        assert (status, body) == (200, b"".join(generate_lines()))
+    begun.writer.transport.abort()
+    await stopping
+    assert [log.outcome for log in house.logs] == ["succeeded"] * len(house.logs)
+    assert len(house.logs) >= 20
+
+
+async def test_a_thousand_idle_connections_are_in_nobodys_way(house: House) -> None:
+    house.a.will(answers(200, b'{"version":"1"}'))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    host, port = house.url.removeprefix("http://").split(":")
+    before = psutil.Process().memory_info().rss
+    idle = []
+    try:
+        for _ in range(1000):
+            idle.append(await asyncio.open_connection(host, int(port)))
+        await until(lambda: len(house.gateway._server.connections) >= 1000)
+        async with house.http.get(house.url + "/api/version") as response:
+            assert response.status == 200
+        assert psutil.Process().memory_info().rss - before < 60 << 20  # both ends of each are in this process
+    finally:
+        for _, writer in idle:
+            writer.transport.abort()
+        await until(lambda: len(house.gateway._server.connections) <= 1)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # -- nodes that cannot be trusted --------------------------------------------------------------------------------------
