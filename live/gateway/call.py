@@ -221,12 +221,11 @@ class PlainCall:
         errors: ErrorForms,
         answer_limit_bytes: int,
         stream_of: PlainEndpoint | None = None,
-        request_type: str = JSON_TYPE,
     ) -> None:
         self.path = path
         self.body = body
         self.model = model
-        self.request_type = request_type
+        self.request_type = JSON_TYPE
         self.notes: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.context_tokens = 0

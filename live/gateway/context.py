@@ -3,7 +3,8 @@
 For Ollama another `num_ctx` than the loaded one is an order to unload the model and load it anew (issue 8903): two
 clients that ask for different ones make it do so at each request. So all requests are sent with the same: none as long
 as what a client asks for fits into what is loaded anyway, else the largest that anybody has asked for of late.
-A client never gets less than it asked for.
+A client never gets less than it asked for, and who asks for nothing not less than what was loaded. As long as nobody
+knows what is loaded, everybody gets what they ask for.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class ContextLengths:
         if pinned and now_s - asked_s > HOLD_S:
             del self._pinned[model]
             pinned = 0
-        if asked_tokens > self._largest_tokens:
+        if asked_tokens > self._largest_tokens or not (pinned or loaded_tokens):
             return asked_tokens
         if pinned:
             if asked_tokens >= pinned:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED
 from live.controller.driver import PolicyDriver
 from live.controller.model_names import ModelNames, canonical
@@ -19,6 +21,8 @@ from live.gateway.dialect import JsonObject, loads_record
 from live.gateway.reads import Reads
 from live.gateway.upstream import AttemptFailed
 from twin.policy.vocabulary import NodeInventory
+
+_log = structlog.get_logger()
 
 PATIENCE_S = 1.0
 """How long the others are waited for when one node has answered."""
@@ -55,8 +59,8 @@ class Inventory:
         self._slots = slots
         self._stored: dict[str, set[str]] = {}  # node: canonical names
         self._context: dict[str, int] = {}  # canonical name: the smallest context with which it is loaded
-        self._learnt: set[str] = set()  # names that were not in the configuration
         self._asked_s = -REFRESH_MIN_S
+        self._refreshing: asyncio.Task[None] | None = None
 
     def context_of(self, model: str) -> int:
         """The context with which the model is loaded, in tokens; 0 where nobody knows."""
@@ -73,6 +77,32 @@ class Inventory:
         if time.monotonic() - self._asked_s >= REFRESH_MIN_S:
             await self.refresh()
         return model in self._names
+
+    def refresh_soon(self) -> None:
+        """Ask in the background, unless that was done a moment ago."""
+        if self._refreshing is None and time.monotonic() - self._asked_s >= REFRESH_MIN_S:
+            self._asked_s = time.monotonic()
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh_quietly())
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+
+    async def keep(self, period_s: float) -> None:
+        """Ask again and again, until cancelled."""
+        while True:
+            await self._refresh_quietly()
+            await asyncio.sleep(period_s)
+
+    async def _refresh_quietly(self) -> None:
+        try:
+            await self.refresh()
+        except Exception as error:  # noqa: BLE001
+            _log.error("inventory_failed", error=repr(error), exc_info=error)
+        finally:
+            self._refreshing = None
 
     async def refresh(self) -> Gathered:
         """Ask the nodes what they have stored and loaded."""
@@ -152,7 +182,6 @@ class Inventory:
         for name in sizes:
             if name not in self._names:
                 self._names.add(name)
-                self._learnt.add(name)
         gib = {
             self._names.of(name): (size if type(size) is int and size > 0 else 0) * LOADED_PER_STORED / BYTES_PER_GIB
             for name, size in sizes.items()

@@ -277,16 +277,6 @@ class NodePool:
         """Unused connections to a node."""
         return len(self._targets[node].idle)
 
-    def sweep(self, now_s: float) -> None:
-        """Close what has not been used for long; called from time to time."""
-        for target in self._targets.values():
-            fresh = [each for each in target.idle if not each.lost and now_s - each.idle_since_s <= IDLE_S]
-            if len(fresh) < len(target.idle):
-                for connection in target.idle:
-                    if connection not in fresh:
-                        connection.transport.close()
-                target.idle = fresh
-
     # -- for exchanges ---------------------------------------------------------------------------------------------
 
     def keep(self, node: str, connection: NodeConnection) -> None:
@@ -295,8 +285,10 @@ class NodePool:
         if len(idle) >= IDLE_MAX or connection.transport.is_closing():
             connection.transport.close()
             return
-        connection.idle_since_s = self.loop.time()
+        now_s = connection.idle_since_s = self.loop.time()
         idle.append(connection)
+        while now_s - idle[0].idle_since_s > IDLE_S:  # the busy end is the other one
+            idle.pop(0).transport.close()
 
     def forget(self, exchange: PooledExchange) -> None:
         """It has ended."""

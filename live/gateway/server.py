@@ -120,14 +120,8 @@ class Gateway:
         """Listen for clients; the address. Raises OSError where that is not possible."""
         address = await self._server.listen(host, port)
         if self.settings.inventory_period_s and self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep_inventory())
+            self._keeping = asyncio.create_task(self._inventory.keep(self.settings.inventory_period_s))
         return address
-
-    async def _keep_inventory(self) -> None:
-        while True:
-            await self._inventory.refresh()
-            self._upstream.sweep(asyncio.get_running_loop().time())
-            await asyncio.sleep(self.settings.inventory_period_s)
 
     async def start_admin(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for the operator on another address; the address. Raises OSError where that is not possible."""
@@ -148,6 +142,7 @@ class Gateway:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
+        await self._inventory.close()
         while self._admins:
             await self._admins.pop().cleanup()
         self._relay.close()
@@ -252,7 +247,9 @@ class Gateway:
             found = _FORM_MODEL.search(body)
             if found is None:
                 raise BadRequest("the form has no field model")
-            return self._plain(_OPENAI, request, body, found[1].decode(errors="replace"))
+            call = self._plain(_OPENAI, request, body, found[1].decode(errors="replace"))
+            call.request_type = request.headers.get("content-type", "")
+            return call
 
         await self._serve(request, _OPENAI, understand)
 
@@ -278,7 +275,6 @@ class Gateway:
             errors=errors,
             answer_limit_bytes=self.settings.answer_limit_bytes,
             stream_of=stream_of,
-            request_type=request.headers.get("content-type", _JSON),
         )
         self._note_truncation(call, 0)
         return call
@@ -287,6 +283,8 @@ class Gateway:
         """One `num_ctx` for all who ask for the model."""
         if parsed.takes_context and self.settings.normalise_context:
             loaded = self._inventory.context_of(parsed.model)
+            if parsed.context_tokens and not loaded:
+                self._inventory.refresh_soon()
             now_s = time.monotonic()
             tokens = self._contexts.for_request(parsed.model, parsed.context_tokens, loaded, now_s)
             parsed.send_context_tokens = tokens

@@ -78,6 +78,7 @@ _GATEWAY = """
 nodes: {{stub: "http://127.0.0.1:{node}"}}
 models: {{m: {{slots: 4096, replicas: 1}}}}
 listen: 127.0.0.1:{port}
+policy: {{overrides: {{router.connect_timeout_s: 20.0}}}}
 """
 
 

@@ -458,22 +458,38 @@ async def test_a_request_that_broke_three_nodes_is_not_carried_to_them_again(mak
     assert (await house.post("/api/generate", {**json.loads(BODY), "prompt": "another"}))[0] == 503
 
 
+def loaded_with(tokens: int) -> Any:
+    return answers(200, json.dumps({"models": [{"name": "m:latest", "context_length": tokens}]}).encode())
+
+
 async def test_clients_do_not_make_each_other_reload(house: House) -> None:
-    house.routes(*[to("a")] * 4)
-    house.a.will(streams(generate_lines()))
-    for context in (4096, 2048, None, 8192):
+    house.routes(*[to("a")] * 6)
+    house.a.will(loaded_with(4096), streams(generate_lines()))
+    house.b.will(answers(200, b'{"models":[]}'))
+    async with house.http.get(house.url + "/api/ps"):
+        pass
+    for context in (4096, 2048, None, 8192, 2048, None):
         options = {"seed": 1} if context is None else {"seed": 1, "num_ctx": context}
         await house.post("/api/generate", {"model": "m", "prompt": "p", "options": options})
-    assert [body["options"].get("num_ctx") for body in house.a.bodies] == [4096, 4096, 4096, 8192]
+    sent = [body["options"].get("num_ctx") for body in house.a.bodies[1:]]
+    assert sent == [None, None, None, 8192, 8192, 8192]
+
+
+async def test_as_long_as_nobody_knows_what_is_loaded_clients_get_what_they_ask_for(house: House) -> None:
+    house.routes(to("a"), to("a"))
+    house.a.will(streams(generate_lines()))
+    house.b.will(answers(200, b'{"models":[]}'))
+    for options in ({"seed": 1, "num_ctx": 2048}, {"seed": 1}):
+        await house.post("/api/generate", {"model": "m", "prompt": "p", "options": options})
+    assert [body["options"] for body in house.a.bodies if body] == [{"seed": 1, "num_ctx": 2048}, {"seed": 1}]
 
 
 async def test_a_prompt_that_will_be_cut_is_said_so(house: House) -> None:
     house.routes(to("a"))
-    loaded = {"models": [{"name": "m:latest", "context_length": 100}]}
-    house.a.will(answers(200, json.dumps(loaded).encode()), streams(generate_lines()))
+    house.a.will(loaded_with(100), streams(generate_lines()))
     house.b.will(answers(200, b'{"models":[]}'))
     async with house.http.get(house.url + "/api/ps") as response:
-        assert (await response.json())["models"] == loaded["models"]
+        assert (await response.json())["models"] == [{"name": "m:latest", "context_length": 100}]
     _, _, headers = await house.post("/api/generate", {"model": "m", "prompt": "x" * 1000})
     assert headers["X-OllamaMax-Prompt-Truncated"] == "about 250 tokens; the context has 100"
     assert headers["X-OllamaMax-Nodes-Tried"] == "a"
