@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
 import structlog
 
 from live.controller.transport import TooLong, plain_reason, read_whole
-from twin.policy.model_names import ModelNames, canonical
-from twin.policy.vocabulary import NodeInventory
+from twin.policy.model_names import canonical
 
 _log = structlog.get_logger()
 
@@ -68,68 +67,3 @@ async def _models(session: aiohttp.ClientSession, url: str) -> dict[str, int]:
             size = model.get("size_vram") or model.get("size")
             sizes[canonical(model["name"])] = size if isinstance(size, int) else 0
     return sizes
-
-
-class ModelWatch:
-    """Asks the nodes again and again which models they have on disk, and tells the policy what has changed.
-
-    A model that appears on a node is served from then on; one that no node has any more is no longer known to clients.
-    A node that does not answer keeps what it said last.
-    """
-
-    def __init__(
-        self,
-        addresses: Mapping[str, str],
-        names: ModelNames,
-        observe: Callable[[NodeInventory], None],
-        *,
-        slots: int,
-        configured: Iterable[str],
-        period_s: float,
-    ) -> None:
-        """`configured`: models that clients may ask for whether a node has them or not."""
-        self._addresses = addresses
-        self._names = names
-        self._observe = observe
-        self._slots = slots
-        self._configured = {canonical(name) for name in configured}
-        self._period_s = period_s
-        self._stored: dict[str, Mapping[str, float]] = {}
-        self._problems: dict[str, str] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self, reports: Iterable[NodeReport]) -> None:
-        """Begin; `reports` is what the nodes said at the start."""
-        self.take(reports)
-        self._task = asyncio.create_task(self._run(), name="models")
-
-    async def stop(self) -> None:
-        """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._period_s)
-            self.take(await discover(self._addresses))
-
-    def take(self, reports: Iterable[NodeReport]) -> None:
-        """Compare with what is known, and pass on what is new."""
-        for report in reports:
-            if report.problem != self._problems.get(report.node, ""):
-                self._problems[report.node] = report.problem
-                _log.warning("node_models", node=report.node, problem=report.problem or "none any more")
-            before = self._stored.get(report.node)
-            if report.problem or before == report.stored:
-                continue
-            self._stored[report.node] = report.stored
-            if before is not None:
-                new, gone = sorted(set(report.stored) - set(before)), sorted(set(before) - set(report.stored))
-                _log.info("models_changed", node=report.node, new=new, gone=gone)
-            self._observe(NodeInventory(report.node, dict(report.stored), self._slots))
-            for name in report.stored:
-                self._names.learn(name)
-            for name in before or ():
-                if name not in self._configured and not any(name in stored for stored in self._stored.values()):
-                    self._names.forget(name)

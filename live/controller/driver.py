@@ -109,11 +109,8 @@ class PolicyDriver:
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
-    async def route(self, request: RequestSpec, attempt: int, waits: Callable[[], None] | None = None) -> Route:
-        """Where this attempt goes, once its turn has come; `waits` is called when the policy keeps the request.
-
-        Returns a route of the kind `dispatch` or `shed`. Who is cancelled meanwhile gives up the request.
-        """
+    def route(self, request: RequestSpec, attempt: int) -> Route:
+        """Where this attempt goes. Where that is of the kind `wait`, `turn` says more."""
         if not self._working:
             return Route("shed", reason="the controller does not run")
         try:
@@ -122,12 +119,16 @@ class PolicyDriver:
         except Exception as error:  # noqa: BLE001
             self.fail(error)
             return Route("shed", reason="the controller has failed")
-        if route.kind != "wait":
-            return route
-        if waits is not None:
-            waits()
-        waiter = _Waiter(asyncio.get_running_loop().create_future())
-        self._waiters[request.request_id] = waiter
+        if route.kind == "wait":
+            self._waiters[request.request_id] = _Waiter(asyncio.get_running_loop().create_future())
+        return route
+
+    async def turn(self, request: RequestSpec, attempt: int) -> Route:
+        """Wait for the turn of a request that the policy keeps: a route of the kind `dispatch` or `shed`.
+
+        Who is cancelled meanwhile gives up the request.
+        """
+        waiter = self._waiters[request.request_id]
         try:
             await waiter.turn
         except asyncio.CancelledError:

@@ -8,7 +8,9 @@ import aiohttp
 
 from twin.policy.vocabulary import AttemptError
 
-_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ETIMEDOUT})
+UNREACHABLE_ERRNOS = frozenset(
+    {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ETIMEDOUT}
+)
 
 
 def transport_error(error: Exception) -> AttemptError:
@@ -18,7 +20,7 @@ def transport_error(error: Exception) -> AttemptError:
     if isinstance(error, aiohttp.ClientConnectorError):  # no connection was made; a name that is unknown counts too
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return "unreachable"
-        return "unreachable" if error.os_error.errno in _UNREACHABLE else "refused"
+        return "unreachable" if error.os_error.errno in UNREACHABLE_ERRNOS else "refused"
     return "reset"
 
 

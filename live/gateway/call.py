@@ -8,12 +8,15 @@ from typing import Protocol
 from live.gateway.dialect import Aggregate, BadRecord, BadRequest, Dialect, ParsedRequest, Record, Timings, one_line
 from live.gateway.lines import LineSplitter, LineTooLong
 from live.gateway.openai import ChatCompletions, wants_usage
+from live.gateway.plain_endpoints import ErrorForms, PlainEndpoint
 from live.gateway.transcript import Diverged, Transcript
 from live.gateway.upstream import AttemptFailed
 
 NO_TIMINGS = Timings()
+JSON_TYPE = "application/json"
 WHOLE_TYPE = "application/json; charset=utf-8"
 SEED_BITS = 31
+MARKER_MAX_BYTES = 64
 
 
 class Call(Protocol):
@@ -34,6 +37,10 @@ class Call(Protocol):
     """Whether another node can go on after the client has been sent something."""
     content_type: str
     """Of the answer to the client."""
+    request_type: str
+    """Content type of the body."""
+    notes: dict[str, str]
+    """Headers of the answer that say what was noticed."""
     records: int
     """Records of this attempt so far."""
     tokens: int
@@ -66,12 +73,14 @@ class GenerationCall:
     """A generation: always asked of the node as a stream, and relayed or made whole, as the client wants it."""
 
     resumable = True
+    request_type = JSON_TYPE
 
     def __init__(
         self, dialect: Dialect, request: ParsedRequest, *, line_limit_bytes: int, answer_limit_bytes: int
     ) -> None:
         self.path = dialect.path
         self.model = request.model
+        self.notes: dict[str, str] = {}
         self.prompt_tokens = request.prompt_tokens
         self.context_tokens = request.context_tokens
         self.client_streams = request.stream
@@ -88,7 +97,6 @@ class GenerationCall:
         self._line_limit_bytes = line_limit_bytes
         self._answer_limit_bytes = answer_limit_bytes
         self._transcript = Transcript(dialect)
-        self.begin()
 
     def begin(self) -> None:
         """A new attempt."""
@@ -99,9 +107,10 @@ class GenerationCall:
         self.failure: AttemptFailed | None = None
         self._received_bytes = 0
         self._finished = False
+        self._quick = False
         self._held: list[Record] = []
         self._lines = LineSplitter(self._line_limit_bytes)
-        self._aggregate: Aggregate = self._dialect.aggregate()
+        self._aggregate: Aggregate | None = None if self.client_streams else self._dialect.aggregate()
         self._transcript.restart()
 
     def headers(self, content_type: str) -> None:
@@ -123,6 +132,7 @@ class GenerationCall:
     def end(self) -> bytes:
         """The end of the stream, which must have come after its terminal record."""
         rest = self._lines.rest()
+        self._quick = False  # it lacks its newline
         sent = self._relay([rest]) if rest.strip() else b""
         if not self.complete and self.failure is None:
             self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
@@ -138,7 +148,18 @@ class GenerationCall:
 
     def _relay(self, lines: list[bytes]) -> bytes:
         sent: list[bytes] = []
+        ending = self._dialect.record_ending
         for line in lines:
+            if self._quick and not self._held:
+                if line == b"\n":
+                    continue
+                text = self._dialect.quick_text(line)
+                if text:
+                    self._transcript.passed_on(text)
+                    sent.append(line + ending if ending else line)
+                    self.records += 1
+                    self.tokens += 1
+                    continue
             try:
                 record = self._dialect.record(line)
                 if record is not None:
@@ -151,7 +172,7 @@ class GenerationCall:
                 self.failure = AttemptFailed("error_record", one_line(str(error)))
             if self.complete or self.failure is not None:
                 break  # nothing after it counts
-        return b"".join(sent)
+        return sent[0] if len(sent) == 1 else b"".join(sent)
 
     def _take(self, record: Record, sent: list[bytes]) -> None:
         if record.kind == "error":
@@ -164,7 +185,7 @@ class GenerationCall:
         if record.kind == "terminal" and not self._finished:
             self.failure = AttemptFailed("no_terminal_record", "the stream ended without a finish reason")
             return
-        if not self.client_streams:
+        if self._aggregate is not None:
             self._aggregate.add(record)
             if record.kind == "terminal":
                 sent.append(self._aggregate.whole())
@@ -176,16 +197,17 @@ class GenerationCall:
                 if not (each.for_us and self._usage_is_ours):
                     sent.append(self._transcript.take(each))
         self.complete = record.kind == "terminal"
+        # From here on, what plainly is a piece of text needs no closer look.
+        self._quick = self.client_streams and self._transcript.is_undisturbed
 
 
 class PlainCall:
     """A request whose answer is passed on as it is, whole: another node can be asked until the answer is there.
 
-    The exception is a stream of `/v1/completions`, which is passed on as it comes, and is complete with `[DONE]`.
+    The exception is a stream, which is passed on as it comes, and is complete with the marker of its end.
     """
 
     resumable = False
-    _STREAM_END = b"data: [DONE]"
 
     def __init__(
         self,
@@ -196,20 +218,24 @@ class PlainCall:
         prompt_tokens: int,
         client_streams: bool,
         limits_first_token: bool,
-        errors: Dialect,
+        errors: ErrorForms,
         answer_limit_bytes: int,
+        stream_of: PlainEndpoint | None = None,
     ) -> None:
         self.path = path
         self.body = body
         self.model = model
+        self.request_type = JSON_TYPE
+        self.notes: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.context_tokens = 0
+        self._ends = stream_of.ends if stream_of is not None else ()
+        self._breaks = stream_of.breaks if stream_of is not None else ()
         self.client_streams = client_streams
         self.limits_first_token = limits_first_token
         self.limits_silence = client_streams
         self._errors = errors
         self._answer_limit_bytes = answer_limit_bytes
-        self.begin()
 
     def begin(self) -> None:
         """A new attempt."""
@@ -220,7 +246,9 @@ class PlainCall:
         self.complete = False
         self.failure: AttemptFailed | None = None
         self._whole = bytearray()
-        self._tail = b""
+        self._received_bytes = 0
+        self._last_line = b"\n"  # the end of what has come: a marker counts at the beginning of a line
+        self._ended_well = False
 
     def headers(self, content_type: str) -> None:
         """The answer keeps its type."""
@@ -229,19 +257,25 @@ class PlainCall:
     def feed(self, data: bytes) -> bytes:
         """Collect it, or pass it on."""
         self.records += 1
-        if self.client_streams:
-            self._tail = (self._tail + data)[-64:]
-            return data
-        self._whole += data
-        if len(self._whole) > self._answer_limit_bytes:
+        self._received_bytes += len(data)
+        if self._received_bytes > self._answer_limit_bytes:
             self.failure = AttemptFailed("error_record", f"an answer of more than {self._answer_limit_bytes} bytes")
-        return b""
+            return b""
+        if not self.client_streams:
+            self._whole += data
+            return b""
+        window = self._last_line + data
+        if any(b"\n" + marker in window for marker in self._breaks):
+            self.failure = AttemptFailed("error_record", "the node ended the stream with an error")
+            return b""
+        self._ended_well = self._ended_well or any(b"\n" + marker in window for marker in self._ends)
+        self._last_line = window[-MARKER_MAX_BYTES:]
+        return data
 
     def end(self) -> bytes:
         """The answer is whole."""
-        if self.client_streams and not self._tail.rstrip().endswith(self._STREAM_END):
+        if self.client_streams and not self._ended_well and self.failure is None:
             self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
-            return b""
         self.complete = self.failure is None
         return bytes(self._whole)
 

@@ -1,98 +1,46 @@
-"""The way back to the client. The relay knows only the protocol, so that a leaner server can take aiohttp's place."""
+"""The way back to the client. The relay knows only this protocol; `http_server` is what stands behind it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
-
-from aiohttp import web
-
-
-class ClientGone(Exception):
-    """The client has closed its connection."""
 
 
 class Client(Protocol):
-    """One client, waiting for one answer. Every method raises `ClientGone` once it has closed its connection."""
+    """One client, waiting for one answer.
+
+    Nothing here waits or fails: what is written to a client that has gone is dropped, and the task that answers it is
+    cancelled. A client that is slow to read is one that is not `writable`; whoever goes on writing all the same fills
+    memory.
+    """
+
+    begun: bool
+    """Whether the headers of the answer are on their way."""
+    on_writable: Callable[[], None] | None
+    """Called when the connection takes more again."""
 
     @property
-    def begun(self) -> bool:
-        """Whether the headers of the answer are on their way."""
+    def writable(self) -> bool:
+        """Whether its connection takes more."""
 
-    async def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    @property
+    def gone(self) -> bool:
+        """Whether it has closed its connection."""
+
+    def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole answer."""
 
-    async def begin(self, headers: Mapping[str, str]) -> None:
-        """The headers of a stream, with status 200."""
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """The headers of a stream, with status 200; they are sent with its first part."""
 
-    async def write(self, data: bytes) -> None:
-        """A part of the stream; waits while the client is slow to read."""
+    def write(self, data: bytes) -> None:
+        """A part of the stream."""
 
-    async def end(self) -> None:
-        """The end of the stream."""
+    def end(self, data: bytes = b"") -> None:
+        """The last part of the stream, and its end."""
+
+    async def drained(self) -> None:
+        """Wait until the connection takes more."""
 
     def break_off(self) -> None:
         """Close the connection: there is no other way left to say that the answer is not whole."""
-
-
-class AiohttpClient:
-    """A client of aiohttp's server."""
-
-    def __init__(self, request: web.Request) -> None:
-        self._request = request
-        self.response: web.StreamResponse | None = None
-        self._stuck = False  # a write was given up while the client did not read
-
-    @property
-    def begun(self) -> bool:
-        """Whether the headers are on their way."""
-        return self.response is not None
-
-    async def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole answer."""
-        await self._send_whole(web.Response(status=status, headers=headers, body=body))
-
-    async def begin(self, headers: Mapping[str, str]) -> None:
-        """The headers of a stream."""
-        response = web.StreamResponse(headers=headers)
-        self.response = response
-        try:
-            await response.prepare(self._request)
-        except ConnectionError as error:
-            raise ClientGone from error
-
-    async def write(self, data: bytes) -> None:
-        """A part of the stream."""
-        await self._send(lambda response: response.write(data))
-
-    async def end(self) -> None:
-        """The end of the stream."""
-        await self._send(lambda response: response.write_eof())
-
-    async def _send(self, send: Callable[[web.StreamResponse], Awaitable[None]]) -> None:
-        assert self.response is not None
-        if self._stuck:
-            self.break_off()
-            raise ClientGone
-        try:
-            await send(self.response)
-        except ConnectionError as error:
-            raise ClientGone from error
-        except asyncio.CancelledError:
-            # aiohttp keeps the future that this waited on, and whoever writes next would be cancelled by it.
-            self._stuck = True
-            raise
-
-    def break_off(self) -> None:
-        """Close the connection."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
-
-    async def _send_whole(self, response: web.Response) -> None:
-        self.response = response
-        try:
-            await response.prepare(self._request)
-            await response.write_eof()
-        except ConnectionError as error:
-            raise ClientGone from error

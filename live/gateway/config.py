@@ -118,6 +118,7 @@ class ServeConfig(_Closed):
     admin: Annotated[str | None, AfterValidator(lambda text: text and listen_address(text))] = None
     request_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    normalise_context: Annotated[bool, Field(description="One num_ctx for all who ask for a model.")] = True
     policy: PolicyConfig = PolicyConfig()
     hands: HandsConfig = HandsConfig()
     token_file: Annotated[

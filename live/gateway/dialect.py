@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
+import orjson
+
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the node's own count comes only with the answer."""
 
@@ -73,7 +75,7 @@ class Record:
         return not (self.text or self.thinking or self.tool_calls)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ParsedRequest:
     """A client's request, as far as the gateway must understand it."""
 
@@ -86,6 +88,8 @@ class ParsedRequest:
     seeded: bool
     fields: JsonObject
     body: bytes
+    takes_context: bool = False  # whether a request of this dialect can say num_ctx
+    send_context_tokens: int | None = None  # num_ctx to send, 0: none; None: as the client has it
 
 
 class Aggregate(Protocol):
@@ -104,6 +108,8 @@ class Dialect(Protocol):
     path: str
     stream_type: str
     """Content type of a stream."""
+    record_ending: bytes
+    """What follows the line of a record: the blank line of an event stream."""
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -113,6 +119,9 @@ class Dialect(Protocol):
 
     def record(self, line: bytes) -> Record | None:
         """What a line says; None for a line that says nothing. Raises `BadRecord`."""
+
+    def quick_text(self, line: bytes) -> str:
+        """The text of a line that plainly adds text and nothing else, to be relayed as it is; else empty."""
 
     def identity(self, record: Record) -> JsonObject:
         """Fields that must be the same in all records that a client sees."""
@@ -130,12 +139,20 @@ class Dialect(Protocol):
         """An error within a stream."""
 
 
+def _loads(data: bytes) -> Any:
+    """JSON, fast. What the fast parser refuses (halves of surrogate pairs, nan) may still be to Python's taste."""
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        return json.loads(data)
+
+
 def parse_object(body: bytes) -> JsonObject:
     """A request's body. Raises `BadRequest`."""
     if not body.strip():
         raise BadRequest("missing request body")
     try:
-        fields = json.loads(body)
+        fields = _loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the request's body is not JSON: {error}") from error
     if not isinstance(fields, dict):
@@ -164,7 +181,7 @@ def parse_switch(fields: JsonObject, name: str, default: bool) -> bool:
 def loads_record(line: bytes) -> JsonObject:
     """A node's line as an object. Raises `BadRecord`."""
     try:
-        fields = json.loads(line)
+        fields = _loads(line)
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"the node sent what is not JSON: {error}") from error
     if not isinstance(fields, dict):

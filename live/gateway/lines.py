@@ -17,6 +17,8 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that are whole with `data`."""
+        if not self._parts and len(data) <= self._limit_bytes and data.find(b"\n") == len(data) - 1:
+            return [data]  # one line at a time is how a node generates
         lines = data.split(b"\n")
         rest = lines.pop()
         whole = [line + b"\n" for line in lines]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from live.gateway.dialect import (
     Aggregate,
     BadRequest,
@@ -34,6 +36,7 @@ class _Native:
 
     path: str
     stream_type = "application/x-ndjson"
+    record_ending = b""
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -53,16 +56,27 @@ class _Native:
             seeded=options.get("seed", RANDOM_SEED) not in (RANDOM_SEED, None),
             fields=fields,
             body=body,
+            takes_context=True,
         )
 
     def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
         """The request as a stream, with a seed."""
         add_seed = seed is not None and not request.seeded
-        if request.stream and not add_seed:
+        own_context = request.send_context_tokens in (None, request.context_tokens)
+        if request.stream and not add_seed and own_context:
             return request.body
         fields = {**request.fields, "stream": True}
+        options = {**(fields.get("options") or {})}
         if add_seed:
-            fields["options"] = {**(fields.get("options") or {}), "seed": seed}
+            options["seed"] = seed
+        if not own_context:
+            options.pop("num_ctx", None)
+            if request.send_context_tokens:
+                options["num_ctx"] = request.send_context_tokens
+        if options:
+            fields["options"] = options
+        else:
+            fields.pop("options", None)
         return dumps(fields)
 
     def record(self, line: bytes) -> Record | None:
@@ -90,6 +104,16 @@ class _Native:
             )
         return record
 
+    def quick_text(self, line: bytes) -> str:
+        """The text of a line that adds text and nothing else: only the fields that such a line has in Ollama."""
+        try:
+            fields = orjson.loads(line)
+        except ValueError:
+            return ""
+        if type(fields) is not dict or len(fields) != 4 or fields.get("done") is not False:
+            return ""
+        return self._quick_text(fields) if "model" in fields and "created_at" in fields else ""
+
     def identity(self, _record: Record) -> JsonObject:
         """Records of this dialect carry none."""
         return {}
@@ -109,6 +133,9 @@ class _Native:
         raise NotImplementedError
 
     def _read(self, record: Record) -> None:
+        raise NotImplementedError
+
+    def _quick_text(self, fields: JsonObject) -> str:
         raise NotImplementedError
 
 
@@ -138,6 +165,10 @@ class Generate(_Native):
         record.text = text_of(record.fields, "response")
         record.thinking = text_of(record.fields, "thinking")
         record.tool_calls = objects_of(record.fields, "tool_calls")
+
+    def _quick_text(self, fields: JsonObject) -> str:
+        text = fields.get("response")
+        return text if type(text) is str else ""
 
 
 class Chat(_Native):
@@ -171,6 +202,13 @@ class Chat(_Native):
             record.text = text_of(message, "content")
             record.thinking = text_of(message, "thinking")
             record.tool_calls = objects_of(message, "tool_calls")
+
+    def _quick_text(self, fields: JsonObject) -> str:
+        message = fields.get("message")
+        if type(message) is dict and len(message) == 2 and "role" in message:
+            text = message.get("content")
+            return text if type(text) is str else ""
+        return ""
 
 
 class _NativeAggregate:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from live.gateway.dialect import (
     Aggregate,
     BadRequest,
@@ -39,6 +41,7 @@ class ChatCompletions:
 
     path = "/v1/chat/completions"
     stream_type = "text/event-stream"
+    record_ending = b"\n"
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -104,6 +107,25 @@ class ChatCompletions:
         if record.closing or record.empty:
             record.kind = "held"
         return record
+
+    def quick_text(self, line: bytes) -> str:
+        """The text of a chunk that adds text and nothing else: only the fields that such a chunk has in Ollama."""
+        if not line.startswith(b"data: {"):
+            return ""
+        try:
+            fields = orjson.loads(line[6:])
+        except ValueError:
+            return ""
+        if type(fields) is not dict or len(fields) != 6 or "id" not in fields or "usage" in fields:
+            return ""
+        choices = fields.get("choices")
+        if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict or len(choices[0]) != 3:
+            return ""
+        delta = choices[0].get("delta")
+        if choices[0].get("finish_reason", "") is not None or type(delta) is not dict or len(delta) != 2:
+            return ""
+        text = delta.get("content")
+        return text if type(text) is str and "role" in delta else ""
 
     def identity(self, record: Record) -> JsonObject:
         """All chunks of a stream have one id."""

@@ -1,4 +1,4 @@
-"""Questions that any node can answer, such as `/api/tags`: passed on to one node, and to the next where it fails."""
+"""Questions that any node can answer, such as `/api/version`: passed on to one node, and to the next where it fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from live.gateway.dialect import one_line
-from live.gateway.upstream import Answer, AttemptFailed, Upstream
+from live.gateway.upstream import AnswerReader, AttemptFailed, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Reads:
     """Asks one node after another, beginning with the one that answered last."""
 
     def __init__(self, upstream: Upstream, nodes: Sequence[str], *, timeout_s: float, limit_bytes: int) -> None:
+        self.nodes = list(nodes)
         self._upstream = upstream
-        self._nodes = list(nodes)
         self._timeout_s = timeout_s
         self._limit_bytes = limit_bytes
         self._first = 0
@@ -41,11 +41,11 @@ class Reads:
         """
         failures: list[str] = []
         refusal: ReadAnswer | None = None
-        for index in range(len(self._nodes)):
-            place = (self._first + index) % len(self._nodes)
-            node = self._nodes[place]
+        for index in range(len(self.nodes)):
+            place = (self._first + index) % len(self.nodes)
+            node = self.nodes[place]
             try:
-                answer = await self._ask_node(node, method, path, body)
+                answer = await self.ask_node(node, method, path, body)
             except AttemptFailed as failure:
                 failures.append(f"{node}: {failure.error}: {failure.detail}")
                 continue
@@ -60,20 +60,17 @@ class Reads:
             return refusal
         raise ReadFailed(f"no node answered {method} {path}: {'; '.join(failures)}")
 
-    async def _ask_node(self, node: str, method: str, path: str, body: bytes) -> ReadAnswer:
+    async def ask_node(self, node: str, method: str, path: str, body: bytes = b"") -> ReadAnswer:
+        """One node's answer, whatever its status. Raises `AttemptFailed`."""
         headers = {"Content-Type": "application/json"} if body else None
-        answer: Answer | None = None
+        reader = AnswerReader()
+        reader.exchange = self._upstream.send(reader, node, method, path, body, headers)
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._upstream.send(node, method, path, body, headers)
-                whole = bytearray()
-                while data := await answer.read():
-                    whole += data
-                    if len(whole) > self._limit_bytes:
-                        raise AttemptFailed("error_record", f"an answer of more than {self._limit_bytes} bytes")
+                await reader.head()
+                whole = await reader.whole(self._limit_bytes)
         except TimeoutError:
             raise AttemptFailed("first_token_timeout", f"no answer within {self._timeout_s:g} s") from None
         finally:
-            if answer is not None:
-                answer.close()  # a release where it was read to its end
-        return ReadAnswer(node, answer.status, answer.content_type, bytes(whole))
+            reader.close()
+        return ReadAnswer(node, reader.status, reader.content_type, whole)

@@ -10,22 +10,14 @@ from collections.abc import Callable
 import structlog
 
 from live.controller.driver import PolicyDriver
-from live.controller.transport import status_error
+from live.gateway.attempt import Attempt
 from live.gateway.call import Call
-from live.gateway.client import Client, ClientGone
-from live.gateway.dialect import one_line
-from live.gateway.request_log import FailedAttempt, RequestLog
+from live.gateway.client import Client
+from live.gateway.poison import PoisonMemory
+from live.gateway.request_log import RequestLog
 from live.gateway.settings import GatewaySettings
-from live.gateway.upstream import Answer, AttemptFailed, Upstream
-from twin.policy.vocabulary import (
-    NEVER_S,
-    AttemptEnded,
-    AttemptError,
-    AttemptOutcome,
-    RequestSpec,
-    RequestWithdrawn,
-    Route,
-)
+from live.gateway.upstream import AttemptFailed, Upstream
+from twin.policy.vocabulary import AttemptError, RequestSpec, RequestWithdrawn, Route
 
 _log = structlog.get_logger()
 
@@ -46,30 +38,33 @@ class Relay:
         self.driver = driver
         self.upstream = upstream
         self.settings = settings
+        self.stopping = False
+        self.loop: asyncio.AbstractEventLoop
         self._recorded = recorded
+        self.poison = PoisonMemory(settings.poison_nodes_min, settings.poison_hold_s)
         self._ids = itertools.count(1)
-        self._attempts: dict[str, set[_Attempt]] = {}
-        self._draining: set[asyncio.Task[None]] = set()
+        self._attempts: dict[str, set[Attempt]] = {}
 
-    async def serve(self, call: Call, client: Client, header_id: str, timeout_s: float) -> None:
-        """Answer one request. Raises `ClientGone` where nobody is left to be answered."""
+    async def serve(self, call: Call, client: Client, header_id: str, timeout_s: float, fingerprint: int) -> None:
+        """Answer one request; cancelled where nobody is left to be answered. `fingerprint`: the same of equal ones."""
+        self.loop = asyncio.get_running_loop()
         arrival_s = self.driver.now()
         spec = RequestSpec(
-            request_id=next(self._ids),
-            model=call.model,
-            prompt_tokens=call.prompt_tokens,
-            stream=call.client_streams,
-            arrival_s=arrival_s,
-            deadline_s=arrival_s + timeout_s,
-            context_tokens=call.context_tokens,
+            next(self._ids),
+            call.model,
+            call.prompt_tokens,
+            call.client_streams,
+            arrival_s,
+            arrival_s + timeout_s,
+            call.context_tokens,
         )
         log = RequestLog(
             spec.request_id, header_id, spec.model, spec.stream, spec.prompt_tokens, arrival_s, spec.deadline_s
         )
-        exchange = _Exchange(self, call, client, spec, log)
+        exchange = Exchange(self, call, client, spec, log, timeout_s, fingerprint)
         try:
             await exchange.run()
-        except (asyncio.CancelledError, ClientGone):
+        except asyncio.CancelledError:
             if not exchange.has_failed:  # else its client only did not wait to be told
                 log.outcome = "cancelled"
                 log.error = ""
@@ -94,130 +89,153 @@ class Relay:
         """Attempts at a node now."""
         return len(self._attempts.get(node, ()))
 
-    async def close(self) -> None:
-        """Let go of the connections that are still being put back."""
-        for task in self._draining:
-            task.cancel()
-        await asyncio.gather(*self._draining, return_exceptions=True)
+    def close(self) -> None:
+        """End what nobody waits for."""
+        self.stopping = True
+        for attempts in self._attempts.values():
+            for attempt in list(attempts):
+                attempt.close()
 
-    def drain(self, answer: Answer) -> None:
-        """Put a connection back when its answer has ended, which its client need not wait for."""
-        task = asyncio.get_running_loop().create_task(answer.drain())
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
-
-    def enter(self, attempt: _Attempt) -> None:
+    def enter(self, attempt: Attempt) -> None:
         """An attempt begins."""
-        self._attempts.setdefault(attempt.route.node, set()).add(attempt)
+        attempts = self._attempts.get(attempt.route.node)
+        if attempts is None:
+            attempts = self._attempts[attempt.route.node] = set()
+        attempts.add(attempt)
 
-    def leave(self, attempt: _Attempt) -> None:
+    def leave(self, attempt: Attempt) -> None:
         """It has ended."""
         self._attempts[attempt.route.node].discard(attempt)
 
 
-class _Exchange:
+class Exchange:
     """One request."""
 
-    def __init__(self, relay: Relay, call: Call, client: Client, spec: RequestSpec, log: RequestLog) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        call: Call,
+        client: Client,
+        spec: RequestSpec,
+        log: RequestLog,
+        timeout_s: float,
+        fingerprint: int,
+    ) -> None:
         self.relay = relay
         self.driver = relay.driver
         self.call = call
         self.client = client
         self.spec = spec
         self.log = log
+        self.deadline_loop_s = relay.loop.time() + timeout_s
+        self.node_headers = {"Content-Type": call.request_type, "X-Request-Id": log.header_id}
         self.has_failed = False
+        self.fingerprint = fingerprint
 
     async def run(self) -> None:
+        """Until it has been answered."""
         failure: AttemptFailed | None = None
-        route = Route("shed")
-        for number in itertools.count():
-            try:
-                async with asyncio.timeout_at(self.at(self.spec.deadline_s)):
-                    route = await self.driver.route(self.spec, number, self._admit)
-            except TimeoutError:
-                failure = AttemptFailed("deadline", "its deadline passed while it waited for its turn")
-                break
+        number = 0
+        while True:
+            route = self.driver.route(self.spec, number)
+            if route.kind == "wait":
+                self.log.admitted = True
+                try:
+                    async with asyncio.timeout_at(self.deadline_loop_s):
+                        route = await self.driver.turn(self.spec, number)
+                except TimeoutError:
+                    failure = AttemptFailed("deadline", "its deadline passed while it waited for its turn")
+                    break
             if route.kind != "dispatch":
                 break
-            attempt = _Attempt(self, route, number)
-            last = await attempt.run()
+            attempt = Attempt(self, route, number)
+            await attempt.run()
             if attempt.failure is None:
-                await self._finish(last)
+                await self._finish(attempt.last)
                 return
             failure = attempt.failure
+            number += 1
             if failure.error == "deadline" or (self.client.begun and not self.call.resumable):
                 self.driver.observe(RequestWithdrawn(self.spec.request_id))
                 break
         await self._refuse(failure, route)
 
-    def at(self, time_s: float) -> float:
-        """A time of the run's clock on that of the event loop."""
-        return asyncio.get_running_loop().time() + time_s - self.driver.now()
-
     def headers(self, content_type: str) -> dict[str, str]:
+        """Of the answer."""
+        log = self.log
         headers = {
             "Content-Type": content_type,
-            "X-Request-Id": self.log.header_id,
-            "X-OllamaMax-Attempts": str(self.log.attempts),
+            "X-Request-Id": log.header_id,
+            "X-OllamaMax-Attempts": str(len(log.nodes)),
         }
-        if self.log.node:
-            headers["X-OllamaMax-Node"] = self.log.node
+        if log.nodes:
+            headers["X-OllamaMax-Node"] = log.nodes[-1]
+            headers["X-OllamaMax-Nodes-Tried"] = ",".join(log.nodes)
+        headers.update(self.call.notes)
         return headers
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """A part of a stream to the client, with its headers before the first."""
         if not self.client.begun:
-            self.log.first_token_s = self.driver.now()
-            await self.client.begin(self.headers(self.call.content_type))
-        await self.client.write(data)
+            self._begin()
+        self.client.write(data)
 
-    def _admit(self) -> None:
-        self.log.admitted = True
+    def _begin(self) -> None:
+        self.log.first_token_s = self.driver.now()
+        self.client.begin(self.headers(self.call.content_type))
+
+    def failed(self, attempt: Attempt, failure: AttemptFailed) -> None:
+        """An attempt has failed."""
+        self.log.failed_attempts.append(attempt.failed_row(self.spec.request_id, failure))
 
     async def _finish(self, last: bytes) -> None:
         """The attempt has succeeded, and the policy knows; what is left goes to the client."""
-        self.log.outcome = "succeeded"
-        self.log.error = ""
-        try:
-            async with asyncio.timeout_at(self.at(self.spec.deadline_s)):
-                if self.call.client_streams:
-                    if last:
-                        await self.send(last)
-                    await self.client.end()
-                else:
-                    await self.client.respond(200, self.headers(self.call.content_type), last)
-        except TimeoutError:  # the client does not read
-            self.log.outcome = self.log.error = "deadline"
-            self.client.break_off()
+        log, client = self.log, self.client
+        log.outcome = "succeeded"
+        log.error = ""
+        if self.call.client_streams:
+            if not client.begun:
+                self._begin()
+            client.end(last)
+        else:
+            client.respond(200, self.headers(self.call.content_type), last)
+        if not client.writable:
+            try:
+                async with asyncio.timeout_at(self.deadline_loop_s):
+                    await client.drained()
+            except TimeoutError:  # the client does not read
+                log.outcome = log.error = "deadline"
+                client.break_off()
 
     async def _refuse(self, failure: AttemptFailed | None, route: Route) -> None:
         """The request has failed: say so as truthfully as can still be."""
         self.has_failed = True
-        self.log.outcome = "failed" if self.log.admitted else "rejected"
-        self.log.error = failure.error if failure is not None else route.reason
+        log, client = self.log, self.client
+        if log.failed_attempts:
+            self.relay.poison.failed(self.fingerprint, log.failed_attempts, self.driver.now())
+        log.outcome = "failed" if log.admitted else "rejected"
+        log.error = failure.error if failure is not None else route.reason
         if failure is not None and failure.error == "deadline":
-            self.log.outcome = "deadline"
+            log.outcome = "deadline"
         message = self._message(failure, route)
-        if self.log.outcome != "rejected":  # those would come by the thousands, and the record has them
-            _log.warning("request_failed", request=self.log.header_id, outcome=self.log.outcome, why=message)
-        if self.client.begun:
-            try:
-                async with asyncio.timeout(self.relay.settings.read_timeout_s):
-                    await self.client.write(self.call.error_line(message))
-                    await self.client.end()
-            except TimeoutError:  # the client does not read
-                self.client.break_off()
+        if log.outcome != "rejected":  # those would come by the thousands, and the record has them
+            _log.warning("request_failed", request=log.header_id, outcome=log.outcome, why=message)
+        if client.begun:
+            if client.writable:
+                client.end(self.call.error_line(message))
+            else:  # the client does not read
+                client.break_off()
             return
         if failure is not None and failure.error == "client_error" and failure.body:
             # The node's own words: for the client it is as if there were only this node.
             content_type = failure.content_type or _JSON
-            await self.client.respond(failure.status, self.headers(content_type), failure.body)
+            client.respond(failure.status, self.headers(content_type), failure.body)
             return
         status = _status(failure)
         headers = self.headers(_JSON)
         if status == 503:
             headers["Retry-After"] = str(max(1, math.ceil(route.retry_after_s)))
-        await self.client.respond(status, headers, self.call.error_body(status, message))
+        client.respond(status, headers, self.call.error_body(status, message))
 
     def _message(self, failure: AttemptFailed | None, route: Route) -> str:
         told = [f"{each.node}: {each.error}: {each.detail}" for each in self.log.failed_attempts]
@@ -226,187 +244,6 @@ class _Exchange:
         if not told:
             return f"the request failed: {failure.detail}"
         return f"the request failed after {self.log.attempts} attempts: {'; '.join(told)}"
-
-
-class _Attempt:
-    """One attempt at one node, under the limits of its route. Told to the policy exactly once."""
-
-    def __init__(self, exchange: _Exchange, route: Route, number: int) -> None:
-        self.route = route
-        self.failure: AttemptFailed | None = None
-        self._exchange = exchange
-        self._number = number
-        self._started_s = exchange.driver.now()
-        self._first_token_s = math.nan
-        self._limit = asyncio.timeout(None)
-        self._aborted = False
-        self._interruptible = False
-        self._deadline_is_next = True
-
-    async def run(self) -> bytes:
-        """Have the node answer. What is returned is the last part for the client, where the attempt succeeded."""
-        exchange = self._exchange
-        log = exchange.log
-        log.admitted = True
-        log.nodes.append(self.route.node)
-        if math.isnan(log.dispatched_s):
-            log.dispatched_s = self._started_s
-        exchange.call.begin()
-        exchange.relay.enter(self)
-        outcome: AttemptOutcome = "cancelled"  # whatever else ends it says nothing of the node
-        answer: Answer | None = None
-        last = b""
-        try:
-            try:
-                async with self._limit:
-                    self._wait_for_node(self._first_token_limit_s())
-                    answer = await exchange.relay.upstream.send(
-                        self.route.node,
-                        "POST",
-                        exchange.call.path,
-                        exchange.call.body,
-                        {"Content-Type": _JSON, "X-Request-Id": log.header_id},
-                    )
-                    last = await self._receive(answer)
-                    self._interruptible = False
-            except TimeoutError:
-                raise self._out_of_time() from None
-            outcome = "succeeded"
-        except AttemptFailed as failure:
-            outcome = "failed"
-            self.failure = failure
-        finally:
-            self._interruptible = False
-            if answer is not None and outcome != "succeeded":
-                answer.close()
-            exchange.relay.leave(self)
-            self._tell(outcome)
-        if answer is not None and outcome == "succeeded":
-            exchange.relay.drain(answer)
-        return last
-
-    def abort(self) -> None:
-        """The policy has given the node up."""
-        self._aborted = True
-        if self._interruptible and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time())
-
-    async def _receive(self, answer: Answer) -> bytes:
-        exchange = self._exchange
-        call = exchange.call
-        if answer.status != 200:
-            raise await self._refusal(answer)
-        call.headers(answer.content_type)
-        while True:
-            data = await answer.read()
-            records = call.records
-            part = call.feed(data) if data else call.end()
-            if call.records > records:
-                if math.isnan(self._first_token_s):
-                    self._first_token_s = exchange.driver.now()
-                self._wait_for_node(self._silence_limit_s())
-            if call.complete:
-                return part
-            if part:
-                await self._pass_on(part)
-            if call.failure is not None:
-                raise call.failure
-
-    async def _pass_on(self, part: bytes) -> None:
-        # While the client is slow to read, the node is not the one to blame; only the request's deadline holds.
-        self._interruptible = False
-        self._give_time(NEVER_S)
-        await self._exchange.send(part)
-        self._wait_for_node(self._silence_limit_s())
-
-    def _wait_for_node(self, limit_s: float) -> None:
-        """From now on the node has until `limit_s` on the run's clock, and an abort takes effect at once."""
-        self._interruptible = True
-        if self._aborted:
-            raise AttemptFailed("aborted", "the node was given up")
-        self._give_time(limit_s)
-
-    def _give_time(self, limit_s: float) -> None:
-        deadline_s = self._exchange.spec.deadline_s
-        self._deadline_is_next = limit_s >= deadline_s
-        self._limit.reschedule(self._exchange.at(min(limit_s, deadline_s)))
-
-    def _first_token_limit_s(self) -> float:
-        if not self._exchange.call.limits_first_token:
-            return NEVER_S
-        return self._started_s + self.route.first_token_deadline_s
-
-    def _silence_limit_s(self) -> float:
-        if not self._exchange.call.limits_silence:
-            return NEVER_S
-        return self._exchange.driver.now() + self.route.stall_timeout_s
-
-    def _out_of_time(self) -> AttemptFailed:
-        if self._aborted:
-            return AttemptFailed("aborted", "the node was given up")
-        if self._deadline_is_next:
-            return AttemptFailed("deadline", "the request's deadline passed")
-        if math.isnan(self._first_token_s):
-            return AttemptFailed("first_token_timeout", f"no token within {self.route.first_token_deadline_s:g} s")
-        return AttemptFailed("stall_timeout", f"no further token within {self.route.stall_timeout_s:g} s")
-
-    async def _refusal(self, answer: Answer) -> AttemptFailed:
-        """The node's own error."""
-        body = b""
-        limit = self._exchange.relay.settings.refusal_limit_bytes
-        while data := await answer.read():
-            body += data
-            if len(body) > limit:
-                return AttemptFailed("error_record", f"status {answer.status} and an error of more than {limit} bytes")
-        said = one_line(body.decode(errors="replace"))
-        return AttemptFailed(
-            status_error(answer.status),
-            f"status {answer.status}: {said}",
-            status=answer.status,
-            body=body,
-            content_type=answer.content_type,
-        )
-
-    def _tell(self, outcome: AttemptOutcome) -> None:
-        exchange, call = self._exchange, self._exchange.call
-        log = exchange.log
-        error: AttemptError = self.failure.error if self.failure is not None else ""
-        if self.failure is not None:
-            log.failed_attempts.append(
-                FailedAttempt(
-                    exchange.spec.request_id,
-                    self._number,
-                    self.route.node,
-                    self._started_s,
-                    self._first_token_s,
-                    exchange.driver.now(),
-                    error,
-                    call.tokens,
-                    self.failure.detail,
-                )
-            )
-        log.tokens_received = call.tokens
-        log.timings = call.timings
-        if not call.client_streams:
-            log.first_token_s = self._first_token_s
-        exchange.driver.observe(
-            AttemptEnded(
-                exchange.spec.request_id,
-                self._number,
-                self.route.node,
-                exchange.spec.model,
-                outcome,
-                error,
-                self._started_s,
-                self._first_token_s,
-                call.tokens,
-                call.timings.load_duration_s,
-                call.timings.prompt_eval_duration_s,
-                call.timings.eval_duration_s,
-                call.timings.total_duration_s,
-                call.timings.prompt_eval_count,
-            )
-        )
 
 
 def _status(failure: AttemptFailed | None) -> int:

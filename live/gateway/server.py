@@ -1,40 +1,59 @@
-"""The gateway as a server: which path is answered how."""
+"""The gateway: which path is answered how."""
 
 from __future__ import annotations
 
-import dataclasses
+import asyncio
 import math
+import random
 import re
-import uuid
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from aiohttp import web
+import orjson
+import structlog
 
 from live.controller.driver import PolicyDriver
 from live.gateway.call import Call, GenerationCall, PlainCall
-from live.gateway.client import AiohttpClient, ClientGone
-from live.gateway.dialect import BadRequest, Dialect, characters, parse_model, parse_object, parse_switch, tokens_of
+from live.gateway.context import ContextLengths
+from live.gateway.dialect import (
+    BadRequest,
+    Dialect,
+    JsonObject,
+    ParsedRequest,
+    characters,
+    parse_model,
+    parse_object,
+    parse_switch,
+    tokens_of,
+)
+from live.gateway.http_server import HttpServer
+from live.gateway.inventory import Gathered, Inventory, merged, number, text
 from live.gateway.native import Chat, Generate
+from live.gateway.node_pool import NodePool
 from live.gateway.openai import ChatCompletions
+from live.gateway.orders import Orders
+from live.gateway.plain_endpoints import PLAIN_ENDPOINTS, ErrorForms, PlainEndpoint
 from live.gateway.reads import ReadFailed, Reads
 from live.gateway.relay import Relay
 from live.gateway.request_log import RequestLog
+from live.gateway.served_request import ServedRequest
 from live.gateway.settings import GatewaySettings
-from live.gateway.upstream import AiohttpUpstream
 from twin.policy.model_names import ModelNames
+
+_log = structlog.get_logger()
 
 _JSON = "application/json"
 _NATIVE = Generate()
 _OPENAI = ChatCompletions()
 _GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI)
 _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
-_COMPLETIONS = "/v1/completions"
-_READS = ("/", "/api/version", "/api/tags")
+_PLAIN_ERRORS = {endpoint.path: endpoint.errors for endpoint in PLAIN_ENDPOINTS}
+_FORM_MODEL = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[ServedRequest], Awaitable[None]]
 
 
 class Gateway:
@@ -53,7 +72,7 @@ class Gateway:
         self._driver = driver
         self._addresses = addresses
         self._names = names
-        self._upstream = AiohttpUpstream(addresses, connect_timeout_s=self.settings.connect_timeout_s)
+        self._upstream = NodePool(addresses, connect_timeout_s=self.settings.connect_timeout_s)
         self._relay = Relay(driver, self._upstream, self.settings, recorded)
         self._reads = Reads(
             self._upstream,
@@ -61,80 +80,115 @@ class Gateway:
             timeout_s=self.settings.read_timeout_s,
             limit_bytes=self.settings.answer_limit_bytes,
         )
-        self._runners: list[web.AppRunner] = []
+        self._server = HttpServer(self, self.settings.server)
+        self._inventory = Inventory(self._reads, names, driver, self.settings.slots_per_model)
+        self._orders = Orders(self._upstream, self._inventory, addresses, _NATIVE)
+        self._contexts = ContextLengths(self.settings.context_tokens_max)
+        self._keeping: asyncio.Task[None] | None = None
+        self._handlers = self._routes()
         driver.on_abort(self.abort)
+
+    def _routes(self) -> dict[tuple[str, str], Handler]:
+        handlers: dict[tuple[str, str], Handler] = {}
+        for dialect in _GENERATIONS:
+            handlers["POST", dialect.path] = self._generation(dialect)
+        for path in _EMBEDDINGS:
+            handlers["POST", path] = self._embedding
+        for endpoint in PLAIN_ENDPOINTS:
+            handlers["POST", endpoint.path] = self._passed_on(endpoint)
+        handlers["POST", "/v1/audio/transcriptions"] = self._transcription
+        for method in ("GET", "HEAD"):
+            for path in ("/", "/api/version"):
+                handlers[method, path] = self._read
+            handlers[method, "/api/tags"] = self._tags
+            handlers[method, "/api/ps"] = self._ps
+            handlers[method, "/v1/models"] = self._models
+        handlers["POST", "/api/show"] = self._read_model
+        for path in ("/api/pull", "/api/push", "/api/create"):
+            handlers["POST", path] = self._ordered(self._orders.progress)
+        handlers["POST", "/api/copy"] = self._ordered(self._orders.copy)
+        handlers["DELETE", "/api/delete"] = self._ordered(self._orders.delete)
+        handlers["GET", "/-/healthz"] = self._healthz
+        return handlers
 
     # -- listening -------------------------------------------------------------------------------------------------
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for clients; the address. Raises OSError where that is not possible."""
-        app = web.Application(client_max_size=self.settings.body_limit_bytes, middlewares=[_errors_as_json])
-        for dialect in _GENERATIONS:
-            app.router.add_post(dialect.path, self._generation(dialect))
-        for path in _EMBEDDINGS:
-            app.router.add_post(path, self._embedding)
-        app.router.add_post(_COMPLETIONS, self._completion)
-        for path in (*_READS, "/api/ps", "/v1/models"):
-            app.router.add_get(path, self._read, allow_head=path in _READS)
-        app.router.add_get("/v1/models/{model:.+}", self._read_model, allow_head=False)
-        app.router.add_post("/api/show", self._read_model)
-        app.router.add_get("/-/healthz", self._healthz)
-        app.router.add_route("*", "/{path:.*}", _not_offered)
-        return await self._listen(app, host, port)
-
-    async def start_admin(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen for the operator on another address; the address. Raises OSError where that is not possible."""
-        app = web.Application()
-        app.router.add_get("/-/healthz", self._healthz)
-        app.router.add_get("/-/nodes", self._nodes)
-        return await self._listen(app, host, port)
+        address = await self._server.listen(host, port)
+        if self.settings.inventory_period_s and self._keeping is None:
+            self._keeping = asyncio.create_task(self._inventory.keep(self.settings.inventory_period_s))
+        return address
 
     async def stop(self) -> None:
         """Accept nothing more, give running requests their time to end, then close their connections."""
-        while self._runners:
-            await self._runners.pop().cleanup()
-        await self._relay.close()
+        await self._server.stop(self.settings.shutdown_grace_s)
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        await self._inventory.close()
+        self._relay.close()
         await self._upstream.close()
 
     def abort(self, node: str) -> int:
         """Close the gateway's connections to a node; their requests go on as the policy says. How many they were."""
         return self._relay.abort(node)
 
-    async def _listen(self, app: web.Application, host: str, port: int) -> str:
-        # Without handler_cancellation a client that goes away would leave its generation running on the node.
-        runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=self.settings.shutdown_grace_s
-        )
-        await runner.setup()
-        self._runners.append(runner)
-        await web.TCPSite(runner, host, port).start()
-        bound = runner.addresses[0]
-        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        return f"http://{shown}:{bound[1]}"
+    # -- for the server --------------------------------------------------------------------------------------------
+
+    def classify(self, request: ServedRequest) -> None:
+        """How the request is to be received."""
+        request.cheap = request.method != "POST"
+        request.taken_as_it_comes = request.method == "POST" and request.path.startswith("/api/blobs/")
+
+    async def answer(self, request: ServedRequest) -> None:
+        """Answer it."""
+        await self._handler(request.method, request.path)(request)
+
+    def _handler(self, method: str, path: str) -> Handler:
+        handler = self._handlers.get((method, path))
+        if handler is not None:
+            return handler
+        if method in ("GET", "HEAD") and path.startswith("/v1/models/"):
+            return self._read_model
+        if path.startswith("/api/blobs/"):
+            if method == "HEAD":
+                return self._orders.has_blob
+            if method == "POST":
+                return self._orders.blob
+        return self._not_offered
+
+    def refused(self, request: ServedRequest, status: int, message: str) -> bytes:
+        """It was no request; the body that says so."""
+        _log.info("request_refused", path=request.path, status=status, why=message)
+        return _errors_of(request.path).error_body(status, message)
 
     # -- requests to models ----------------------------------------------------------------------------------------
 
     def _generation(self, dialect: Dialect) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
+        async def handle(request: ServedRequest) -> None:
             def understand(body: bytes) -> Call:
                 parsed = dialect.parse(body)
                 if parsed.generates:
-                    named = dataclasses.replace(parsed, model=self._names.of(parsed.model))
-                    return GenerationCall(
+                    parsed.model = self._names.of(parsed.model)
+                    self._set_context(parsed)
+                    call = GenerationCall(
                         dialect,
-                        named,
+                        parsed,
                         line_limit_bytes=self.settings.line_limit_bytes,
                         answer_limit_bytes=self.settings.answer_limit_bytes,
                     )
+                    self._note_truncation(call, parsed.send_context_tokens or 0)
+                    return call
                 # A load, an unload or a rendered prompt: Ollama answers with one object, streaming or not.
                 return self._plain(dialect, request, parsed.body, parsed.model, limits_first_token=True)
 
-            return await self._serve(request, dialect, understand)
+            await self._serve(request, dialect, understand)
 
         return handle
 
-    async def _embedding(self, request: web.Request) -> web.StreamResponse:
-        errors = _errors_of(request)
+    async def _embedding(self, request: ServedRequest) -> None:
+        errors = _errors_of(request.path)
 
         def understand(body: bytes) -> Call:
             fields = parse_object(body)
@@ -148,36 +202,52 @@ class Gateway:
                 prompt_tokens=tokens_of(sum(map(characters, texts))),
             )
 
-        return await self._serve(request, errors, understand)
+        await self._serve(request, errors, understand)
 
-    async def _completion(self, request: web.Request) -> web.StreamResponse:
+    def _passed_on(self, endpoint: PlainEndpoint) -> Handler:
+        async def handle(request: ServedRequest) -> None:
+            def understand(body: bytes) -> Call:
+                fields = parse_object(body)
+                streams = parse_switch(fields, "stream", False)
+                return self._plain(
+                    endpoint.errors,
+                    request,
+                    body,
+                    parse_model(fields),
+                    prompt_tokens=tokens_of(endpoint.prompt_characters(fields)),
+                    client_streams=streams,
+                    limits_first_token=streams,
+                    stream_of=endpoint,
+                )
+
+            await self._serve(request, endpoint.errors, understand)
+
+        return handle
+
+    async def _transcription(self, request: ServedRequest) -> None:
         def understand(body: bytes) -> Call:
-            fields = parse_object(body)
-            streams = parse_switch(fields, "stream", False)
-            return self._plain(
-                _OPENAI,
-                request,
-                body,
-                parse_model(fields),
-                prompt_tokens=tokens_of(characters(fields.get("prompt"))),
-                client_streams=streams,
-                limits_first_token=streams,
-            )
+            found = _FORM_MODEL.search(body)
+            if found is None:
+                raise BadRequest("the form has no field model")
+            call = self._plain(_OPENAI, request, body, found[1].decode(errors="replace"))
+            call.request_type = request.headers.get("content-type", "")
+            return call
 
-        return await self._serve(request, _OPENAI, understand)
+        await self._serve(request, _OPENAI, understand)
 
     def _plain(
         self,
-        errors: Dialect,
-        request: web.Request,
+        errors: ErrorForms,
+        request: ServedRequest,
         body: bytes,
         model: str,
         *,
         prompt_tokens: int = 0,
         client_streams: bool = False,
         limits_first_token: bool = False,
+        stream_of: PlainEndpoint | None = None,
     ) -> PlainCall:
-        return PlainCall(
+        call = PlainCall(
             request.path,
             body,
             self._names.of(model),
@@ -186,32 +256,51 @@ class Gateway:
             limits_first_token=limits_first_token,
             errors=errors,
             answer_limit_bytes=self.settings.answer_limit_bytes,
+            stream_of=stream_of,
         )
+        self._note_truncation(call, 0)
+        return call
 
-    async def _serve(
-        self, request: web.Request, errors: Dialect, understand: Callable[[bytes], Call]
-    ) -> web.StreamResponse:
-        header_id = request.headers.get("X-Request-Id", "")
+    def _set_context(self, parsed: ParsedRequest) -> None:
+        """One `num_ctx` for all who ask for the model."""
+        if parsed.takes_context and self.settings.normalise_context:
+            loaded = self._inventory.context_of(parsed.model)
+            if parsed.context_tokens and not loaded:
+                self._inventory.refresh_soon()
+            now_s = time.monotonic()
+            tokens = self._contexts.for_request(parsed.model, parsed.context_tokens, loaded, now_s)
+            parsed.send_context_tokens = tokens
+
+    def _note_truncation(self, call: Call, context_tokens: int) -> None:
+        """Say it where the prompt will not fit: Ollama cuts off its front without a word."""
+        context_tokens = context_tokens or self._inventory.context_of(call.model)
+        if context_tokens and call.prompt_tokens > context_tokens:
+            said = f"about {call.prompt_tokens} tokens; the context has {context_tokens}"
+            call.notes["X-OllamaMax-Prompt-Truncated"] = said
+
+    async def _serve(self, request: ServedRequest, errors: ErrorForms, understand: Callable[[bytes], Call]) -> None:
+        header_id = request.headers.get("x-request-id", "")
         if not _HEADER_ID.fullmatch(header_id):
-            header_id = uuid.uuid4().hex
+            header_id = f"{random.getrandbits(128):032x}"
         try:
             timeout_s = self._timeout_s(request)
-            call = understand(await request.read())
+            call = understand(request.body)
         except BadRequest as error:
-            return _error(errors, 400, str(error), header_id)
-        if call.model not in self._names:
-            return _error(errors, 404, f"model '{call.model}' not found", header_id)
-        client = AiohttpClient(request)
-        try:
-            await self._relay.serve(call, client, header_id, timeout_s)
-        except ClientGone:
-            if client.response is None:
-                return web.Response(status=499)  # never seen by anyone
-        assert client.response is not None
-        return client.response
+            self._error(request, errors, 400, str(error), header_id)
+            return
+        if call.model not in self._names and not await self._inventory.knows(call.model):
+            self._error(request, errors, 404, f"model '{call.model}' not found", header_id)
+            return
+        fingerprint = hash((request.path, request.body))
+        broken = self._relay.poison.nodes_broken_by(fingerprint, self._driver.now())
+        if broken:
+            message = f"the same request has broken {broken}; it is not tried again for now"
+            self._error(request, errors, 500, message, header_id)
+            return
+        await self._relay.serve(call, request, header_id, timeout_s, fingerprint)
 
-    def _timeout_s(self, request: web.Request) -> float:
-        given = request.headers.get("X-Request-Timeout")
+    def _timeout_s(self, request: ServedRequest) -> float:
+        given = request.headers.get("x-request-timeout")
         if given is None:
             return self.settings.request_timeout_s
         try:
@@ -224,72 +313,70 @@ class Gateway:
 
     # -- questions -------------------------------------------------------------------------------------------------
 
-    async def _read(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask(request, b"", knows_all=True)
+    async def _read(self, request: ServedRequest) -> None:
+        await self._ask(request, b"", knows_all=True)
 
-    async def _read_model(self, request: web.Request) -> web.StreamResponse:
-        return await self._ask(request, await request.read(), knows_all=False)
+    async def _read_model(self, request: ServedRequest) -> None:
+        await self._ask(request, request.body, knows_all=False)
 
-    async def _ask(self, request: web.Request, body: bytes, *, knows_all: bool) -> web.StreamResponse:
+    async def _ask(self, request: ServedRequest, body: bytes, *, knows_all: bool) -> None:
+        method = "GET" if request.method == "HEAD" else request.method
         try:
-            answer = await self._reads.ask(request.method, request.raw_path, body, knows_all=knows_all)
+            answer = await self._reads.ask(method, request.target, body, knows_all=knows_all)
         except ReadFailed as error:
-            return _error(_errors_of(request), 502, str(error))
+            self._error(request, _errors_of(request.path), 502, str(error))
+            return
         headers = {"Content-Type": answer.content_type or _JSON, "X-OllamaMax-Node": answer.node}
-        return web.Response(status=answer.status, headers=headers, body=answer.body)
+        request.respond(answer.status, headers, answer.body)
+
+    async def _tags(self, request: ServedRequest) -> None:
+        self._merged(request, await self._inventory.tags(), "models", text("modified_at"))
+
+    async def _ps(self, request: ServedRequest) -> None:
+        self._merged(request, await self._inventory.loaded(), "models", text("expires_at"))
+
+    async def _models(self, request: ServedRequest) -> None:
+        gathered = await self._inventory.gather("/v1/models", "data")
+        self._merged(request, gathered, "data", lambda model: number(model.get("created")))
+
+    def _merged(
+        self, request: ServedRequest, gathered: Gathered, key: str, newest: Callable[[JsonObject], Any]
+    ) -> None:
+        if not gathered.answers:
+            message = f"no node answered {request.method} {request.path}: {gathered.reasons()}"
+            self._error(request, _errors_of(request.path), 502, message)
+            return
+        headers = {"Content-Type": "application/json; charset=utf-8", **gathered.headers()}
+        request.respond(200, headers, orjson.dumps(merged(gathered, key, newest)))
+
+    def _ordered(self, carry_out: Handler) -> Handler:
+        async def handle(request: ServedRequest) -> None:
+            try:
+                await carry_out(request)
+            except BadRequest as error:
+                self._error(request, _NATIVE, 400, str(error))
+
+        return handle
+
+    async def _not_offered(self, request: ServedRequest) -> None:
+        message = f"this gateway does not offer {request.method} {request.path}; ask a node itself"
+        self._error(request, _errors_of(request.path), 501, message)
+
+    def _error(
+        self, request: ServedRequest, errors: ErrorForms, status: int, message: str, header_id: str = ""
+    ) -> None:
+        """Turn a request away before a node was asked: one line in the log."""
+        _log.info("request_refused", path=request.path, status=status, why=message)
+        headers = {"Content-Type": _JSON}
+        if header_id:
+            headers["X-Request-Id"] = header_id
+        request.respond(status, headers, errors.error_body(status, message))
 
     # -- for the operator ------------------------------------------------------------------------------------------
 
-    async def _healthz(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response({"status": "ok"})
-
-    async def _nodes(self, _request: web.Request) -> web.StreamResponse:
-        policy = self._driver.policy
-        return web.json_response(
-            _finite(
-                {
-                    "now_s": self._driver.now(),
-                    "waiting": policy.waiting,
-                    "nodes": [
-                        {"name": name, "url": url, "in_flight": self._relay.in_flight(name)}
-                        for name, url in self._addresses.items()
-                    ],
-                    "incidents": [dataclasses.asdict(incident) for incident in policy.incidents],
-                    "policy": policy.snapshot().parts,
-                }
-            )
-        )
+    async def _healthz(self, request: ServedRequest) -> None:
+        request.respond(200, {"Content-Type": _JSON}, b'{"status": "ok"}')
 
 
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What aiohttp itself refuses (a body that is too large, say) in the words of the dialect."""
-    try:
-        return await handler(request)
-    except web.HTTPException as refusal:
-        return _error(_errors_of(request), refusal.status, refusal.text or refusal.reason)
-
-
-async def _not_offered(request: web.Request) -> web.StreamResponse:
-    message = f"this gateway does not offer {request.method} {request.path}; ask a node itself"
-    return _error(_errors_of(request), 501, message)
-
-
-def _errors_of(request: web.Request) -> Dialect:
-    return _OPENAI if request.path.startswith("/v1/") else _NATIVE
-
-
-def _error(dialect: Dialect, status: int, message: str, header_id: str = "") -> web.Response:
-    headers = {"X-Request-Id": header_id} if header_id else None
-    return web.Response(status=status, headers=headers, body=dialect.error_body(status, message), content_type=_JSON)
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for times that did not come: JSON has no nan."""
-    if isinstance(value, dict):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _errors_of(path: str) -> ErrorForms:
+    return _PLAIN_ERRORS.get(path) or (_OPENAI if path.startswith("/v1/") else _NATIVE)

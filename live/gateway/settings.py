@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-MIB = 1 << 20
+from live.gateway.http_server import MIB, ServerLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,23 @@ class GatewaySettings:
     """Longest wait for a node's answer to a question such as `/api/tags`; then the next node is asked."""
     shutdown_grace_s: float = 10.0
     """How long running requests may go on when the gateway stops."""
-    body_limit_bytes: int = 100 * MIB
-    """Largest body of a request: prompts may hold images."""
+    server: ServerLimits = field(default_factory=ServerLimits)
+    """What a client may ask of the server before anybody has looked at its request."""
     line_limit_bytes: int = 16 * MIB
     """Longest record of an answer."""
     answer_limit_bytes: int = 256 * MIB
     """Longest answer of a node to one request."""
+    slots_per_model: int = 1
+    """Requests that a node serves at once of a model that is learnt while running."""
+    inventory_period_s: float = 0.0
+    """How often the nodes are asked what they have; 0: only when there is a reason."""
+    normalise_context: bool = True
+    """Send all requests for a model with one `num_ctx`, so that clients do not make each other reload it."""
+    context_tokens_max: int = 131_072
+    """What a client asks beyond this is sent on as it is, and given to nobody else."""
+    poison_nodes_min: int = 3
+    """A request that broke this many nodes before its first token, and was served by none, is not tried again ..."""
+    poison_hold_s: float = 600.0
+    """... for this long."""
     refusal_limit_bytes: int = MIB
     """Longest body of an error."""

@@ -71,6 +71,15 @@ class Transcript:
         self._thinking.restart()
         self._tool_calls_said = 0
 
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether the client has the beginning of an answer that has not moved."""
+        return self._begun and not self._taking_over
+
+    def passed_on(self, text: str) -> None:
+        """In an undisturbed stream, a record was passed on that adds this text and nothing else."""
+        self._text.advance(text, 0)
+
     def take(self, record: Record) -> bytes:
         """What the client is to be sent for a record; empty where it has all of it. Raises `Diverged`."""
         known_text = self._text.known(record.text, "text")

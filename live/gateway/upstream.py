@@ -1,20 +1,16 @@
-"""The way to the nodes. The relay knows only the protocols here, so that a leaner client can take aiohttp's place."""
+"""The way to the nodes. The relay knows only the protocols here; `node_pool` is what stands behind them.
+
+Nothing waits here: a request is sent, and its answer is given to an `AnswerSink` as it comes.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import io
+from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
-import aiohttp
-from yarl import URL
-
-from live.controller.transport import plain_reason, transport_error
 from twin.policy.vocabulary import AttemptError
-
-DRAIN_S = 0.25
-"""How long the end of an answer is awaited after its terminal record, so that the connection can be used again."""
 
 
 class AttemptFailed(Exception):
@@ -31,105 +27,147 @@ class AttemptFailed(Exception):
         self.content_type = content_type
 
 
-class Answer(Protocol):
-    """A node's answer whose headers have come."""
+class AnswerSink(Protocol):
+    """Receives one answer: its head, its data, and then either its end or its failure, once."""
 
-    status: int
-    content_type: str
+    def answer_head(self, status: int, content_type: str) -> None:
+        """The headers have come."""
 
-    async def read(self) -> bytes:
-        """The next bytes; none at the clean end. Raises `AttemptFailed`."""
+    def answer_data(self, data: bytes) -> None:
+        """A part of the body."""
 
-    async def drain(self) -> None:
-        """Nothing more is wanted of it: wait a moment for its end, then let the connection go."""
+    def answer_end(self) -> None:
+        """The body is whole, as far as HTTP can tell."""
+
+    def answer_failed(self, failure: AttemptFailed) -> None:
+        """No connection, or one that broke, or what is not HTTP."""
+
+
+class NodeExchange(Protocol):
+    """One request on its way, and its answer."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the connection takes more of the request's body."""
+
+    def write(self, data: bytes) -> None:
+        """A part of a body that is sent as it comes."""
+
+    def end_body(self) -> None:
+        """The end of that body."""
+
+    async def drained(self) -> None:
+        """Wait until the connection takes more of the body, or the exchange has ended."""
+
+    def pause(self) -> None:
+        """Read no more of the answer for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def finish(self) -> None:
+        """Nothing more is wanted of the answer: its end is awaited for a moment, so that the connection can be kept."""
 
     def close(self) -> None:
-        """Close the connection: what the node still does for it is cancelled."""
+        """Close the connection: what the node still does for it is cancelled. The sink hears nothing more."""
 
 
 class Upstream(Protocol):
     """Sends requests to nodes."""
 
-    async def send(
-        self, node: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
-    ) -> Answer:
-        """Send a request and wait for the headers of its answer. Raises `AttemptFailed`."""
+    def send(
+        self,
+        sink: AnswerSink,
+        node: str,
+        method: str,
+        path: str,
+        body: bytes | None = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> NodeExchange:
+        """Send a request; `body` is None where it is written as it comes. Never fails: the sink is told."""
 
     async def close(self) -> None:
         """Close all connections."""
 
 
-class AiohttpAnswer:
-    """An answer over aiohttp."""
+class AnswerReader:
+    """An `AnswerSink` for who would rather wait than be called. Reading is paused while much of it waits to be taken."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.status = response.status
-        self.content_type = response.headers.get("Content-Type", "")
-        self._response = response
+    HIGH_BYTES = 1 << 20
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.content_type = ""
+        self.exchange: NodeExchange | None = None
+        self._parts: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._paused = False
+        self._ended = False
+        self._failure: AttemptFailed | None = None
+        self._news = asyncio.Event()
+
+    def answer_head(self, status: int, content_type: str) -> None:
+        """The headers have come."""
+        self.status = status
+        self.content_type = content_type
+        self._news.set()
+
+    def answer_data(self, data: bytes) -> None:
+        """Keep it until it is read."""
+        self._parts.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > self.HIGH_BYTES and self.exchange is not None and not self._paused:
+            self._paused = True
+            self.exchange.pause()
+        self._news.set()
+
+    def answer_end(self) -> None:
+        """The answer is whole."""
+        self._ended = True
+        self._news.set()
+
+    def answer_failed(self, failure: AttemptFailed) -> None:
+        """It will not be."""
+        self._failure = failure
+        self._news.set()
+
+    async def head(self) -> int:
+        """Wait for the status. Raises `AttemptFailed`."""
+        while not self.status:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait()
+        return self.status
 
     async def read(self) -> bytes:
-        """The next bytes, as they come."""
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise AttemptFailed(transport_error(error), plain_reason(error)) from error
+        """The next bytes; none at the end. Raises `AttemptFailed`."""
+        while not self._parts:
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                return b""
+            await self._wait()
+        data = self._parts.popleft()
+        self._waiting_bytes -= len(data)
+        if self._paused and self._waiting_bytes <= self.HIGH_BYTES // 2 and self.exchange is not None:
+            self._paused = False
+            self.exchange.resume()
+        return data
 
-    async def drain(self) -> None:
-        """Read to the end, if it comes at once."""
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                while await self._response.content.readany():
-                    pass
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass  # the answer was whole; only its connection cannot be used again
-        finally:
-            self._response.close()  # no more than a release where the end was read
+    async def whole(self, limit_bytes: int) -> bytes:
+        """The rest of the body. Raises `AttemptFailed`, also where it is longer than the limit."""
+        whole = bytearray()
+        while data := await self.read():
+            whole += data
+            if len(whole) > limit_bytes:
+                raise AttemptFailed("error_record", f"an answer of more than {limit_bytes} bytes")
+        return bytes(whole)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._response.close()
+        """Close the connection, unless the answer was read to its end."""
+        if self.exchange is not None and not self._ended:
+            self.exchange.close()
 
-
-class AiohttpUpstream:
-    """Sends requests over aiohttp, with connections that are kept for the next request.
-
-    The `Host` header is the node's own: Ollama on loopback answers a foreign one with 403.
-    """
-
-    def __init__(self, addresses: Mapping[str, str], *, connect_timeout_s: float) -> None:
-        self._addresses = addresses
-        self._connect_timeout_s = connect_timeout_s
-        self._session: aiohttp.ClientSession | None = None
-
-    async def send(
-        self, node: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
-    ) -> Answer:
-        """Send a request; the answer's headers have come."""
-        url = URL(self._addresses[node] + path, encoded=True)
-        try:
-            response = await self._open_session().request(
-                method,
-                url,
-                data=io.BytesIO(body) if body else None,  # in pieces: a large body does not block the loop
-                headers=headers,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError) as error:
-            raise AttemptFailed(transport_error(error), plain_reason(error)) from error
-        return AiohttpAnswer(response)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # how many a node gets is the policy's to say
-                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout_s),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,  # bytes are relayed as they come
-                skip_auto_headers=("Accept-Encoding", "Accept", "User-Agent"),
-            )
-        return self._session
+    async def _wait(self) -> None:
+        self._news.clear()
+        await self._news.wait()

@@ -102,7 +102,7 @@ class World(RuleBasedStateMachine):
             self.waiting[request_id] = attempt
         elif route.kind == "dispatch":
             self.dispatched(request_id, attempt, route)
-        if attempt and route.kind != "shed" and error != "aborted":
+        if attempt and route.kind != "shed" and error not in ("aborted", "client_error"):
             self.retries += 1
             allowed = self.parameters.retry.budget_reserve + self.parameters.retry.budget_ratio * self.admitted
             assert self.retries <= allowed + 1e-9

@@ -63,6 +63,16 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
     "probes.load_path_model": ("s", "", STUCK),
     "probes.load_path_period_s": (35.0, LOADER, "advance 1\n" + STUCK),
     "probes.load_path_timeout_s": (3.0, LOADER, STUCK),
+    "admission.deadline_aware": (
+        False,
+        "",
+        "requests 1-4\nadvance 5\nended 1 succeeded\nended 2 succeeded\nrequests 5-6\nrequest 7 deadline 0.5",
+    ),
+    "admission.outage_patience_s": (
+        60.0,
+        "healer.enabled=false",
+        "node-0 refuses\nnode-1 refuses\nnode-2 refuses\nadvance 15\nrequest 1",
+    ),
     "slowness.enabled": (False, "", FAR),
     "slowness.ratio": (100.0, "", ONE_GETS_SLOW),
     "slowness.latency_floor_s": (0.9, "", FAR),

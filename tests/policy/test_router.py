@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.policy.bench import Bench
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import preset
@@ -44,11 +42,53 @@ def test_what_we_broke_off_ourselves_is_moved_without_touching_the_budget() -> N
     assert said(it, "ended 1 reset")[0] == "request 1 shed: reset: the retry budget is spent"
 
 
-@pytest.mark.parametrize("error", ["client_error", "diverged"])
-def test_an_error_that_every_node_would_give_is_not_retried(error: str) -> None:
+def test_an_error_that_every_node_would_give_is_not_retried() -> None:
     it = bench("nodes 3 slots 2 replicas 3")
     it.do("request 1")
-    assert said(it, f"ended 1 {error}") == [f"request 1 shed: {error}: another node would do no better"]
+    assert said(it, "ended 1 diverged") == ["request 1 shed: diverged: another node would do no better"]
+
+
+def test_a_request_that_one_node_calls_wrong_is_asked_of_one_other() -> None:
+    it = bench("nodes 3 slots 2 replicas 3 retry.budget_reserve=0.0 retry.budget_ratio=0.0")
+    it.do("request 1")
+    assert said(it, "ended 1 client_error") == ["request 1 -> node-1"]
+    assert said(it, "ended 1 client_error") == ["request 1 shed: client_error: another node would do no better"]
+
+
+def test_without_another_node_that_is_ready_the_first_opinion_stands() -> None:
+    it = bench("nodes 1 slots 2 replicas 1")
+    it.do("request 1")
+    assert said(it, "ended 1 client_error") == ["request 1 shed: client_error: no other node to ask"]
+
+
+def test_a_node_that_was_wrong_about_a_request_gets_none_of_that_model_for_a_while() -> None:
+    it = bench("nodes 3 slots 9 replicas 3")
+    it.do("request 1")
+    it.do("ended 1 client_error")
+    it.do("ended 1 succeeded")
+    chosen = [said(it, f"request {number}")[0].split()[-1] for number in range(2, 8)]
+    assert "node-0" not in chosen
+
+
+def test_what_would_wait_beyond_its_deadline_is_turned_away_at_once() -> None:
+    it = bench("nodes 2 slots 1 replicas 2")
+    it.do("requests 1-2")
+    it.do("advance 4")
+    it.do("ended 1 succeeded")
+    it.do("ended 2 succeeded")
+    it.do("requests 3-4")
+    assert said(it, "request 5 deadline 1.5") == ["request 5 shed: it would wait about 2.0 s, beyond its deadline"]
+    assert said(it, "request 6 deadline 2.5") == ["request 6 waits"]
+
+
+def test_in_a_long_outage_nobody_is_kept_waiting() -> None:
+    it = bench("nodes 2 slots 1 replicas 2 healer.enabled=false")
+    it.do("node-0 refuses")
+    it.do("node-1 refuses")
+    it.do("advance 5")
+    assert said(it, "request 1") == ["request 1 waits"]
+    it.do("advance 10")
+    assert said(it, "request 2") == ["request 2 shed: every node that has m is down"]
 
 
 def test_after_its_deadline_a_request_is_not_tried_again() -> None:

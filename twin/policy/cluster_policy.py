@@ -79,6 +79,8 @@ class ClusterPolicy(Policy):
             if observation.outcome == "succeeded":
                 replica.node.served += 1
             self.detection.attempt_ended(now, observation, replica)
+            while self.router.refuted:
+                self.detection.refuted(now, self.router.refuted.pop())
         elif type(observation) is ProbeResult:
             self.detection.answered(now, observation)
         elif type(observation) is ActionResult:

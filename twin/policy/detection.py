@@ -177,6 +177,11 @@ class Detection:
             window = f"{self.healer.crash_loop_window_s:g} s"
             self._confirm(now, watch.node, "crash_loop", f"the runner failed {count} times within {window}")
 
+    def refuted(self, now: float, replica: Replica) -> None:
+        """It called a request wrong that another node then served: its copy of the model is damaged, say."""
+        if self.breaker.enabled:
+            self._open_breaker(now, self.view.indexed(replica))
+
     def _open_breaker(self, now: float, member: Replica) -> None:
         if member.breaker_open_until_s > now:
             return

@@ -40,6 +40,9 @@ TRANSITIONS: Final[dict[tuple[Health, HealthEvent], Health]] = {
 
 ROUTABLE: Final[frozenset[Health]] = frozenset({"serving", "proving"})
 
+HOPEFUL: frozenset[Health] = ROUTABLE | {"suspect"}
+"""Nodes that may serve in a moment."""
+
 
 def after(health: Health, event: HealthEvent) -> Health:
     """The health that follows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _DEFAULT_PREFIXES = ("registry.ollama.ai/", "library/")
 _DEFAULT_TAG = ":latest"
@@ -25,19 +25,25 @@ class ModelNames:
 
     def __init__(self, known: Iterable[str]) -> None:
         self._known = {canonical(name): name for name in known}
+        self._gone: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        return canonical(name) in self._known
+        short = canonical(name)
+        return short in self._known and short not in self._gone
 
-    def learn(self, name: str) -> None:
-        """Know a model from now on."""
-        self._known.setdefault(canonical(name), name)
-
-    def forget(self, name: str) -> None:
-        """Know a model no more."""
-        self._known.pop(canonical(name), None)
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for short, name in self._known.items() if short not in self._gone])
 
     def of(self, name: str) -> str:
         """The cluster's name for the model; of a model that the cluster does not know, the canonical one."""
         short = canonical(name)
         return self._known.get(short, short)
+
+    def add(self, name: str) -> None:
+        """A model that was not known, or that no node had."""
+        self._known.setdefault(canonical(name), name)
+        self._gone.discard(canonical(name))
+
+    def discard(self, name: str) -> None:
+        """A model that no node has any more; should it come back, it has the name that it had."""
+        self._gone.add(canonical(name))

@@ -118,6 +118,12 @@ class AdmissionParameters:
     enabled: bool = _switch(
         True, "Send a replica no more requests than it serves at once; the others wait at the gateway."
     )
+    deadline_aware: bool = _switch(
+        True, "Turn a request away at once that would wait beyond its deadline, or in a long outage."
+    )
+    outage_patience_s: float = _number(
+        10.0, 0, 3600, "s", "How long requests wait for nodes that are all down; from then on they are turned away."
+    )
     queue_max: int = _number(1000, 0, 1_000_000, "requests", "Longest queue at the gateway, per model; more is shed.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import Final
 
-from twin.policy.health import ROUTABLE
+from twin.policy.health import HOPEFUL, ROUTABLE
 from twin.policy.model_names import ModelNames
 from twin.policy.views import ClusterView, NodeView, Pool, Replica, Waiting, limit
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
@@ -27,6 +27,8 @@ RETRIABLE: Final[frozenset[str]] = frozenset(
 """Errors after which another node may do better."""
 
 SHED_RETRY_AFTER_S: Final = 2.0
+DOWN_RETRY_AFTER_S: Final = 5.0
+RETRY_AFTER_MAX_S: Final = 60.0
 
 REAP_PERIOD_S: Final = 5.0
 """Between two looks at attempts that never ended."""
@@ -38,12 +40,13 @@ START_DECAY: Final = 0.01
 class Failed:
     """What is remembered of a request between a failed attempt and its next."""
 
-    __slots__ = ("avoid", "error", "had_tokens")
+    __slots__ = ("avoid", "error", "had_tokens", "refused_by")
 
-    def __init__(self, avoid: int, error: str, had_tokens: bool) -> None:
+    def __init__(self, avoid: int, error: str, had_tokens: bool, refused_by: Replica | None) -> None:
         self.avoid = avoid
         self.error = error
         self.had_tokens = had_tokens
+        self.refused_by = refused_by  # called the request itself wrong, the first to do so
 
 
 class Router:
@@ -54,6 +57,8 @@ class Router:
         parameters = view.parameters
         self.retry = parameters.retry
         self.queue_max = parameters.admission.queue_max
+        self.deadline_aware = parameters.admission.enabled and parameters.admission.deadline_aware
+        self.outage_patience_s = parameters.admission.outage_patience_s
         self.allowance_s_per_token = parameters.router.prompt_allowance_s_per_1k_tokens / 1000.0
         self.patience = parameters.router.patience
         # A node whose first tokens come faster than this never needs other limits than the parameters.
@@ -71,6 +76,7 @@ class Router:
         self.reaped = 0
         self.waiting = 0
         self.failed: dict[RequestId, Failed] = {}
+        self.refuted: list[Replica] = []  # called a request wrong that another then served; whoever looks empties it
         self.budget_reserve: float = self.retry.budget_reserve
         self.budget_ratio: float = self.retry.budget_ratio
         self.budget = self.budget_reserve
@@ -90,7 +96,10 @@ class Router:
             refusal = self._refuse_retry(now, request, attempt)
             if refusal is not None:
                 return refusal
-            avoid = self.failed[request.request_id].avoid
+            failed = self.failed[request.request_id]
+            avoid = failed.avoid
+            if failed.error == "client_error":
+                return self._second_opinion(now, pool, request, failed)
         else:
             if self.budget < self.budget_reserve:
                 self.budget += self.budget_ratio
@@ -144,15 +153,24 @@ class Router:
                 self._note_start(own.node, ended)
             own.loading = False
             own.resident = True
+            member.pool.note_service(now - ended.started_s)
             if self.failed:
-                self.failed.pop(ended.request_id, None)
+                failed = self.failed.pop(ended.request_id, None)
+                if failed is not None and failed.refused_by is not None:
+                    self.refuted.append(failed.refused_by)
         elif ended.outcome == "failed":
             own.loading = False
             before = self.failed.get(ended.request_id)
             tokens = ended.tokens > 0 or (before is not None and before.had_tokens)
             avoid = own.node.bit | (before.avoid if before is not None else 0)
-            self.failed[ended.request_id] = Failed(avoid, ended.error, tokens)
+            refused_by = before.refused_by if before is not None else None
+            if ended.error == "client_error":
+                # Twice is enough: the request is wrong.
+                avoid, refused_by = (-1, None) if refused_by is not None else (avoid, own)
+            self.failed[ended.request_id] = Failed(avoid, ended.error, tokens, refused_by)
         else:
+            if own.loading and ended.first_token_s == ended.first_token_s:  # not nan: a token came, so it is loaded
+                own.resident = True
             own.loading = False
             self.failed.pop(ended.request_id, None)
         member.pool.place(member, now)
@@ -196,6 +214,8 @@ class Router:
         if failed is None:
             return Route("shed", reason="a further attempt of a request that has not failed")
         reason = ""
+        if failed.error == "client_error" and failed.refused_by is not None and attempt <= self.retry.attempts_max:
+            return None  # costs a millisecond, and no budget: a client that asks nonsense must not use that up
         if failed.error not in RETRIABLE:
             reason = f"{failed.error}: another node would do no better"
         elif attempt > self.retry.attempts_max:
@@ -213,6 +233,14 @@ class Router:
             return None
         del self.failed[request.request_id]
         return Route("shed", reason=reason)
+
+    def _second_opinion(self, now: float, pool: Pool, request: RequestSpec, failed: Failed) -> Route:
+        """A node calls the request wrong. A damaged model says so too, so one other node that is ready is asked."""
+        replica = pool.pick(failed.avoid)
+        if replica is None:
+            del self.failed[request.request_id]
+            return Route("shed", reason="client_error: no other node to ask")
+        return self._dispatch(now, pool, replica, request)
 
     def _route_without_candidate(self, now: float, pool: Pool, request: RequestSpec, attempt: int, avoid: int) -> Route:
         """Nobody with room: a node that loads the model, a suspect one, the node that just failed, or wait."""
@@ -247,6 +275,10 @@ class Router:
     def _wait(self, pool: Pool, request: RequestSpec, attempt: int, avoid: int, not_before_s: float) -> Route:
         if not attempt and len(pool.waiting) >= self.queue_max:
             return Route("shed", retry_after_s=SHED_RETRY_AFTER_S, reason="the queue is full")
+        if not attempt and self.deadline_aware:
+            hopeless = self._hopeless(pool, request, not_before_s)  # which is now
+            if hopeless is not None:
+                return hopeless
         pool.waiting[request.request_id] = Waiting(request, attempt, avoid, not_before_s)
         self.waiting += 1
         if not_before_s > request.arrival_s and attempt:
@@ -256,6 +288,26 @@ class Router:
         else:
             pool.queue.append(request.request_id)
         return Route("wait")
+
+    def _hopeless(self, pool: Pool, request: RequestSpec, now: float) -> Route | None:
+        """Turn a request away at once that would only wait in vain."""
+        if not pool.routable:
+            if now - pool.served_until_s < self.outage_patience_s:
+                return None  # a restart takes a moment
+            for member in pool.members:
+                assert member is not None
+                known = member.node.replicas[request.model]
+                if member.node.health in HOPEFUL and (known.resident or known.loading or known.stored):
+                    return None
+            reason = f"every node that has {request.model} is down"
+            return Route("shed", retry_after_s=DOWN_RETRY_AFTER_S, reason=reason)
+        slots = pool.routable.bit_count() * self.view.models[request.model].slots
+        wait_s = (len(pool.waiting) + 1) * pool.service_s / slots
+        if now + wait_s <= request.deadline_s:
+            return None
+        late_s = now + wait_s - request.deadline_s
+        reason = f"it would wait about {wait_s:.1f} s, beyond its deadline"
+        return Route("shed", retry_after_s=min(max(late_s, 1.0), RETRY_AFTER_MAX_S), reason=reason)
 
     def withdraw(self, request_id: RequestId) -> None:
         """A waiting request needs no route any more."""

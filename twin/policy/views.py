@@ -29,6 +29,9 @@ from twin.policy.vocabulary import (
 LEVELS: Final = 64
 """Levels of busyness that are told apart; what is busier shares the last."""
 
+SERVICE_DECAY: Final = 0.1
+"""Weight of the newest request in the mean time that a request takes."""
+
 BATCH_SIZES: Final = 16
 """Numbers of concurrent requests whose pace is told apart."""
 
@@ -145,7 +148,7 @@ class Replica:
         hot_s = limit(max(router.first_token_deadline_s, usual_s))
         cold_s = limit(max(router.cold_first_token_deadline_s, usual_s))
         self.hot_route = Route("dispatch", self.node.name, hot_s, stall_s)
-        self.cold_route = Route("dispatch", self.node.name, cold_s, stall_s)
+        self.cold_route = Route("dispatch", self.node.name, cold_s, stall_s, loads=True)
 
 
 def limit(seconds: float) -> float:
@@ -177,6 +180,8 @@ class Pool:
         "needs_residency",
         "queue",
         "routable",
+        "served_until_s",
+        "service_s",
         "waiting",
     )
 
@@ -188,6 +193,8 @@ class Pool:
         self.last_resort = 0  # bit set of suspect nodes with room
         self.routable = 0  # bit set of nodes that get traffic and have it, busy or not
         self.cursor = 0
+        self.served_until_s = 0.0  # when the last node that gets traffic was lost
+        self.service_s = 0.0  # mean time of a request at a node, of late
         self.queue: deque[RequestId] = deque()  # order of waiting; may hold ids that wait no longer
         self.waiting: dict[RequestId, Waiting] = {}
 
@@ -201,6 +208,8 @@ class Pool:
         if gets_traffic is not replica.gets_traffic:
             replica.gets_traffic = gets_traffic
             self.routable ^= bit
+            if not self.routable:
+                self.served_until_s = now
         has_room = present and replica.in_flight < replica.capacity
         if has_room and gets_traffic and now >= replica.breaker_open_until_s:
             level = 0 if self.in_turn else replica.in_flight + node.penalty + node.rising
@@ -218,6 +227,10 @@ class Pool:
             self.last_resort |= bit
         elif self.last_resort & bit:
             self.last_resort ^= bit
+
+    def note_service(self, took_s: float) -> None:
+        """A request took this long at a node."""
+        self.service_s += (SERVICE_DECAY if self.service_s else 1.0) * (took_s - self.service_s)
 
     def pick(self, avoid: int) -> Replica | None:
         """The least busy replica with room, not on a node of the bit set `avoid`; ties go round."""
@@ -248,55 +261,48 @@ class ClusterView:
     def __init__(self, cluster: ClusterSpec, parameters: Parameters) -> None:
         self.parameters = parameters
         self.nodes: dict[str, NodeView] = {s.name: NodeView(i, s) for i, s in enumerate(cluster.nodes)}
-        self.models: dict[str, ModelSpec] = {spec.name: spec for spec in cluster.models}
+        self.models: dict[str, ModelSpec] = {}
         self.placement = cluster.placement
-        by_model = parameters.router.kind == "loaded_first"
-        in_turn = parameters.router.kind == "round_robin"
-        shared = Pool(in_turn=in_turn, needs_residency=False)
-        self.pools: dict[str, Pool] = {
-            name: Pool(in_turn=False, needs_residency=True) if by_model else shared for name in self.models
-        }
-        self.by_model = by_model
-        self.distinct_pools: list[Pool] = list(self.pools.values()) if by_model else [shared]
+        self.by_model = parameters.router.kind == "loaded_first"
+        self.shared = Pool(in_turn=parameters.router.kind == "round_robin", needs_residency=False)
+        self.pools: dict[str, Pool] = {}
         self.rising: list[NodeView] = []
-        for pool in self.distinct_pools:
-            pool.members = [None] * len(self.nodes)
+        self.distinct_pools: list[Pool] = [] if self.by_model else [self.shared]
+        for model in cluster.models:
+            self._add(model)
         for node in self.nodes.values():
-            for name, model in self.models.items():
-                resident = name in cluster.placement.get(node.name, ())
-                stored = resident or name in cluster.stored.get(node.name, (name,))
-                self._add_replica(node, model, resident, stored, 0.0)
+            stored = cluster.stored.get(node.name)
+            for name, replica in node.replicas.items():
+                replica.resident = name in cluster.placement.get(node.name, ())
+                replica.stored = replica.resident or stored is None or name in stored
+            self.replace(node, 0.0)
 
-    def _add_replica(self, node: NodeView, model: ModelSpec, resident: bool, stored: bool, now: float) -> None:
-        pool = self.pools[model.name]
+    def _add(self, model: ModelSpec) -> None:
+        """A model, loaded and stored nowhere yet."""
+        self.models[model.name] = model
+        pool = Pool(in_turn=False, needs_residency=True) if self.by_model else self.shared
+        self.pools[model.name] = pool
+        if self.by_model:
+            self.distinct_pools.append(pool)
+        if not pool.members:
+            pool.members = [None] * len(self.nodes)
         capacity = model.slots if self.parameters.admission.enabled else 1 << 30
-        replica = Replica(node, model, pool, capacity, self.parameters)
-        replica.resident = resident
-        replica.stored = stored
-        node.replicas[model.name] = replica
-        if pool.members[node.index] is None:
-            pool.members[node.index] = replica
-            pool.place(replica, now)
+        for node in self.nodes.values():
+            replica = Replica(node, model, pool, capacity, self.parameters)
+            replica.stored = False
+            node.replicas[model.name] = replica
+            if pool.members[node.index] is None:
+                pool.members[node.index] = replica
 
     def learn(self, now: float, inventory: NodeInventory) -> None:
-        """Take over what a node has on its disk. A model that nobody had so far is served from now on."""
+        """Take over what a node has on its disk; a model that nobody knew gets no replica before it is asked for."""
+        node = self.nodes[inventory.node]
         for name, memory_gib in inventory.stored.items():
             if name not in self.models:
-                self._add_model(now, ModelSpec(name, memory_gib, 0, inventory.slots))
-        for name, replica in self.nodes[inventory.node].replicas.items():
+                self._add(ModelSpec(name, memory_gib, 0, inventory.slots))
+        for name, replica in node.replicas.items():
             replica.stored = replica.resident or name in inventory.stored
-
-    def _add_model(self, now: float, model: ModelSpec) -> None:
-        if self.by_model:
-            pool = Pool(in_turn=False, needs_residency=True)
-            pool.members = [None] * len(self.nodes)
-            self.distinct_pools.append(pool)
-        else:
-            pool = self.distinct_pools[0]
-        self.models[model.name] = model
-        self.pools[model.name] = pool
-        for node in self.nodes.values():
-            self._add_replica(node, model, False, False, now)
+        self.replace(node, now)
 
     def indexed(self, replica: Replica) -> Replica:
         """The replica that stands for this one in the index: itself, or the node's one where models share a pool."""

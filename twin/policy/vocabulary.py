@@ -153,7 +153,7 @@ class Route:
     node: str
     first_token_deadline_s: float  # counted from the dispatch
     stall_timeout_s: float  # longest silence between two tokens
-    hedge_delay_s: float  # a second attempt elsewhere after this silence
+    loads: bool  # the node must load the model first: a load goes on when nobody waits for it any more
     retry_after_s: float
     reason: str
 
@@ -163,7 +163,7 @@ class Route:
         node: str = "",
         first_token_deadline_s: float = NEVER_S,
         stall_timeout_s: float = NEVER_S,
-        hedge_delay_s: float = NEVER_S,
+        loads: bool = False,
         retry_after_s: float = 0.0,
         reason: str = "",
     ) -> None:
@@ -171,7 +171,7 @@ class Route:
         self.node = node
         self.first_token_deadline_s = first_token_deadline_s
         self.stall_timeout_s = stall_timeout_s
-        self.hedge_delay_s = hedge_delay_s
+        self.loads = loads
         self.retry_after_s = retry_after_s
         self.reason = reason
 

@@ -14,15 +14,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from live.controller.model_names import ModelNames
 
-from live.controller.discovery import ModelWatch, NodeReport
 from live.gateway.config import ServeConfig
 from live.hands.process import ManagedProcess, plain_environment
 from live.rig.processes import free_port
 from live.serve import run
 from twin.errors import OperatorError
-from twin.policy.vocabulary import NodeInventory
 from twin.scenario.hardware import PROFILES
 
 ROOT = Path(__file__).parents[3]
@@ -231,23 +228,6 @@ async def test_an_admin_api_beyond_loopback_needs_a_token() -> None:
 
 
 # -- models that come and go --------------------------------------------------------------------------------------
-
-
-def test_models_that_appear_are_known_and_those_that_nobody_has_any_more_are_forgotten() -> None:
-    names = ModelNames(["m", "kept"])
-    told: list[NodeInventory] = []
-    watch = ModelWatch({}, names, told.append, slots=2, configured=["kept"], period_s=1.0)
-    watch.take([NodeReport("a", stored={"m": 1.0, "kept": 1.0}), NodeReport("b", stored={"m": 1.0})])
-    assert told == [NodeInventory("a", {"m": 1.0, "kept": 1.0}, 2), NodeInventory("b", {"m": 1.0}, 2)]
-    watch.take([NodeReport("a", stored={"m": 1.0, "kept": 1.0}), NodeReport("b", stored={"m": 1.0, "new": 2.0})])
-    assert told[2:] == [NodeInventory("b", {"m": 1.0, "new": 2.0}, 2)]
-    assert "new" in names
-    watch.take([NodeReport("a", stored={}), NodeReport("b", problem="does not answer")])
-    assert "m" in names, "a node that does not answer keeps what it said last"
-    watch.take([NodeReport("b", stored={"new": 2.0})])
-    assert "m" not in names
-    assert "kept" in names, "its configuration names it"
-    assert len(told) == 5
 
 
 @pytest.mark.real

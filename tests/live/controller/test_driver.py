@@ -18,12 +18,25 @@ from twin.policy.vocabulary import (
     ProbeResult,
     RequestSpec,
     RequestWithdrawn,
+    Route,
 )
 from twin.record.writer import Recorder
 
 
 def request(number: int = 1) -> RequestSpec:
     return RequestSpec(number, "m", 3, True, 0.0, 60.0)
+
+
+async def routed(
+    driver: PolicyDriver, asked: RequestSpec, attempt: int, waits: Callable[[], None] | None = None
+) -> Route:
+    """The route, once the turn has come."""
+    route = driver.route(asked, attempt)
+    if route.kind == "wait":
+        if waits is not None:
+            waits()
+        route = await driver.turn(asked, attempt)
+    return route
 
 
 def action(kind: ActionKind = "restart", deadline_s: float = 60.0) -> Action:
@@ -100,7 +113,7 @@ async def test_a_waiting_request_gets_its_route_when_it_is_released(
 ) -> None:
     policy.routes.append(WAIT)
     waits: list[bool] = []
-    routing = asyncio.create_task(driver.route(request(), 0, lambda: waits.append(True)))
+    routing = asyncio.create_task(routed(driver, request(), 0, lambda: waits.append(True)))
     await asyncio.sleep(0)
     assert waits == [True]
     policy.turns.append((1, to("a")))
@@ -112,13 +125,13 @@ async def test_a_delayed_release_comes_with_the_wake_up(driver: PolicyDriver, po
     policy.routes.append(WAIT)
     policy.wakeup_s = driver.now() + 0.02
     policy.turns.append((1, to("a")))
-    assert await driver.route(request(), 1) == to("a")
+    assert await routed(driver, request(), 1) == to("a")
     assert driver.now() >= 0.02
 
 
 async def test_who_gives_up_waiting_is_withdrawn(driver: PolicyDriver, policy: ScriptedPolicy) -> None:
     policy.routes.append(WAIT)
-    routing = asyncio.create_task(driver.route(request(), 0))
+    routing = asyncio.create_task(routed(driver, request(), 0))
     await asyncio.sleep(0)
     routing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -130,7 +143,7 @@ async def test_a_turn_that_comes_while_its_request_is_cancelled_is_given_back(
     driver: PolicyDriver, policy: ScriptedPolicy
 ) -> None:
     policy.routes.append(WAIT)
-    routing = asyncio.create_task(driver.route(request(), 0))
+    routing = asyncio.create_task(routed(driver, request(), 0))
     await asyncio.sleep(0)
     policy.turns.append((1, to("a")))
     routing.cancel()
@@ -245,12 +258,12 @@ async def test_a_policy_that_breaks_is_heard_and_keeps_nobody_waiting(
     driver: PolicyDriver, policy: ScriptedPolicy
 ) -> None:
     policy.routes.append(WAIT)
-    routing = asyncio.create_task(driver.route(request(), 0))
+    routing = asyncio.create_task(routed(driver, request(), 0))
     await asyncio.sleep(0)
     policy.breaks = RuntimeError("a replica that is not there")
     driver.observe(RequestWithdrawn(0))
     assert (await routing).kind == "shed"
     assert await driver.failed() is policy.breaks
-    assert (await driver.route(request(2), 0)).kind == "shed"
+    assert (await routed(driver, request(2), 0)).kind == "shed"
     with pytest.raises(RuntimeError, match="a replica that is not there"):
         await driver.stop()

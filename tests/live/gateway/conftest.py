@@ -48,7 +48,9 @@ class House:
 async def make_house() -> AsyncIterator[Any]:
     async with contextlib.AsyncExitStack() as stack:
 
-        async def make(names: Sequence[str] = ("a", "b"), **settings: Any) -> House:
+        async def make(
+            names: Sequence[str] = ("a", "b"), addresses: Mapping[str, str] | None = None, **settings: Any
+        ) -> House:
             nodes = {name: StubNode() for name in names}
             for node in nodes.values():
                 await node.start()
@@ -60,7 +62,7 @@ async def make_house() -> AsyncIterator[Any]:
             logs: list[RequestLog] = []
             gateway = Gateway(
                 driver,
-                {name: node.address for name, node in nodes.items()},
+                {name: node.address for name, node in nodes.items()} | dict(addresses or {}),
                 ModelNames(["m"]),
                 GatewaySettings(**{"shutdown_grace_s": 0.05, **settings}),
                 logs.append,

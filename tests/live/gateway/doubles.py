@@ -163,10 +163,11 @@ class StubNode:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         data = await request.read()
-        body = json.loads(data) if data else {}
+        body = json.loads(data) if data.startswith((b"{", b"[")) else {}
         self.bodies.append(body)
         self.hosts.append(request.headers["Host"])
-        self.headers.append(dict(request.headers))
+        assert request.transport is not None
+        self.headers.append({**request.headers, "peer": str(request.transport.get_extra_info("peername"))})
         behave = self.behaviours.popleft() if len(self.behaviours) > 1 else self.behaviours[0]
         try:
             return await behave(self, request, body)

@@ -18,7 +18,9 @@ WORDS = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=8)
 
 def call(dialect: Dialect, body: dict[str, object], *, stream: bool = True) -> GenerationCall:
     parsed = dialect.parse(json.dumps({"model": "m", "stream": stream, **body}).encode())
-    return GenerationCall(dialect, parsed, line_limit_bytes=10_000, answer_limit_bytes=100_000)
+    made = GenerationCall(dialect, parsed, line_limit_bytes=10_000, answer_limit_bytes=100_000)
+    made.begin()
+    return made
 
 
 @given(st.binary(), st.lists(st.integers(0, 200)))

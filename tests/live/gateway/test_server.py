@@ -2,17 +2,21 @@
 
 import json
 
+import aiohttp
+import pytest
+
+from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
 from tests.live.gateway.doubles import SHED, answers, streams, to
-from twin.policy.vocabulary import AttemptEnded
+from twin.policy.vocabulary import AttemptEnded, NodeInventory
 
 
 async def test_questions_go_to_the_next_node_where_one_fails(house: House) -> None:
     house.a.will(answers(500, b"{}"))
-    house.b.will(answers(200, b'{"models":[]}'))
+    house.b.will(answers(200, b'{"version":"1"}'))
     for _ in range(2):
-        async with house.http.get(house.url + "/api/tags") as response:
-            assert (response.status, await response.read()) == (200, b'{"models":[]}')
+        async with house.http.get(house.url + "/api/version") as response:
+            assert (response.status, await response.read()) == (200, b'{"version":"1"}')
             assert response.headers["X-OllamaMax-Node"] == "b"
     assert len(house.a.bodies) == 1  # the one that answered is asked first
 
@@ -69,9 +73,9 @@ async def test_streamed_completions_are_whole_only_with_done(house: House) -> No
 
 
 async def test_what_is_not_offered_says_so(house: House) -> None:
-    status, body, _ = await house.post("/api/pull", {"model": "m"})
-    assert (status, "does not offer POST /api/pull" in json.loads(body)["error"]) == (501, True)
-    status, body, _ = await house.post("/v1/responses", {})
+    status, body, _ = await house.post("/api/signout", {})
+    assert (status, "does not offer POST /api/signout" in json.loads(body)["error"]) == (501, True)
+    status, body, _ = await house.post("/v1/images/generations", {})
     assert (status, "does not offer" in json.loads(body)["error"]["message"]) == (501, True)
 
 
@@ -84,12 +88,14 @@ async def test_bad_requests_are_refused_without_asking_anyone(house: House) -> N
 
 
 async def test_an_unknown_model_is_not_found(house: House) -> None:
+    house.a.will(answers(200, b'{"models":[]}'))
+    house.b.will(answers(200, b'{"models":[{"name":"m:latest","size":1}]}'))
     status, body, _ = await house.post("/api/generate", {"model": "x", "prompt": "p"})
     assert (status, body) == (404, b'{"error":"model \'x\' not found"}')
 
 
 async def test_a_body_that_is_too_large_is_refused(make_house) -> None:  # type: ignore[no-untyped-def]
-    house: House = await make_house(body_limit_bytes=1000)
+    house: House = await make_house(server=ServerLimits(body_bytes=1000))
     status, body, _ = await house.post("/api/generate", {"model": "m", "prompt": "x" * 2000})
     assert (status, "error" in json.loads(body)) == (413, True)
 
@@ -104,13 +110,104 @@ async def test_request_ids_are_kept_or_made(house: House) -> None:
     assert [log.header_id for log in house.logs] == ["abc-1", headers["X-Request-Id"]]
 
 
-async def test_the_operator_sees_what_the_policy_thinks(house: House) -> None:
-    admin = await house.gateway.start_admin()
-    async with house.http.get(admin + "/-/nodes") as response:
-        told = await response.json()
-    assert [node["name"] for node in told["nodes"]] == ["a", "b"]
-    assert told["policy"] == {"asked": 0, "never_s": None}
+async def test_clients_see_that_it_is_well_and_nothing_of_what_is_the_operators(house: House) -> None:
     async with house.http.get(house.url + "/-/healthz") as response:
         assert response.status == 200
     async with house.http.get(house.url + "/-/nodes") as response:
         assert response.status == 501  # not for clients
+
+
+async def test_a_transcription_is_routed_by_the_model_in_its_form(house: House) -> None:
+    house.routes(to("a"))
+    house.a.will(answers(200, b'{"text":"hello"}'))
+    form = aiohttp.FormData({"model": "m", "language": "en"})
+    form.add_field("file", b"sound", filename="a.wav")
+    async with house.http.post(house.url + "/v1/audio/transcriptions", data=form) as response:
+        assert (response.status, await response.read()) == (200, b'{"text":"hello"}')
+    assert house.a.headers[0]["Content-Type"].startswith("multipart/form-data; boundary=")
+    assert house.policy.asked[0][0].model == "m"
+
+
+@pytest.mark.parametrize(
+    ("path", "end", "broken"),
+    [
+        ("/v1/responses", b"event: response.completed\ndata: {}\n\n", b"event: response.failed\ndata: {}\n\n"),
+        ("/v1/messages", b"event: message_stop\ndata: {}\n\n", b"event: error\ndata: {}\n\n"),
+    ],
+)
+async def test_streams_of_responses_and_messages_are_whole_only_with_their_last_event(
+    house: House, path: str, end: bytes, broken: bytes
+) -> None:
+    start = b'event: start\ndata: {"text":"event: message_stop"}\n\n'
+    house.routes(to("a"), to("a"), to("a"))
+    house.a.will(streams([start, end[:9], end[9:]]), streams([start]), streams([start, broken], pause_s=0.03))
+    body = {"model": "m", "input": "x", "messages": [], "stream": True}
+    assert (await house.post(path, body))[1] == start + end
+    for _ in range(2):
+        answer = (await house.post(path, body))[1]
+        assert answer.startswith(start + b"event: error\ndata: ")
+        assert broken not in answer
+    assert [log.outcome for log in house.logs] == ["succeeded", "failed", "failed"]
+
+
+async def test_lists_are_merged_and_who_is_missing_is_named(make_house) -> None:  # type: ignore[no-untyped-def]
+    house: House = await make_house(names=("a", "b", "c"), read_timeout_s=0.3)
+    old = {"name": "m:latest", "digest": "1", "modified_at": "2026-01-01"}
+    new = {"name": "m:latest", "digest": "2", "modified_at": "2026-02-01"}
+    house.a.will(answers(200, json.dumps({"models": [old, {"name": "only-a", "size": 5}]}).encode()))
+    house.b.will(answers(200, json.dumps({"models": [new, "nonsense", {"no": "name"}]}).encode()))
+    house.nodes["c"].will(streams([], then="hang"))
+    async with house.http.get(house.url + "/api/tags") as response:
+        models = (await response.json())["models"]
+        assert (response.headers["X-OllamaMax-Nodes"], response.headers["X-OllamaMax-Nodes-Missing"]) == ("a,b", "c")
+    assert models == [new, {"name": "only-a", "size": 5}]
+    inventories = house.policy.of(NodeInventory)
+    assert {each.node: sorted(each.models) for each in inventories} == {"a": ["m", "only-a"], "b": ["m"]}
+
+
+async def test_a_pull_is_one_stream_of_all_nodes(house: House) -> None:
+    def layer(completed: int) -> bytes:
+        return json.dumps({"status": "pulling x", "digest": "x", "total": 9, "completed": completed}).encode() + b"\n"
+
+    tags = answers(200, b'{"models":[{"name":"new:latest","size":3}]}')
+    begin, success = b'{"status":"pulling manifest"}\n', b'{"status":"success"}\n'
+    house.a.will(streams([begin, layer(3), layer(9), success]), tags)
+    house.b.will(streams([begin, layer(1), layer(9), success], pause_s=0.02), tags)
+    status, body, _ = await house.post("/api/pull", {"model": "new"})
+    lines = [json.loads(each) for each in body.splitlines()]
+    assert (status, lines[0], lines[-1]) == (200, {"status": "pulling manifest"}, {"status": "success"})
+    done = [each["completed"] for each in lines if "digest" in each]
+    assert done == sorted(done)
+    assert done[-1] == 9
+    assert [each["status"] for each in lines].count("success") == 1
+    house.routes(to("a"))  # and it can be asked for at once
+    house.a.behaviours.clear()
+    house.a.will(answers(200, b'{"embeddings":[[1]]}'))
+    assert (await house.post("/api/embed", {"model": "new", "input": "x"}))[0] == 200
+
+
+@pytest.mark.parametrize("streams_back", [True, False])
+async def test_a_pull_that_fails_somewhere_says_where(house: House, streams_back: bool) -> None:
+    tags = answers(200, b'{"models":[]}')
+    house.a.will(streams([b'{"status":"success"}\n']), tags)
+    house.b.will(streams([b'{"error":"no space left on device"}\n']), tags)
+    status, body, _ = await house.post("/api/pull", {"model": "new", "stream": streams_back})
+    assert status == (200 if streams_back else 500)
+    assert json.loads(body.splitlines()[-1]) == {"error": "done on 1 of 2 nodes; b: no space left on device"}
+
+
+async def test_a_pull_that_fails_everywhere_alike_gives_the_nodes_own_words(house: House) -> None:
+    for node in (house.a, house.b):
+        node.will(streams([b'{"error":"file does not exist"}\n']), answers(200, b'{"models":[]}'))
+    assert (await house.post("/api/pull", {"model": "new"}))[1] == b'{"error":"file does not exist"}\n'
+
+
+async def test_deleting_goes_to_who_has_it(house: House) -> None:
+    house.a.will(answers(200, b'{"models":[{"name":"m:latest"}]}'), answers(200, b'{"models":[]}'), answers(200, b""))
+    house.b.will(answers(200, b'{"models":[]}'))
+    async with house.http.delete(house.url + "/api/delete", json={"model": "m"}) as response:
+        assert (response.status, response.headers["X-OllamaMax-Nodes"]) == (200, "a")
+    assert {"model": "m"} in house.a.bodies
+    assert {"model": "m"} not in house.b.bodies
+    async with house.http.delete(house.url + "/api/delete", json={"model": "nobody"}) as response:
+        assert (response.status, (await response.json())["error"]) == (404, "model 'nobody' not found")

@@ -1,0 +1,425 @@
+"""One connection of a client: HTTP/1.1 from the server's side.
+
+`httptools` (llhttp) parses. Requests are answered one after the other, in the order in which they came; while one is
+being answered and another waits, nothing more is read. A request begins to be answered when its body is whole, unless
+the application takes the body as it comes.
+
+A client that closes its side for sending has gone, as far as a generation is concerned: TCP does not tell a half-closed
+connection from a closed one, and Ollama itself cancels then. What needs no node to work for it is still answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import structlog
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from live.gateway.http_head import CONTINUE, is_target
+from live.gateway.served_request import ServedRequest
+
+if TYPE_CHECKING:
+    from live.gateway.http_server import HttpServer
+
+_log = structlog.get_logger()
+
+WRITE_HIGH_BYTES = 256 << 10
+"""What a client has not read yet before the node is read no further."""
+BODY_HIGH_BYTES = 1 << 20
+"""The same of a body that a node has not taken yet."""
+PIPELINED_MAX = 64
+LINGER_S = 2.0
+"""How long a client may go on sending after it was refused, so that it can read why."""
+LINGER_BYTES = 16 << 20
+CLOSED_SIDE = (499, "the client closed its side of the connection")
+
+
+class ClientConnection(asyncio.Protocol):
+    """Parses requests and has them answered in order."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.transport: asyncio.Transport
+        self.writable = True
+        self.deadline_s = math.inf
+        self._parser = HttpRequestParser(self)
+        self._incoming: ServedRequest | None = None  # being received
+        self._queue: deque[ServedRequest] = deque()  # received, wait to be answered
+        self._current: ServedRequest | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._url = b""
+        self._head_bytes = 0
+        self._begun_s = 0.0  # when the request that is being received began
+        self._paused = False
+        self._silent = True  # nothing has come yet
+        self._half_closed = False
+        self._closing = False  # nothing that comes counts any more
+        self._lingers = False  # the client may still be sending, and is to read why it was refused
+        self._lingering_bytes = 0
+        self._lost = False
+
+    # -- the transport's calls -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self.server.connections.add(self)
+        self._set_deadline()
+        if len(self.server.connections) > self.server.limits.connections:
+            self._refuse(503, "this gateway has as many connections as it takes")
+            self._advance()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse it; answer what is whole."""
+        if self._closing:
+            self._lingering_bytes += len(data)
+            if self._lingering_bytes > LINGER_BYTES:
+                self.transport.abort()
+            return
+        self._silent = False
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._refuse(501, "this gateway speaks HTTP/1.1 only; ask without an upgrade")
+        except HttpParserError as error:
+            self._refuse(400, f"this is not HTTP/1.1: {error}")
+        incoming = self._incoming
+        if incoming is not None and not incoming.method:
+            self._head_bytes += len(data)  # more than the head itself where several requests came at once
+            if self._head_bytes > self.server.limits.head_bytes:
+                self._refuse(431, f"the head of the request has more than {self.server.limits.head_bytes} bytes")
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """The client sends no more, and is gone unless what it asked for is cheap."""
+        self._half_closed = True
+        if self._incoming is not None:
+            self._refuse(400, "the request ends in its middle")
+        self._closing = True
+        if self._current is not None and not self._current.cheap:
+            self._leave(CLOSED_SIDE)
+        self._advance()
+        return self._task is not None
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The client has gone."""
+        self._lost = self._closing = True
+        self.server.connections.discard(self)
+        self._leave(CLOSED_SIDE)
+        if self._incoming is not None:
+            self._release(self._incoming)
+        self._drop_queue()
+
+    def pause_writing(self) -> None:
+        """The client is slow to read."""
+        self.writable = False
+        self.deadline_s = self.server.loop.time() + self.server.limits.client_stall_s
+
+    def resume_writing(self) -> None:
+        """It reads on."""
+        self.writable = True
+        self._set_deadline()
+        current = self._current
+        if current is not None and current.on_writable is not None:
+            callback, current.on_writable = current.on_writable, None
+            callback()
+
+    # -- the parser's calls ----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        if self._closing:
+            return
+        self._incoming = ServedRequest(self)
+        self._url = b""
+        self._head_bytes = 0
+        self._begun_s = self.server.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        if len(self._url) <= self.server.limits.head_bytes:
+            self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer."""
+        request = self._incoming
+        if request is None or request.method:
+            return
+        limits = self.server.limits
+        self._head_bytes += len(name) + len(value) + 4
+        if len(request.headers) >= limits.headers:
+            self._head_bytes = limits.head_bytes + 1
+        if self._head_bytes <= limits.head_bytes:
+            request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        request = self._incoming
+        if request is None or self._closing:
+            return
+        limits = self.server.limits
+        parser = self._parser
+        head_bytes = self._head_bytes + len(self._url)
+        self._head_bytes = 0
+        request.method = parser.get_method().decode("latin-1")
+        request.target = self._url.decode("latin-1")
+        request.is_old = parser.get_http_version() == "1.0"
+        request.keep_alive = parser.should_keep_alive()
+        if head_bytes > limits.head_bytes:
+            self._refuse(431, f"the head has more than {limits.headers} headers, or {limits.head_bytes} bytes")
+            return
+        if not is_target(request.target):
+            self._refuse(400, "the request's target is no path of printable ASCII characters")
+            return
+        request.path = request.target.partition("?")[0]
+        headers = request.headers
+        if parser.should_upgrade():
+            self._refuse(501, "this gateway speaks HTTP/1.1 only; ask without an upgrade")
+            return
+        if "host" not in headers and not request.is_old:
+            self._refuse(400, "the request has no Host header")
+            return
+        self.server.application.classify(request)
+        length = headers.get("content-length", "")
+        if not request.taken_as_it_comes and length.isdigit() and int(length) > limits.body_bytes:
+            self._refuse(413, f"the body has {length} bytes; this gateway takes {limits.body_bytes}")
+            return
+        if "expect" in headers:
+            request.continues = headers["expect"].lower() == "100-continue" and not request.is_old
+        if request.taken_as_it_comes:
+            self._received(request)
+        elif request.continues and self._current is None and not self._queue:
+            self.go_on(request)
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body."""
+        request = self._incoming
+        if request is None or self._closing:
+            return
+        request.continues = False
+        if request.taken_as_it_comes:
+            if not request.ended:
+                request.add(data)
+            return
+        limits = self.server.limits
+        request.held_bytes += len(data)
+        self.server.body_bytes += len(data)
+        if request.held_bytes > limits.body_bytes:
+            self._refuse(413, f"the body has more than the {limits.body_bytes} bytes that this gateway takes")
+        elif self.server.body_bytes > limits.all_bodies_bytes:
+            self._refuse(503, "this gateway holds as many bytes of requests as it can")
+        else:
+            request.add(data)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        request, self._incoming = self._incoming, None
+        if request is None or self._closing:
+            return
+        request.complete()
+        if not request.taken_as_it_comes:
+            self._received(request)
+        if not request.keep_alive:
+            self._closing = True  # what comes after it is not for us
+
+    # -- in order --------------------------------------------------------------------------------------------------
+
+    def _received(self, request: ServedRequest) -> None:
+        self._queue.append(request)
+        if len(self._queue) > PIPELINED_MAX:
+            self._refuse(429, f"more than {PIPELINED_MAX} requests were sent ahead of their answers")
+
+    def _advance(self) -> None:
+        """Answer the next request, if none is being answered; read on, or not; say by when something must happen."""
+        if self._lost:
+            return
+        if self._task is None and self._queue:
+            self._current = self._queue.popleft()
+            self._task = self.server.loop.create_task(self._answer_all())
+        if self._task is None and self._closing:
+            self._close()
+            return
+        self.body_taken()
+        self._set_deadline()
+
+    async def _answer_all(self) -> None:
+        try:
+            while (request := self._current) is not None:
+                self.go_on(request)
+                request.started = True
+                if request.refusal is None:
+                    await self._answer(request)
+                else:
+                    self._answer_refusal(request)
+                if not request.ended:  # nothing can be said any more
+                    self.abort()
+                self._release(request)
+                if not request.whole:  # the rest of its body is of no interest
+                    self._lingers = True
+                if self._lost or not request.whole or not request.keep_alive or self.transport.is_closing():
+                    self._closing = True
+                    self._drop_queue()
+                self._current = self._queue.popleft() if self._queue else None
+        finally:
+            self._task = self._current = None
+        if self.server.stopping:
+            self._closing = True
+        self._advance()
+
+    async def _answer(self, request: ServedRequest) -> None:
+        try:
+            await self.server.application.answer(request)
+        except asyncio.CancelledError:
+            if not request.gone:
+                raise
+            self._answer_refusal(request)
+        except Exception as error:  # noqa: BLE001
+            _log.error("request_broke_the_gateway", path=request.path, error=repr(error), exc_info=error)
+            request.respond(500, {"Content-Type": "application/json"}, b'{"error":"an error of the gateway"}')
+
+    def _answer_refusal(self, request: ServedRequest) -> None:
+        assert request.refusal is not None
+        request.keep_alive = False
+        if request.begun:
+            request.break_off()
+            return
+        # A request that had begun is in the record; the others leave a line in the log.
+        body = self.server.application.refused(request, *request.refusal)
+        request.respond(request.refusal[0], {"Content-Type": "application/json"}, body)
+
+    def _refuse(self, status: int, message: str) -> None:
+        """What is being received is no request: it is answered in its turn, and nothing after it counts."""
+        if self._closing:
+            return
+        self._closing = self._lingers = True
+        request, self._incoming = self._incoming, None
+        request = request or ServedRequest(self)
+        request.whole = True
+        self._release(request)
+        if request is self._current:  # its body breaks while it is taken
+            self._leave((status, message))
+            return
+        request.refusal = (status, message)
+        if request not in self._queue:
+            self._queue.append(request)
+
+    def _leave(self, why: tuple[int, str]) -> None:
+        """Who answers the current request stops."""
+        current = self._current
+        if current is not None and current.refusal is None:
+            current.refusal = why
+            # A task that is cancelled before its first step takes none: it looks at the refusal when it comes to run.
+            if current.started and self._task is not None:
+                self._task.cancel()
+
+    def _release(self, request: ServedRequest) -> None:
+        self.server.body_bytes -= request.held_bytes
+        request.held_bytes = 0
+        request.drop()
+
+    def _drop_queue(self) -> None:
+        for request in self._queue:
+            self._release(request)
+        self._queue.clear()
+
+    # -- what requests ask of their connection ---------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send it, if somebody is there."""
+        if not self._lost and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def closing_line(self, request: ServedRequest) -> bytes:
+        """The headers `Date` and `Connection`."""
+        if self.server.stopping or not request.whole:
+            request.keep_alive = False
+        date = self.server.date_line()
+        if not request.keep_alive:
+            return date + b"Connection: close\r\n"
+        return date + b"Connection: keep-alive\r\n" if request.is_old else date
+
+    def go_on(self, request: ServedRequest) -> None:
+        """Tell the client to send its body, if it waits for that."""
+        if request.continues:
+            request.continues = False
+            self.write(CONTINUE)
+
+    def body_taken(self) -> None:
+        """Read no further while a request waits for another, or a body for its node."""
+        if self._lost or self.transport.is_closing():
+            return
+        current = self._current
+        pause = (
+            current is not None and (current.waiting_bytes > BODY_HIGH_BYTES or bool(self._queue)) and not self._closing
+        )
+        if pause is not self._paused:
+            self._paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close without a word."""
+        if not self._lost:
+            self.transport.abort()
+
+    # -- time and the end ------------------------------------------------------------------------------------------
+
+    def _set_deadline(self) -> None:
+        limits = self.server.limits
+        incoming = self._incoming
+        if not self.writable:
+            return  # since `pause_writing` it is that of a client that must read
+        if incoming is None or self._paused:
+            busy = self._current is not None
+            self.deadline_s = math.inf if busy else self.server.loop.time() + limits.idle_s
+        elif not incoming.method:
+            self.deadline_s = self._begun_s + limits.head_s
+        else:
+            self.deadline_s = self.server.loop.time() + limits.body_silence_s
+            if not incoming.taken_as_it_comes:
+                self.deadline_s = min(self.deadline_s, self._begun_s + limits.body_s)
+
+    def expired(self) -> None:
+        """What had to happen by the deadline did not."""
+        self.deadline_s = math.inf
+        if self._closing or self._incoming is None or not self.writable:
+            self.transport.abort()
+        else:
+            self._refuse(408, "the request did not come in time")
+            self._advance()
+
+    def stop(self) -> None:
+        """The server stops: close when what has begun has ended."""
+        if self._task is None and self._incoming is None:
+            if self._silent:  # its first request may be on its way
+                self.deadline_s = self.server.loop.time() + LINGER_S
+            else:
+                self.transport.close()
+
+    def break_off(self) -> asyncio.Task[None] | None:
+        """Close now; the task that is still at work."""
+        self._closing = True
+        self._drop_queue()
+        self._leave((503, "the gateway stops"))
+        self.transport.abort()
+        return self._task
+
+    def _close(self) -> None:
+        """Close when what was written has been sent; a client that still sends may first read why it was refused."""
+        now_s = self.server.loop.time()
+        if self._lingers and not self._half_closed and self.transport.can_write_eof():
+            self._lingers = False
+            self.deadline_s = now_s + LINGER_S
+            if self._paused:
+                self._paused = False
+                self.transport.resume_reading()
+            self.transport.write_eof()
+            return
+        self.deadline_s = now_s + self.server.limits.client_stall_s
+        self.transport.close()

@@ -1,0 +1,39 @@
+"""One context length for each model, so that clients do not make each other reload it.
+
+For Ollama another `num_ctx` than the loaded one is an order to unload the model and load it anew (issue 8903): two
+clients that ask for different ones make it do so at each request. So all requests are sent with the same: none as long
+as what a client asks for fits into what is loaded anyway, else the largest that anybody has asked for of late.
+A client never gets less than it asked for, and who asks for nothing not less than what was loaded. As long as nobody
+knows what is loaded, everybody gets what they ask for.
+"""
+
+from __future__ import annotations
+
+HOLD_S = 900.0
+"""A length that nobody has asked for this long is let go."""
+
+
+class ContextLengths:
+    """What to send for each model."""
+
+    def __init__(self, largest_tokens: int) -> None:
+        """What a client asks beyond `largest_tokens` is its own: it is sent on, and nobody else gets it."""
+        self._largest_tokens = largest_tokens
+        self._pinned: dict[str, tuple[int, float]] = {}  # model: tokens, when last asked for
+
+    def for_request(self, model: str, asked_tokens: int, loaded_tokens: int, now_s: float) -> int:
+        """The `num_ctx` to send; 0: none. `loaded_tokens`: with which it is loaded, 0 where that is not known."""
+        pinned, asked_s = self._pinned.get(model, (0, now_s))
+        if pinned and now_s - asked_s > HOLD_S:
+            del self._pinned[model]
+            pinned = 0
+        if asked_tokens > self._largest_tokens or not (pinned or loaded_tokens):
+            return asked_tokens
+        if pinned:
+            if asked_tokens >= pinned:
+                self._pinned[model] = (asked_tokens, now_s)
+            return max(pinned, asked_tokens)
+        if asked_tokens <= loaded_tokens:
+            return 0
+        self._pinned[model] = (asked_tokens, now_s)
+        return asked_tokens

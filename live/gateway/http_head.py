@@ -1,0 +1,56 @@
+"""Heads of HTTP messages as bytes, and what may stand in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+
+REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus} | {
+    499: b"Client Closed Request"
+}
+_TARGET = re.compile(r"/[\x21-\x7e]*")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def status_line(status: int) -> bytes:
+    """The first line of an answer."""
+    return b"HTTP/1.1 %d %b\r\n" % (status, REASONS.get(status, b"Unknown"))
+
+
+def header_lines(headers: Mapping[str, str]) -> bytes:
+    """Header lines. What cannot stand in a header is replaced by a space: a value never ends its line."""
+    if not "".join(headers.values()).isprintable():
+        headers = {name: _FORBIDDEN.sub(" ", value) for name, value in headers.items()}
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return text.encode("latin-1", "replace")
+
+
+def chunk(data: bytes) -> bytes:
+    """Data as one chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def is_target(text: str) -> bool:
+    """Whether this can be asked for: a path, perhaps with a query."""
+    return _TARGET.fullmatch(text) is not None
+
+
+class DateLine:
+    """The header `Date`, made anew once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._line = b""
+
+    def at(self, unix_s: float) -> bytes:
+        """The header line of this time."""
+        second = int(unix_s)
+        if second != self._second:
+            self._second = second
+            self._line = b"Date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
+        return self._line

@@ -1,0 +1,108 @@
+"""The server: listens, counts, and ends what takes too long. What one connection does is in `client_connection`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from live.gateway.client_connection import ClientConnection
+from live.gateway.http_head import DateLine
+from live.gateway.served_request import ServedRequest
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a client may ask of the server before anybody has looked at its request. Times are in seconds."""
+
+    head_bytes: int = 64 << 10
+    headers: int = 100
+    body_bytes: int = 100 * MIB
+    all_bodies_bytes: int = 1024 * MIB
+    """Of all requests that are being received together."""
+    connections: int = 10_000
+    idle_s: float = 120.0
+    """An unused connection is kept this long: longer than clients keep theirs, so that it is they who close."""
+    head_s: float = 15.0
+    """From the first byte of a head to its last."""
+    body_silence_s: float = 30.0
+    body_s: float = 300.0
+    """For a whole body, where it is not passed on as it comes."""
+    client_stall_s: float = 60.0
+    """A client that takes none of its answer for this long is given up."""
+
+
+class Application(Protocol):
+    """What answers the requests."""
+
+    def classify(self, request: ServedRequest) -> None:
+        """Its head has come: say whether its body is taken as it comes, and whether it is cheap."""
+
+    async def answer(self, request: ServedRequest) -> None:
+        """Answer it; cancelled when its client goes."""
+
+    def refused(self, request: ServedRequest, status: int, message: str) -> bytes:
+        """It is refused before it was a request, or broken off; the body that says so. Called once: a place to log."""
+
+
+class HttpServer:
+    """Serves HTTP/1.1 on any number of addresses."""
+
+    def __init__(self, application: Application, limits: ServerLimits) -> None:
+        self.application = application
+        self.limits = limits
+        self.connections: set[ClientConnection] = set()
+        self.body_bytes = 0  # being held for requests that are not whole yet
+        self.stopping = False
+        self.loop: asyncio.AbstractEventLoop
+        self._date = DateLine()
+        self._servers: list[asyncio.Server] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        times_s = (limits.idle_s, limits.head_s, limits.body_silence_s, limits.body_s, limits.client_stall_s)
+        self._sweep_period_s = max(0.01, min(1.0, min(times_s) / 4))
+
+    async def listen(self, host: str, port: int) -> str:
+        """Listen; the address. Raises OSError where that is not possible."""
+        self.loop = asyncio.get_running_loop()
+        server = await self.loop.create_server(lambda: ClientConnection(self), host, port, backlog=1024)
+        self._servers.append(server)
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(self._sweep_period_s, self._sweep)
+        bound = server.sockets[0].getsockname()
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        return f"http://{shown}:{bound[1]}"
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing more, give running requests their time to end, then close their connections."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        try:
+            for connection in list(self.connections):
+                connection.stop()
+            end_s = self.loop.time() + grace_s if self._servers else 0.0
+            while self.connections and self.loop.time() < end_s:  # noqa: ASYNC110
+                await asyncio.sleep(min(0.02, grace_s))
+        finally:
+            tasks = [each for connection in list(self.connections) if (each := connection.break_off()) is not None]
+            if tasks:
+                await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # the transports close in the event loop's next round
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                self._sweeper = None
+            self._servers.clear()
+
+    def date_line(self) -> bytes:
+        """The header `Date`."""
+        return self._date.at(time.time())
+
+    def _sweep(self) -> None:
+        now_s = self.loop.time()
+        for connection in list(self.connections):
+            if connection.deadline_s <= now_s:
+                connection.expired()
+        self._sweeper = self.loop.call_later(self._sweep_period_s, self._sweep)

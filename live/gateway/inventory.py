@@ -1,0 +1,225 @@
+"""What the nodes have, as one view: the merged answers to `/api/tags`, `/api/ps` and `/v1/models`.
+
+All nodes are asked at once. Once one has answered, the others get a moment more, and who says nothing by then is left
+out and named in a header: a node that hangs must not hang a list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED
+from live.controller.driver import PolicyDriver
+from live.gateway.dialect import JsonObject, loads_record
+from live.gateway.reads import Reads
+from live.gateway.upstream import AttemptFailed
+from twin.policy.model_names import ModelNames, canonical
+from twin.policy.vocabulary import NodeInventory
+
+_log = structlog.get_logger()
+
+PATIENCE_S = 1.0
+"""How long the others are waited for when one node has answered."""
+REFRESH_MIN_S = 1.0
+"""An inventory this young is not asked for again because of a model that nobody knows."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What the nodes answered to one question."""
+
+    answers: dict[str, JsonObject] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)  # node: why it says nothing
+
+    def headers(self) -> dict[str, str]:
+        """Who answered, and who did not."""
+        headers = {"X-OllamaMax-Nodes": ",".join(self.answers)}
+        if self.missing:
+            headers["X-OllamaMax-Nodes-Missing"] = ",".join(self.missing)
+        return headers
+
+    def reasons(self) -> str:
+        """Why the missing are missing, in one line."""
+        return "; ".join(f"{node}: {why}" for node, why in self.missing.items())
+
+
+class Inventory:
+    """Asks all nodes, remembers what they have, and tells the policy."""
+
+    def __init__(self, reads: Reads, names: ModelNames, driver: PolicyDriver, slots: int) -> None:
+        self._reads = reads
+        self._names = names
+        self._driver = driver
+        self._slots = slots
+        self._stored: dict[str, set[str]] = {}  # node: canonical names
+        self._context: dict[str, int] = {}  # canonical name: the smallest context with which it is loaded
+        self._asked_s = -REFRESH_MIN_S
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def context_of(self, model: str) -> int:
+        """The context with which the model is loaded, in tokens; 0 where nobody knows."""
+        return self._context.get(canonical(model), 0)
+
+    def holders(self, model: str) -> list[str]:
+        """The nodes that had the model on their disk when they were last asked."""
+        return [node for node in self._reads.nodes if canonical(model) in self._stored.get(node, ())]
+
+    async def knows(self, model: str) -> bool:
+        """Whether any node has the model; they are asked where it is new."""
+        if model in self._names:
+            return True
+        if time.monotonic() - self._asked_s >= REFRESH_MIN_S:
+            await self.refresh()
+        return model in self._names
+
+    def refresh_soon(self) -> None:
+        """Ask in the background, unless that was done a moment ago."""
+        if self._refreshing is None and time.monotonic() - self._asked_s >= REFRESH_MIN_S:
+            self._asked_s = time.monotonic()
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh_quietly())
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+
+    async def keep(self, period_s: float) -> None:
+        """Ask again and again, until cancelled."""
+        while True:
+            await self._refresh_quietly()
+            await asyncio.sleep(period_s)
+
+    async def _refresh_quietly(self) -> None:
+        try:
+            await self.refresh()
+        except Exception as error:  # noqa: BLE001
+            _log.error("inventory_failed", error=repr(error), exc_info=error)
+        finally:
+            self._refreshing = None
+
+    async def refresh(self) -> Gathered:
+        """Ask the nodes what they have stored and loaded."""
+        tags, _ = await asyncio.gather(self.tags(), self.loaded())
+        return tags
+
+    async def tags(self) -> Gathered:
+        """`/api/tags` of all nodes."""
+        self._asked_s = time.monotonic()
+        gathered = await self.gather("/api/tags", "models")
+        for node, answer in gathered.answers.items():
+            self._learn(node, answer["models"])
+        self._forget(complete=not gathered.missing)
+        return gathered
+
+    async def loaded(self) -> Gathered:
+        """`/api/ps` of all nodes."""
+        gathered = await self.gather("/api/ps", "models")
+        contexts: dict[str, int] = {}
+        for answer in gathered.answers.values():
+            for model in answer["models"]:
+                tokens = model.get("context_length")
+                if type(tokens) is int and tokens > 0:
+                    name = canonical(model["name"])
+                    contexts[name] = min(tokens, contexts.get(name, tokens))
+        self._context.update(contexts)
+        return gathered
+
+    async def gather(self, path: str, key: str) -> Gathered:
+        """Ask all nodes for a list; only objects that have a name are taken from it."""
+        tasks = {node: asyncio.create_task(self._ask(node, path, key)) for node in self._reads.nodes}
+        gathered = Gathered()
+        try:
+            pending: set[asyncio.Task[JsonObject]] = set(tasks.values())
+            timeout_s: float | None = None
+            while pending:
+                done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                if any(task.exception() is None for task in done):
+                    timeout_s = PATIENCE_S
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for node, result in zip(tasks, results, strict=True):
+            if isinstance(result, AttemptFailed):
+                gathered.missing[node] = f"{result.error}: {result.detail}"
+            elif isinstance(result, BaseException):
+                gathered.missing[node] = "it does not answer"
+            else:
+                gathered.answers[node] = result
+        return gathered
+
+    async def _ask(self, node: str, path: str, key: str) -> JsonObject:
+        answer = await self._reads.ask_node(node, "GET", path)
+        if answer.status != 200:
+            raise AttemptFailed("server_error", f"status {answer.status}")
+        try:
+            fields = loads_record(answer.body)
+        except ValueError as error:
+            raise AttemptFailed("error_record", str(error)) from error
+        listed = fields.get(key)
+        if listed is None:  # an empty list of Go's
+            listed = []
+        if not isinstance(listed, list):
+            raise AttemptFailed("error_record", f"an answer whose {key} is no list")
+        name = "id" if key == "data" else "name"
+        fields[key] = [each for each in listed if isinstance(each, dict) and isinstance(each.get(name), str)]
+        return fields
+
+    def _learn(self, node: str, models: Iterable[JsonObject]) -> None:
+        sizes = {canonical(model["name"]): model.get("size") for model in models}
+        if set(sizes) == self._stored.get(node):
+            return
+        self._stored[node] = set(sizes)
+        for name in sizes:
+            if name not in self._names:
+                self._names.add(name)
+        gib = {
+            self._names.of(name): (size if type(size) is int and size > 0 else 0) * LOADED_PER_STORED / BYTES_PER_GIB
+            for name, size in sizes.items()
+        }
+        self._driver.observe(NodeInventory(node, gib, self._slots))
+
+    def _forget(self, *, complete: bool) -> None:
+        """A model that no node has is not known any more, if all nodes say so."""
+        if complete:
+            everywhere = set().union(*self._stored.values())
+            for name in list(self._names):
+                if canonical(name) not in everywhere:
+                    self._names.discard(name)
+
+
+def merged(gathered: Gathered, key: str, newest: Callable[[JsonObject], Any]) -> JsonObject:
+    """One answer of all: each model once, as the node that says the newest of it says it."""
+    name = "id" if key == "data" else "name"
+    models: dict[str, JsonObject] = {}
+    for answer in gathered.answers.values():
+        for model in answer[key]:
+            known = models.get(canonical(model[name]))
+            if known is None or newest(model) > newest(known):
+                models[canonical(model[name])] = model
+    first: Mapping[str, Any] = next(iter(gathered.answers.values()))
+    return {**first, key: list(models.values())}
+
+
+def text(name: str) -> Callable[[JsonObject], str]:
+    """The field as text, to compare by; Ollama's times compare as text as long as their zones are equal."""
+
+    def of(model: JsonObject) -> str:
+        value = model.get(name)
+        return value if isinstance(value, str) else ""
+
+    return of
+
+
+def number(value: object) -> float:
+    """A number to compare by; what is none counts as 0."""
+    return value if isinstance(value, (int, float)) else 0.0

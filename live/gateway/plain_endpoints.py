@@ -1,0 +1,92 @@
+"""Endpoints whose answers are passed on as they are: how their streams end, and how they say an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from live.gateway.dialect import JsonObject, characters, dumps
+from live.gateway.openai import ChatCompletions
+
+_OPENAI = ChatCompletions()
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+class ErrorForms(Protocol):
+    """How a dialect says an error."""
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """As a whole answer."""
+
+    def error_line(self, message: str) -> bytes:
+        """Within a stream."""
+
+
+class MessagesErrors:
+    """Anthropic's."""
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """As a whole answer."""
+        kind = _ANTHROPIC_TYPES.get(status, "api_error")
+        return dumps({"type": "error", "error": {"type": kind, "message": message}})
+
+    def error_line(self, message: str) -> bytes:
+        """Within a stream."""
+        return b"event: error\ndata: " + self.error_body(500, message) + b"\n\n"
+
+
+class ResponsesErrors:
+    """Those of OpenAI's responses: whole as everywhere on `/v1`, in a stream an event of its own."""
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """As a whole answer."""
+        return _OPENAI.error_body(status, message)
+
+    def error_line(self, message: str) -> bytes:
+        """Within a stream."""
+        said = {"type": "error", "code": "server_error", "message": message, "param": None}
+        return b"event: error\ndata: " + dumps(said) + b"\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class PlainEndpoint:
+    """One endpoint. A marker counts at the beginning of a line: within JSON there is no line break."""
+
+    path: str
+    errors: ErrorForms
+    ends: tuple[bytes, ...] = ()  # that a stream has ended well
+    breaks: tuple[bytes, ...] = (b"event: error",)  # that it has not
+    prompt_fields: tuple[str, ...] = ("prompt",)
+
+    def prompt_characters(self, fields: JsonObject) -> int:
+        """Length of the text in the fields that make the prompt."""
+        return sum(_characters(fields.get(name)) for name in self.prompt_fields)
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, list):
+        return sum(_characters(each) for each in value)
+    if isinstance(value, dict):
+        return characters(value.get("content")) or characters(value.get("text"))
+    return characters(value)
+
+
+PLAIN_ENDPOINTS: tuple[PlainEndpoint, ...] = (
+    PlainEndpoint("/v1/completions", _OPENAI, ends=(b"data: [DONE]",), breaks=(b'data: {"error"', b'{"error"')),
+    PlainEndpoint(
+        "/v1/responses",
+        ResponsesErrors(),
+        ends=(b"event: response.completed", b"event: response.incomplete"),
+        breaks=(b"event: error", b"event: response.failed"),
+        prompt_fields=("input", "instructions"),
+    ),
+    PlainEndpoint(
+        "/v1/messages", MessagesErrors(), ends=(b"event: message_stop",), prompt_fields=("messages", "system")
+    ),
+)
