@@ -266,6 +266,21 @@ def test_a_swarm_can_draw_every_kind_of_the_catalogue(kind: str) -> None:
     assert {fault.about.kind for fault in found} == {kind}
 
 
+def test_only_a_swarm_strikes_what_is_no_node() -> None:
+    other = next(kind for kind, fault in FAULT_KINDS.items() if fault.about.part != "node")
+    with pytest.raises(ValueError, match=rf"{other} is a fault of the \w+; list it in faults"):
+        with_generators({**RENEWAL, "fault": {"kind": other}})
+
+
+def test_each_kind_of_a_swarm_is_on_with_chance_one_half() -> None:
+    kinds = ["server_crash", "runner_hang", "partition", "slow_decay", "runner_crash", "slow_network"]
+    many = {**SWARM, "kinds": kinds, "faults": {"min": 30, "max": 30}, "at_most_down": 4, "settle_s": 0}
+    on = [{fault.about.kind for fault in drawn(many, seed=seed)} for seed in range(200)]
+    for kind in kinds:
+        assert sum(kind in each for each in on) == pytest.approx(100, abs=4 * math.sqrt(50)), kind
+    assert len({tuple(sorted(each)) for each in on}) > 30
+
+
 # -- in a run ------------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,9 @@ class _Generator(Closed):
         except ValidationError as error:
             problem = error.errors()[0]
             raise ValueError(f"fault: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        part = FAULT_KINDS[kind].about.part
+        if part != "node":  # a generator draws nodes
+            raise ValueError(f"fault: {kind} is a fault of the {part}; list it in faults, or leave it to a swarm")
         return value
 
 
