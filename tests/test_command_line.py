@@ -38,7 +38,7 @@ def test_the_flagship_passes_in_twenty_replications_with_nothing_lost_and_every_
     summary = run_json("scenarios/node-crash.yaml", "--out", str(tmp_path), status=0)
     assert (summary["verdict"], summary["replications"], summary["world"]) == ("pass", 20, "twin")
     assert summary["figures"]["requests_lost"] == {"mean": 0.0, "ci95": [0.0, 0.0], "n": 20}
-    assert len(summary["invariants"]) == 9
+    assert len(summary["invariants"]) == 10
     assert set(summary["invariants"].values()) == {0}
     assert [expected["name"] for expected in summary["expectations"]] == ["requests_lost", "ttr_s"]
     assert all(Path(folder, "manifest.json").is_file() for folder in summary["run_dirs"])
@@ -187,7 +187,7 @@ def test_the_benchmark_prints_the_simulator_beside_a_plain_loop() -> None:
         ),
         (("run", "scenarios/node-crash.yaml", "--set", "policy.healer.enabld=1"), r"did you mean healer\.enabled\?"),
         (("run", "scenarios/node-crash.yaml", "--world", "live", "--nodes", "imaginary"), r"--nodes imaginary"),
-        (("run", "scenarios/scheduler-deadlock.yaml", "--world", "live"), r"cannot be done to a real node"),
+        (("run", "scenarios/scheduler-deadlock.yaml", "--world", "live"), r"cannot be done to real nodes"),
         (("run", "scenarios/node-crash.yaml", "--out", "/proc/runs"), r"--out /proc/runs"),
         (("sweep", "scenarios/node-crash.yaml"), r"nothing to vary; give --vary"),
         (("sweep", "scenarios/node-crash.yaml", "--vary", "clustr.nodes=1,2"), r"did you mean cluster\?"),

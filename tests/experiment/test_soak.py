@@ -42,7 +42,7 @@ def troubled(**changes: Any) -> Scenario:
             "cluster__nodes": 4,
             "cluster__models": {"llama3.1:8b": {"replicas": 3}, "llama3.2:1b": {"replicas": 0}},
             "workload__models": {"llama3.1:8b": 1.0},
-            "policy": {"overrides": {"probes.load_path_model": "llama3.2:1b"}},
+            "policy": {"overrides": {"probes.load_path_model": "llama3.2:1b", "router.slow_start_s": 0}},
             "faults": FAULTS,
             "record": {"journal": False},
         }

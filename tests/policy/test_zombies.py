@@ -25,7 +25,7 @@ def test_a_place_that_nobody_gave_back_is_free_again_after_the_grace() -> None:
 
 
 def test_an_end_that_comes_after_all_is_not_counted_twice() -> None:
-    policy = ClusterPolicy(cluster(1, 1, 1), preset("default"))
+    policy = ClusterPolicy(cluster(1, 1, 1), preset("default", {"admission.deadline_aware": False}))
     policy.route(0.0, spec(1, 0.0), 0)
     policy.decide(30.0)
     policy.observe(31.0, AttemptEnded(1, 0, "node-0", "m", "succeeded", "", 0.0, 1.0, 5))
