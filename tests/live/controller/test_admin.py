@@ -20,7 +20,7 @@ from live.hands.process import ManagedProcess, plain_environment
 from live.rig.processes import free_port
 from live.serve import run
 from twin.errors import OperatorError
-from twin.scenario.hardware import PROFILES
+from twin.scenario.profiles import PROFILES
 
 ROOT = Path(__file__).parents[3]
 MODEL = "llama3.1:8b"

@@ -162,7 +162,7 @@ async def test_lists_are_merged_and_who_is_missing_is_named(make_house) -> None:
         assert (response.headers["X-OllamaMax-Nodes"], response.headers["X-OllamaMax-Nodes-Missing"]) == ("a,b", "c")
     assert models == [new, {"name": "only-a", "size": 5}]
     inventories = house.policy.of(NodeInventory)
-    assert {each.node: sorted(each.models) for each in inventories} == {"a": ["m", "only-a"], "b": ["m"]}
+    assert {each.node: sorted(each.stored) for each in inventories} == {"a": ["m", "only-a"], "b": ["m"]}
 
 
 async def test_a_pull_is_one_stream_of_all_nodes(house: House) -> None:

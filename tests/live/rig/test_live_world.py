@@ -95,6 +95,7 @@ def test_a_real_runner_that_hangs_behind_green_endpoints_is_found_within_seconds
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_a_partition_is_survived_without_a_restart(toxiproxy_server: Path, tmp_path: Path) -> None:
     result = drill("partition", "emulated", tmp_path, "faults.0.duration_s=8", "faults.0.target=node-0")
     figures = result.summary["figures"]
@@ -104,6 +105,7 @@ def test_a_partition_is_survived_without_a_restart(toxiproxy_server: Path, tmp_p
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_conditions_signs_and_pulls_of_emulated_nodes_are_done_recorded_and_put_back(
     toxiproxy_server: Path, tmp_path: Path
 ) -> None:
@@ -127,7 +129,7 @@ def test_conditions_signs_and_pulls_of_emulated_nodes_are_done_recorded_and_put_
 
 def test_a_fault_that_no_signal_can_do_to_a_real_node_is_refused_before_the_run() -> None:
     scenario = load(Path("scenarios/scheduler-deadlock.yaml"))
-    with pytest.raises(RigError, match=r"faults\[0\]: scheduler_deadlock cannot be done to a real node; use --nodes"):
+    with pytest.raises(RigError, match=r"faults\[0\]: scheduler_deadlock cannot be done to real nodes; use --nodes"):
         check_possible(scenario, "real")
     check_possible(scenario, "emulated")
     scenario = load(Path("scenarios/scheduler-deadlock.yaml"), ["faults=[{kind: load_failure, at_s: 10}]"])
@@ -142,7 +144,7 @@ def test_the_catalogue_says_truly_what_can_be_done_to_real_nodes() -> None:
         steps = list(chain(islice(it.onset(), 31), it.ending()))
         own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
         undoable = own_models or any(step.operation in NOT_REAL for step in steps)
-        possible = it.about.part == "node" and not undoable
+        possible = it.about.part == "node" and not undoable and not it.about.twin_only
         assert bool(it.about.live) == possible, kind
 
 
@@ -217,6 +219,7 @@ def test_a_toxiproxy_that_dies_breaks_the_drill_off_in_one_line(toxiproxy_server
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_what_a_killed_drill_left_is_ended_by_the_next(toxiproxy_server: Path, tmp_path: Path) -> None:
     process = start_drill(tmp_path)
     children = family(process)

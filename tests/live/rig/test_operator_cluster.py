@@ -203,6 +203,7 @@ def test_a_crash_by_the_operators_own_commands_is_healed_by_the_operators_own_ha
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_a_restoration_that_fails_is_said_loudly(toxiproxy_server: Path, tmp_path: Path) -> None:
     with someones_nodes(2, tmp_path) as urls:
         config = tmp_path / "hands.yaml"
