@@ -63,13 +63,13 @@ ActionKind: TypeAlias = Literal[
 DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "unload"})
 """Actions that can cost running work; caps, cooldowns and floors hold for these."""
 
-OPERATOR_REASON = "the operator ordered it"
+OPERATOR_REASON: Final = "the operator ordered it"
 """The reason of an action that no failure called for."""
 
 ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]
 
 
-FIT_SHARE = 0.8
+FIT_SHARE: Final = 0.8
 """Ollama loads a model beside others only where it is predicted to take at most this share of the memory that is free;
 else it lets others go first (`server/sched.go`)."""
 

@@ -24,14 +24,14 @@ NO_LIMIT_TOKENS: Final = 1e9
 RUNAWAY_TOKENS: Final = 1_000_000_000
 """Length of an answer that never ends: at 1 ms a token, eleven days."""
 
-REPEAT_RATIOS: tuple[float, ...] = (
+REPEAT_RATIOS: Final[tuple[float, ...]] = (
     *(0.004 * place for place in range(58)),
     *(0.25, 0.3, 0.36, 0.43, 0.52, 0.65),
 )
 """Share of repeated tokens in sound answers: near none in most, and a lot in tables and lists, which look like
 gibberish. An assumption; a request takes one by its number, so that no random draw is needed."""
 
-GIBBERISH_REPEAT_RATIOS: tuple[float, ...] = (0.99, 0.97, 0.93, 1.0, 0.88, 0.96, 0.6, 0.98)
+GIBBERISH_REPEAT_RATIOS: Final[tuple[float, ...]] = (0.99, 0.97, 0.93, 1.0, 0.88, 0.96, 0.6, 0.98)
 """The same of gibberish ("GGGG ..."); one kind of it repeats whole words, and less."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -14,10 +15,10 @@ from twin.sim.engine import Clock
 from twin.sim.node import OllamaNode
 from twin.sim.runner import Job
 
-ARRIVE_WITHIN_S = 1.0
+ARRIVE_WITHIN_S: Final = 1.0
 """The clients make their first requests at random times of this span."""
 
-THEIR_MODELS = "x-foreign"
+THEIR_MODELS: Final = "x-foreign"
 """Of models with equal keep_alive Ollama evicts the first by name (`ByDurationAndName` in `server/sched.go`): so theirs
 stay, and the cluster's go."""
 

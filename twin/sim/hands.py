@@ -15,7 +15,7 @@ UNREACHABLE_S: Final = 5.0
 """Time after which an order to an agent that cannot be reached has failed."""
 
 
-START_POLL_S = 0.5
+START_POLL_S: Final = 0.5
 """Between two looks of an agent at a server that starts."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import AttemptError
 from twin.sim.runner import Job, Runner
@@ -17,14 +17,14 @@ from twin.sim.runner import Job, Runner
 if TYPE_CHECKING:
     from twin.sim.node import OllamaNode
 
-FAILS_AT_ONCE_S = 0.02
+FAILS_AT_ONCE_S: Final = 0.02
 """Time after which a load dies that finds its GPU gone. (An assumption: a process starts, asks the driver, and ends.)"""
 
-RUN_TIME_GIB = 0.05
+RUN_TIME_GIB: Final = 0.05
 """GPU memory that a runner allocates for each running sequence beside what it took when it was loaded. An assumption: the
 compute buffers of llama.cpp are allocated at the load, drivers' own and growing ones are not."""
 
-SPREAD = 0x9E3779B1
+SPREAD: Final = 0x9E3779B1
 """2^32 / golden ratio: multiplied with it, numbers in a row spread evenly over 32 bits (Knuth, volume 3, 6.4)."""
 
 

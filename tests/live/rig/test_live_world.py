@@ -133,7 +133,7 @@ def test_a_fault_that_no_signal_can_do_to_a_real_node_is_refused_before_the_run(
         check_possible(scenario, "real")
     check_possible(scenario, "emulated")
     scenario = load(Path("scenarios/scheduler-deadlock.yaml"), ["faults=[{kind: load_failure, at_s: 10}]"])
-    with pytest.raises(RigError, match=r"faults\[0\]: load_failure cannot be done to a real node; use --nodes"):
+    with pytest.raises(RigError, match=r"faults\[0\]: load_failure cannot be done to real nodes; use --nodes"):
         check_possible(scenario, "real")
     check_possible(scenario, "emulated")
 
@@ -144,7 +144,7 @@ def test_the_catalogue_says_truly_what_can_be_done_to_real_nodes() -> None:
         steps = list(chain(islice(it.onset(), 31), it.ending()))
         own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
         undoable = own_models or any(step.operation in NOT_REAL for step in steps)
-        possible = it.about.part == "node" and not undoable and not it.about.twin_only
+        possible = it.about.part == "node" and not undoable and not it.about.twin_only and not it.about.twin_only
         assert bool(it.about.live) == possible, kind
 
 

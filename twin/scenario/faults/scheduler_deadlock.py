@@ -18,7 +18,6 @@ class SchedulerDeadlock(Fault):
         symptom="requests for models that are not loaded hang without end; loaded models, /api/tags and /api/ps work",
         precursor="the oldest pending cold request is older than any load takes",
         source="ollama/ollama issue 17408",
-        live="emulated nodes only: no signal deadlocks the scheduler of a real one",
         ended_by_restart=True,
     )
     kind: Literal["scheduler_deadlock"]
