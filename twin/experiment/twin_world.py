@@ -65,10 +65,9 @@ class TwinWorld:
             policies.append(JournalingPolicy(policy, recorder, gateway) if scenario.record.journal else policy)
         simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
         started_s = time.perf_counter()
-        # The simulation leaves no cycles of references (memory stays flat over ten million requests: `ollamamax bench
-        # --long`), and millions of short-lived objects, which a collection would walk through in vain.
-        collecting = gc.isenabled()
-        gc.disable()
+        # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
+        thresholds = gc.get_threshold()
+        gc.set_threshold(1_000_000, 50, 100)
         try:
             with _interruptible():
                 simulation.run()
@@ -76,8 +75,7 @@ class TwinWorld:
             recorder.abandon()
             raise
         finally:
-            if collecting:
-                gc.enable()
+            gc.set_threshold(*thresholds)
         whole |= {
             "simulated_s": simulation.engine.now,
             "events": simulation.engine.calls,
