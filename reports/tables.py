@@ -6,22 +6,45 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+PROSE = 48
+"""A column with longer text than this is prose; a table of several such columns cannot be read on a terminal."""
 
 
 def print_table(rows: Sequence[dict[str, Any]], console: Console | None = None) -> None:
-    """Print rows that have the same keys; numbers stand to the right."""
+    """Print rows that have the same keys; numbers stand to the right. Rows that are mostly prose become entries."""
     console = console or Console(highlight=False)
     if not rows:
         console.print("nothing")
+        return
+    if sum(any(len(_text(row[name])) > PROSE for row in rows) for name in rows[0]) > 2:
+        _print_entries(rows, console)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", row_styles=["", "dim"])
     for name in rows[0]:
         number = all(isinstance(row[name], (int, float)) or row[name] is None for row in rows)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*(escape(_text(value)) for value in row.values()))
     console.print(table)
+
+
+def _print_entries(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """Each row a headline of its short values that every row has, and a line for each of the others."""
+    names = list(rows[0])
+    longest = {name: max(len(_text(row[name])) for row in rows) for name in names}
+    heads = [name for name in names[:2] if longest[name] <= PROSE]
+    for row in rows:
+        console.print("  ".join(f"[bold]{escape(_text(row[name]))}[/bold]" for name in heads))
+        entry = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+        entry.add_column(style="dim", no_wrap=True)
+        entry.add_column(overflow="fold")
+        for name in names:
+            if name not in heads and row[name] not in (None, ""):
+                entry.add_row(name, escape(_text(row[name])))
+        console.print(entry)
 
 
 def _text(value: Any) -> str:
