@@ -85,7 +85,8 @@ class Answers:
             job.answer = TRUNCATED_PROMPT
         if runner.garbled_share and self._garbled.takes(runner.garbled_share):
             job.answer = GIBBERISH
-        if values["runaway_share"] and self._runaway.takes(values["runaway_share"]):
+        # Who asks for one token (num_predict: 1, as a probe does) gets one.
+        if values["runaway_share"] and job.output_tokens > 1 and self._runaway.takes(values["runaway_share"]):
             job.output_tokens = RUNAWAY_TOKENS
             job.answer = RUNAWAY
 

@@ -89,7 +89,7 @@ class Probing:
             self._at_runners.append(pending)
             node.submit(pending.job)
             due_s = pending.sent_s + probe.timeout_s
-            if not pending.job.first_token_s <= due_s or path.silent_since_s != NEVER_S:
+            if not pending.job.first_token_s <= due_s or path.silent_since_s != NEVER_S or node.shaping:
                 self._later(due_s, pending, "first_token_timeout")
 
     def _job_ended(self, job: Job, error: AttemptError) -> None:
