@@ -23,6 +23,7 @@ from twin.policy.vocabulary import Policy
 from twin.record.figures import compute_figures
 from twin.record.names import FIGURES
 from twin.record.reader import RunRecord, RunUnreadable, open_run, record_digest
+from twin.record.recovery import recoveries
 from twin.scenario.schema import Scenario
 
 SUMMARY = "summary.json"
@@ -130,6 +131,7 @@ def summarise(
     notes += [f"invariant {name}: {first}" for name, first in first_violations.items()]
     if interrupted:
         notes.append(f"interrupted after {len(replications)} of {scenario.replications} replications")
+    notes += _censored(replications)
     if not scenario.expect:
         notes.append("the scenario expects nothing, so there is nothing to judge")
     return {
@@ -146,6 +148,19 @@ def summarise(
         "invariants": invariants,
         "notes": notes,
     }
+
+
+def _censored(replications: Sequence[Replication]) -> list[str]:
+    """What the mean of a duration leaves out: faults that the run did not see the end of."""
+    found = [recovery for it in replications for recovery in recoveries(it.record)]
+    notes = []
+    for name, what in (("ttd", "detected"), ("ttm", "mitigated"), ("ttr", "recovered from")):
+        missing = sum(getattr(recovery, name).censored for recovery in found)
+        if missing:
+            notes.append(
+                f"{name}_s: {missing} of {len(found)} faults were not {what} before the run ended; the mean is of the others"
+            )
+    return notes
 
 
 def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, Any]]:
