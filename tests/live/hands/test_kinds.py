@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import psutil
 import pytest
 from aiohttp import web
@@ -287,3 +288,7 @@ async def test_a_real_ollama_loads_copies_unloads_and_refuses(make_node: MakeNod
         assert (await do("pull", "127.0.0.1:9/none/such")).status == "failed"
     finally:
         await hands.close()
+        # The nodes of all tests share one folder of models.
+        gone = {"model": "a-copy"}
+        async with aiohttp.ClientSession() as http, http.delete(f"{node.address}/api/delete", json=gone) as answer:
+            assert answer.status in (200, 404)
