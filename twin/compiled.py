@@ -1,8 +1,8 @@
 """The hot modules, compiled with mypyc from the very same annotated source.
 
-`python -m twin.compiled` (part of `make`) builds them once into the user's cache, in a folder named by the digest of the
-sources. Importing `twin` puts a finder in front that prefers them. A changed source has another digest, so what is stale is
-never found, and the interpreter takes the source as it stands; the results are the same, bit for bit
+`make compiled` (part of `make run` and `make test`) builds them once into the user's cache, in a folder named by the digest
+of the sources. Importing `twin` puts a finder in front that prefers them. A changed source has another digest, so what is
+stale is never found, and the interpreter takes the source as it stands; the results are the same, bit for bit
 (tests/test_compiled.py), only about three times slower. `OLLAMAMAX_COMPILED=0` switches it off.
 """
 
@@ -143,14 +143,10 @@ def _forget_old_builds(newest: Path) -> None:
 
 
 def main() -> None:
-    """`python -m twin.compiled`."""
+    """`make compiled`."""
     if os.environ.get("OLLAMAMAX_COMPILED", "1") == "0" or (cache() / digest()).is_dir():
         return
     sys.stderr.write("Compiling the simulator's hot modules (once for these sources, about a minute) ...\n")
     said = build()
     if said:
         sys.stderr.write(f"make: {said}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -41,17 +41,9 @@ class IterationRunner(Runner):
         ended: list[Job] = []
         while self.active and self.active[0][0] <= self.clock_tokens + TOLERANCE_TOKENS:
             ended.append(heappop(self.active)[2])
-        self.count -= len(ended)
-        if self.prefixes is not None:
-            for job in ended:
-                self.prefixes.give(job.session, job.prompt_tokens + job.output_tokens)
+        self._leave(ended)
         self._rearm(now)
-        for job in ended:
-            job.runner = None
-            job.tokens = job.output_tokens
-            job.on_end(job, "")
-        if ended and not self.count:
-            self._idle(now)
+        self._hand_back(now, ended)
 
     def _fill(self, now: float) -> None:
         """Nobody joins in the middle of an iteration."""

@@ -193,12 +193,20 @@ class Runner(Timer):
             while self.active and self.active[0][0] <= reached:
                 ended.append(heappop(self.active)[2])
         if ended:
-            self.count -= len(ended)
-            if self.prefixes is not None:
-                for job in ended:
-                    self.prefixes.give(job.session, job.prompt_tokens + job.output_tokens)
+            self._leave(ended)
             self._fill(now)
         self._rearm(now)
+        self._hand_back(now, ended)
+
+    def _leave(self, ended: list[Job]) -> None:
+        """Their slots are free, with what their conversations may use again."""
+        self.count -= len(ended)
+        if self.prefixes is not None:
+            for job in ended:
+                self.prefixes.give(job.session, job.prompt_tokens + job.output_tokens)
+
+    def _hand_back(self, now: float, ended: list[Job]) -> None:
+        """Tell whoever waits for them."""
         for job in ended:
             job.runner = None
             job.tokens = job.output_tokens
