@@ -23,6 +23,7 @@ from twin.policy.vocabulary import (
     RequestWithdrawn,
     Route,
 )
+from twin.record.packing import NULL_INTEGER
 from twin.sim.answers import Share, repeat_ratio
 from twin.sim.flight import NAN, Flight
 from twin.sim.hands import SimulatedHands
@@ -57,7 +58,15 @@ class Gateway:
         self._on_request_end = hooks["on_request_end"]
         self._on_admitted = hooks["on_admitted"]
         self._on_action = hooks["on_action"]
+        rows = simulation.request_rows
         self._add_request = simulation.recorder.requests.add
+        self._pack_request = rows.pack
+        self._model_codes = rows.codes["model"]
+        self._outcome_codes = rows.codes["outcome"]
+        self._error_codes = rows.codes["error"]
+        self._node_codes = rows.codes["node"]
+        self._answer_codes = rows.codes["answer"]
+        self._gateway_code = rows.codes["gateway"][name]
         self._deadlines: deque[Flight] = deque()
         self._deadline_armed = False
         self._wakeup_armed_s = NEVER_S
@@ -440,33 +449,47 @@ class Gateway:
     ) -> None:
         spec = flight.spec
         succeeded = ended is not None and outcome == "succeeded"
+        has_tokens = flight.output_tokens > 0
+        load_s = prompt_eval_s = eval_s = total_s = NAN
+        prompt_eval_count = tokens = 0
+        attempts = flight.attempt
+        if ended is not None:
+            attempts += 1
+            prompt_eval_count = ended.prompt_eval_count
+            if has_tokens:
+                tokens = ended.tokens
+            if succeeded:
+                load_s = ended.load_duration_s
+                prompt_eval_s = ended.prompt_eval_duration_s
+                eval_s = ended.eval_duration_s
+                total_s = ended.total_duration_s
         self._add_request(
-            (
+            self._pack_request(
                 spec.request_id,
-                spec.model,
+                self._model_codes[spec.model],
                 spec.arrival_s,
                 spec.deadline_s,
                 spec.stream,
                 spec.prompt_tokens,
                 flight.output_tokens,
                 admitted,
-                outcome,
-                error,
-                flight.node or None,
-                flight.attempt + 1 if ended is not None else flight.attempt,
+                self._outcome_codes[outcome],
+                self._error_codes[error],
+                self._node_codes[flight.node] if flight.node else -1,
+                attempts,
                 flight.dispatched_s,
-                flight.first_token_s if flight.output_tokens else NAN,
+                flight.first_token_s if has_tokens else NAN,
                 now + flight.round_trip_s if succeeded else now,
-                ended.tokens if ended is not None and flight.output_tokens else 0,
-                ended.load_duration_s if succeeded and ended is not None else NAN,
-                ended.prompt_eval_duration_s if succeeded and ended is not None else NAN,
-                ended.eval_duration_s if succeeded and ended is not None else NAN,
-                ended.total_duration_s if succeeded and ended is not None else NAN,
-                ended.prompt_eval_count if ended is not None else 0,
-                flight.answer if succeeded else None,
-                self.name,
+                tokens,
+                load_s,
+                prompt_eval_s,
+                eval_s,
+                total_s,
+                prompt_eval_count,
+                self._answer_codes[flight.answer] if succeeded else -1,
+                self._gateway_code,
                 spec.session,
-                flight.retry_of,
+                NULL_INTEGER if flight.retry_of is None else flight.retry_of,
             )
         )
         if not spec.request_id & 0x3FF:

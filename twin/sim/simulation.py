@@ -41,6 +41,8 @@ class Simulation:
         self.seed = seed
         self.parameters = parameters
         self.recorder = recorder
+        self.request_rows = recorder.requests.packed_rows()
+        self.telemetry_rows = recorder.telemetry.packed_rows()
         self.engine = Engine()
         self.network = SimulatedNetwork(scenario.cluster.topology(), seed)
         self.traffic = Traffic(self.engine)
