@@ -17,21 +17,30 @@ NULL_INTEGER: Final = -(2**63)
 """In a column of 64-bit integers: null."""
 
 
+NULL_CODE: Final = -1
+
 _STRUCT: Final = {"f8": "d", "i8": "q", "i4": "i", "i2": "h", "b1": "?"}
 """NumPy's type, without its byte order, to the letter of `struct`, whose standard sizes are used."""
 
 
-class Codes(dict[Any, int]):
-    """Text to its code in order of first appearance; null is -1."""
+class Codes:
+    """The texts of a column, each with its code, in order of first appearance."""
+
+    __slots__ = ("_known", "texts")
 
     def __init__(self) -> None:
-        super().__init__({None: -1})
+        self._known: dict[str, int] = {}
         self.texts: list[str] = []
 
-    def __missing__(self, text: str) -> int:
-        code = self[text] = len(self.texts)
-        self.texts.append(text)
-        return code
+    def code(self, text: str | None) -> int:
+        """Its code; -1 is null."""
+        if text is None:
+            return NULL_CODE
+        found = self._known.get(text, NULL_CODE)
+        if found == NULL_CODE:
+            found = self._known[text] = len(self.texts)
+            self.texts.append(text)
+        return found
 
 
 def coded(indices: np.ndarray[Any, np.dtype[np.int32]], codes: Codes) -> pa.Array:

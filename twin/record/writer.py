@@ -140,7 +140,7 @@ class TableWriter:
     def _array(self, field: pa.Field, column: Sequence[Any]) -> pa.Array:
         if field.name in self._codes:
             codes = self._codes[field.name]
-            return coded(np.fromiter(map(codes.__getitem__, column), np.int32, len(column)), codes)
+            return coded(np.fromiter(map(codes.code, column), np.int32, len(column)), codes)
         if pa.types.is_floating(field.type):
             try:
                 values = np.fromiter(column, np.float64, len(column))

@@ -39,7 +39,7 @@ class Sampling:
     def sample(self, now: float) -> None:
         """Look at every node."""
         simulation = self.simulation
-        known = [gateway.policy.snapshot().parts.get("nodes", {}) for gateway in simulation.gateways]
+        policies = [gateway.policy for gateway in simulation.gateways]
         waiting = simulation.waiting()
         in_flight = dict.fromkeys(simulation.nodes, 0)
         for flight in simulation.flights():
@@ -50,9 +50,11 @@ class Sampling:
         agents = self._agents
         fates = self._gaps.random(len(self.machines)).tolist()
         for (name, machine), fate in zip(self.machines.items(), fates, strict=True):
-            views = {view.get(name, {}).get("health"): None for view in known}
-            health = next(iter(views)) if len(views) == 1 else "/".join(str(view) for view in views)
-            row = (now, node_codes[name], in_flight[name], waiting, len(machine.node.runners), health_codes[health])
+            health = policies[0].health_of(name)
+            if len(policies) > 1:
+                health = "/".join(dict.fromkeys(policy.health_of(name) for policy in policies))
+            node_code, health_code = node_codes.code(name), health_codes.code(health)
+            row = (now, node_code, in_flight[name], waiting, len(machine.node.runners), health_code)
             if agents is None:
                 machine.look(now)
                 add(pack(*row, *_NOTHING))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from twin.policy.parameters import Parameters
@@ -52,7 +52,7 @@ class Simulation:
         self.nodes = _nodes(self.engine, scenario, seed, self.demand.has_sessions)
         self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
-        self.hooks = _hooks(self.checkers)
+        self.watching = _watching(self.checkers)
         self.clients = Clients(self)
         self.injection = Injection(self)
         self.gateways = [Gateway(self, name, policy) for name, policy in zip(names, policies, strict=True)]
@@ -80,8 +80,8 @@ class Simulation:
         self.engine.run_calls()
         now = self.engine.now
         self.injection.teardown(now)
-        for hook in self.hooks["at_end"]:
-            hook(now, self)
+        for checker in self.watching["at_end"]:
+            checker.at_end(now, self)
         for gateway in self.gateways:
             for incident in gateway.policy.incidents:
                 self.recorder.incidents.add(incident_row(incident, gateway.name))
@@ -107,8 +107,8 @@ class Simulation:
 
     def _sample(self) -> None:
         now = self.engine.now
-        for hook in self.hooks["on_sample"]:
-            hook(now, self)
+        for checker in self.watching["on_sample"]:
+            checker.on_sample(now, self)
         self.sampling.sample(now)
         self.aborted = self.abort.reason(now)
         if self.aborted:
@@ -119,12 +119,10 @@ class Simulation:
             self.engine.call_at(now + self.scenario.record.telemetry_period_s, self._sample)
 
 
-def _hooks(checkers: Sequence[Checker]) -> dict[str, list[Callable[..., None]]]:
-    """The hooks that are really overridden, so that the others cost nothing."""
+def _watching(checkers: Sequence[Checker]) -> dict[str, list[Checker]]:
+    """For each hook those that really override it, so that it costs nothing of the others."""
     return {
-        name: [
-            getattr(checker, name) for checker in checkers if getattr(type(checker), name) is not getattr(Checker, name)
-        ]
+        name: [checker for checker in checkers if getattr(type(checker), name) is not getattr(Checker, name)]
         for name in HOOKS
     }
 

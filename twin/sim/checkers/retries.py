@@ -24,7 +24,9 @@ class Retries(Checker):
     def on_dispatch(self, now: float, flight: Flight, simulation: Simulation) -> None:
         """Attempts that the policy broke off itself are moved, not retried."""
         if not flight.attempt:
-            self.admitted[flight.gateway] = self.admitted.get(flight.gateway, 0) + 1  # what still waits is counted when it goes, which is stricter
+            self.admitted[flight.gateway] = (
+                self.admitted.get(flight.gateway, 0) + 1
+            )  # what still waits is counted when it goes, which is stricter
             return
         retry = simulation.parameters.retry
         if flight.attempt > retry.attempts_max:
