@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 from twin.policy.parameters import Parameters
 from twin.policy.vocabulary import OperatorOrder, Policy
@@ -30,6 +32,9 @@ from twin.sim.present import ClusterNow, begin_from
 from twin.sim.sampling import Sampling
 from twin.sim.traffic import Traffic
 
+CALLS_APART_S: Final = 4.0
+"""A node brings about ten calls in this time: so wide a bucket of the engine is, divided by the number of nodes."""
+
 
 class Simulation:
     """Runs a scenario once, with a gateway for each policy. What it holds is the truth; the policies see none of it."""
@@ -43,7 +48,7 @@ class Simulation:
         self.recorder = recorder
         self.request_rows = recorder.requests.packed_rows()
         self.telemetry_rows = recorder.telemetry.packed_rows()
-        self.engine = Engine()
+        self.engine = Engine(2.0 ** math.floor(math.log2(CALLS_APART_S / len(scenario.cluster.node_names()))))
         self.network = SimulatedNetwork(scenario.cluster.topology(), seed)
         self.traffic = Traffic(self.engine)
         names = scenario.cluster.gateway_names()
