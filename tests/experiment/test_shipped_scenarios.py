@@ -24,7 +24,7 @@ SHORT = {"diurnal-day": ["workload.duration_s=7200", "fault_generators.0.time_be
 
 @pytest.mark.parametrize(
     "name",
-    ["cascade", "crash-renewal", "diurnal-day", "impatient-clients", "sessions", "swarm"],
+    ["cascade", "crash-renewal", "diurnal-day", "harsh-soak", "impatient-clients", "sessions", "swarm"],
 )
 def test_the_claim_of_a_scenario_holds(name: str) -> None:
     found = summary(name, *SHORT.get(name, []))
