@@ -32,7 +32,10 @@ FIGURES: dict[str, tuple[str, str]] = {
     "actions": ("actions", "by kind"),
     "incidents": ("incidents", "opened by the policy"),
     "incidents_healed": ("incidents", "verified, held, and earlier than if nothing had been done"),
-    "false_actions": ("actions", "disruptive actions on a node that no fault held"),
+    "false_actions": (
+        "actions",
+        "disruptive actions on a node that no fault held, but at most one of the network, which no restart mends",
+    ),
     "simulated_s": ("s", "length of the run on its own clock"),
     "events": ("events", "of the simulator; null in the live world"),
     "events_per_request": ("", "events / requests offered in the whole run"),

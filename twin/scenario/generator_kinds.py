@@ -159,8 +159,11 @@ class Swarm(Closed):
     )
     policy: Annotated[
         dict[str, Annotated[list[bool | int | float | str], Field(min_length=1)]],
-        Field(description="Parameters of the policy, each with the values of which a seed draws one."),
-    ] = {}
+        Field(
+            default_factory=dict,
+            description="Parameters of the policy, each with the values of which a seed draws one.",
+        ),
+    ]
 
     @field_validator("policy")
     @classmethod
