@@ -49,6 +49,6 @@ def test_without_a_policy_it_does_not(name: str) -> None:
 
 
 def test_two_gateways_with_the_usual_patience_restart_what_they_cannot_see() -> None:
-    found = summary("two-gateways", "policy.overrides={}")
+    found = summary("two-gateways", "policy.healer.unreachable_grace_s=20")
     assert found["figures"]["false_actions"] == 2
     assert found["verdict"] == "fail"

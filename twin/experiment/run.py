@@ -160,7 +160,8 @@ def _censored(replications: Sequence[Replication]) -> list[str]:
         missing = sum(getattr(recovery, name).censored for recovery in found)
         if missing:
             notes.append(
-                f"{name}_s: {missing} of {len(found)} faults were not {what} before the run ended; the mean is of the others"
+                f"{name}_s: {missing} of {len(found)} faults were not {what} by the end of the run, or the next fault on "
+                "their node; the mean is of the others"
             )
     return notes
 

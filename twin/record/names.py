@@ -19,7 +19,10 @@ FIGURES: dict[str, tuple[str, str]] = {
     "requests_cancelled": ("requests", "admitted, and given up by their client: neither succeeded nor lost"),
     "success_ratio": ("", "succeeded / (admitted - cancelled)"),
     "ttd_s": ("s", "time to detection: first incident opened on the faulted node - injection; mean over the faults"),
-    "ttm_s": ("s", "time to mitigation: end of the last failed attempt that follows the injection - injection"),
+    "ttm_s": (
+        "s",
+        "time to mitigation: end of the last attempt that failed because of the fault - injection; mean over the faults",
+    ),
     "ttr_s": (
         "s",
         "time to recovery: steady state regained and held, with every faulted node generating again - injection",
