@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from tests.record.runs import Run
@@ -68,7 +69,7 @@ def test_the_intervals_of_a_run_have_no_gap_and_are_finer_than_its_telemetry() -
         own = [each for each in found if each.node == node]
         assert own[0].from_s == 0.0
         assert own[-1].to_s == record.number("simulated_s")
-        assert all(one.to_s == two.from_s and one.state != two.state for one, two in zip(own, own[1:], strict=False))
+        assert all(one.to_s == two.from_s and one.state != two.state for one, two in itertools.pairwise(own))
     struck = [each.state for each in found if each.node == "node-0"]
     assert struck[:3] == ["serving", "faulty", "incident"] or struck[:3] == ["serving", "faulty", "restarting"]
     assert "restarting" in struck
