@@ -170,10 +170,12 @@ class Gateway:
         assert isinstance(flight, Flight)
         path = flight.path
         assert path is not None
-        if path.plain and flight.passage is None:
-            self.attempt_ended(flight, job, error)
-        else:
+        if not path.plain or flight.passage is not None:
             self.transport.node_ended(flight, job, error, path)
+        elif error:
+            self.transport.bad_news(flight, job, error, path)
+        else:
+            self.attempt_ended(flight, job, error)
 
     def attempt_ended(
         self, flight: Flight, job: Job, error: AttemptError, served_s: float | None = None, seen_s: float = NAN
@@ -217,6 +219,7 @@ class Gateway:
             repeat_ratio(spec.request_id, job.answer),
         )
         flight.answer = job.answer
+        flight.served_s = served_s
         if error != "deadline" or not self._is_forgotten():
             self.policy.observe(now, ended)
         if not error:
