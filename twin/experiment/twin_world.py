@@ -58,7 +58,7 @@ class _Watch:
         self._progress = progress
         self._due_s = time.perf_counter() + QUIET_S
 
-    def __call__(self, now: float, simulation: Simulation) -> None:
+    def __call__(self, now: float) -> None:
         """The nodes are sampled at that time of the run."""
         wall_s = time.perf_counter()
         if wall_s >= self._due_s:
@@ -87,7 +87,7 @@ class TwinWorld:
             policy = self.policy(scenario)
             policies.append(JournalingPolicy(policy, recorder, gateway) if scenario.record.journal else policy)
         simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
-        simulation.hooks["on_sample"].append(_Watch(scenario, seed, progress))
+        simulation.on_progress = _Watch(scenario, seed, progress)
         started_s = time.perf_counter()
         # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
         thresholds = gc.get_threshold()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -67,6 +67,7 @@ class Simulation:
         self.sampling = Sampling(self)
         self.abort = AbortWatch(scenario)
         self.aborted = ""  # why the run was broken off
+        self.on_progress: Callable[[float], None] | None = None  # told the time at each sample
         self.start: ClusterNow | None = None  # what the run begins with; None: what the scenario says
 
     def run(self) -> None:
@@ -124,6 +125,8 @@ class Simulation:
         for checker in self.watching["on_sample"]:
             checker.on_sample(now, self)
         self.sampling.sample(now)
+        if self.on_progress is not None:
+            self.on_progress(now)
         self.aborted = self.abort.reason(now)
         if self.aborted:
             for gateway in self.gateways:

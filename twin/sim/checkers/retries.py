@@ -39,6 +39,6 @@ class Retries(Checker):
             )
         if flight.error != "aborted":
             retries = self.retries[flight.gateway] = self.retries.get(flight.gateway, 0) + 1
-            admitted = self.admitted[flight.gateway]
+            admitted = self.admitted.get(flight.gateway, 0)
             if retries > retry.budget_reserve + retry.budget_ratio * admitted + ROUNDING:
                 self.violated(now, f"{retries} retries for {admitted} requests")
