@@ -14,7 +14,7 @@ from twin.experiment.engines import LocalEngine
 from twin.learn.series_baselines import BASELINES, baseline_scores
 from twin.learn.series_files import SeriesFile, read_folder, sampling_period_s
 from twin.learn.series_fitting import FittedSeries, Series, fit_series
-from twin.learn.series_scoring import ScoredMachine, events, figures, shifted
+from twin.learn.series_scoring import ScoredMachine, events, figures, recalls, shifted
 from twin.policy.series_detector import PARTS, SeriesOptions
 
 PROCESSES = 2
@@ -104,11 +104,11 @@ def evaluate_folder(
 
 def _chance(machines: Sequence[ScoredMachine]) -> dict[str, float | None]:
     """The detector's recall when the labels are turned in a circle: the mean over several turns."""
-    turned = [figures(shifted(machines, share)) for share in SHIFTS]
+    turned = [recalls(shifted(machines, share)) for share in SHIFTS]
     found: dict[str, float | None] = {}
-    for name in ("recall_at_1_false_page_per_machine_day", "recall_at_0.25_false_pages_per_machine_day"):
-        recalls = [each[name]["recall"] for each in turned]
-        found[name] = None if None in recalls else float(np.mean(recalls))
+    for name in turned[0]:
+        known = [each[name] for each in turned]
+        found[name] = None if None in known else float(np.mean([each for each in known if each is not None]))
     return found
 
 

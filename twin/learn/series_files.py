@@ -58,9 +58,13 @@ def read_series(path: Path) -> SeriesFile:
             f"{path}: train {train.shape} and test {test.shape} must have rows of samples and the same columns"
         )
     if labels.shape != (len(test),) or not np.isin(labels, (0, 1)).all():
-        raise OperatorError(f"{path}: test_label {labels.shape} must be 0 or 1 for each of the {len(test)} rows of test")
+        raise OperatorError(
+            f"{path}: test_label {labels.shape} must be 0 or 1 for each of the {len(test)} rows of test"
+        )
     if len(train) < ROWS_MIN or not len(test):
-        raise OperatorError(f"{path}: train has {len(train)} rows and test {len(test)}; at least {ROWS_MIN} and 1 are needed")
+        raise OperatorError(
+            f"{path}: train has {len(train)} rows and test {len(test)}; at least {ROWS_MIN} and 1 are needed"
+        )
     return SeriesFile(path.stem, train.astype(np.float64), test.astype(np.float64), labels.astype(np.bool_))
 
 
@@ -68,7 +72,7 @@ def sampling_period_s(folder: Path, names: list[str], asked_s: float | None) -> 
     """Seconds between samples, and how that is known, in words. The files themselves do not say it."""
     if asked_s is not None:
         return asked_s, "as --period-s says"
-    for part, start, period_s, known in PERIODS:
+    for part, _, period_s, known in PERIODS:
         if part in folder.resolve().name.lower():
             return period_s, f"assumed: {known} has a sample every {period_s:g} s (by the folder's name)"
     for _, start, period_s, known in PERIODS:

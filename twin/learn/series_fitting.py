@@ -114,7 +114,8 @@ def _lagged(standard: Series, lags: int) -> Series:
     """Row i: the `lags` samples before sample `lags + i`, the newest first."""
     rows = len(standard) - lags
     columns = [standard[lags - 1 - lag : lags - 1 - lag + rows] for lag in range(lags)]
-    return np.hstack(columns) if columns else np.zeros((rows, 0))
+    lagged: Series = np.hstack(columns) if columns else np.zeros((rows, 0))
+    return lagged
 
 
 def _weights(standard: Series, lags: int) -> Series:
@@ -122,4 +123,5 @@ def _weights(standard: Series, lags: int) -> Series:
     if not lags:
         return np.zeros((0, standard.shape[1]))
     gram = past.T @ past + RIDGE * len(past) * np.eye(past.shape[1])
-    return np.linalg.solve(gram, past.T @ standard[lags:])
+    weights: Series = np.linalg.solve(gram, past.T @ standard[lags:]).astype(np.float64)
+    return weights

@@ -218,8 +218,15 @@ class SeriesDetector:
     def snapshot(self) -> dict[str, Any]:
         """Model and state as JSON-able data, for `restore`."""
         state: dict[str, Any] = {name: getattr(self, name).tolist() for name in STATE_ARRAYS}
-        state |= {name: getattr(self, name) for name in STATE_PLAIN}
-        return {"model": self.model.plain(), "state": state | {"last_s": None if self.known == 0 else self.last_s}}
+        state |= {
+            "known": self.known,
+            "last_s": None if math.isnan(self.last_s) else self.last_s,
+            "day_elapsed_s": self.day_elapsed_s,
+            "day_counts": [list(counts) for counts in self.day_counts],
+            "days": [list(days) for days in self.days],
+            "levels": list(self.levels),
+        }
+        return {"model": self.model.plain(), "state": state}
 
     @staticmethod
     def restore(plain: Mapping[str, Any]) -> SeriesDetector:
@@ -228,9 +235,12 @@ class SeriesDetector:
         state = plain["state"]
         for name in STATE_ARRAYS:
             setattr(detector, name, np.array(state[name], dtype=np.float64))
-        for name in STATE_PLAIN:
-            setattr(detector, name, state[name])
+        detector.known = state["known"]
         detector.last_s = math.nan if state["last_s"] is None else state["last_s"]
+        detector.day_elapsed_s = state["day_elapsed_s"]
+        detector.day_counts = [list(counts) for counts in state["day_counts"]]
+        detector.days = [list(days) for days in state["days"]]
+        detector.levels = list(state["levels"])
         return detector
 
     # -- inside ---------------------------------------------------------------------------------------------------
@@ -242,7 +252,7 @@ class SeriesDetector:
         self.last_s = now_s
         if 0.0 < passed_s <= GAP_PERIODS * period_s:
             return passed_s
-        if passed_s == passed_s:  # not the first sample
+        if not math.isnan(passed_s):  # not the first sample
             self.known = 0
             self.ewma = np.zeros(self.columns)
             self.above = np.zeros(self.columns)
@@ -305,7 +315,6 @@ class SeriesDetector:
 
 
 STATE_ARRAYS: Final = ("residual_mean", "residual_variance", "level_mean", "history", "ewma", "above", "below")
-STATE_PLAIN: Final = ("known", "day_elapsed_s", "day_counts", "days", "levels")
 WORDS: Final = {
     "residual": "{height:.1f} deviations {side} what the last samples foretold",
     "ewma": "again and again {side} what was foretold ({height:.1f} deviations)",
