@@ -32,8 +32,8 @@ def heading(found: dict[str, Any]) -> list[str]:
         "events);",
         "deployable: for 1 a day, the threshold from unlabelled calibration data alone, and the false pages a machine-day "
         "that it really had;",
-        "delay: median and 90 % quantile at 1 false page a machine-day; labels turned in a circle (chance) give the detector "
-        + " and ".join(_number(turned[f"recall_at_{name}"]) for name in BUDGETS),
+        "delay: median and 90 % quantile at 1 false page a machine-day; the detector on labels turned in a circle "
+        "(chance): " + " and ".join(_number(turned[f"recall_at_{name}"]) for name in BUDGETS),
     ]
 
 

@@ -79,11 +79,12 @@ def excused(labels: Labels, period_s: float) -> Labels:
 
 def thresholds(machines: Sequence[Scores]) -> Scores:
     """Those worth trying, falling: all that occur, or where these are many, by ranks in geometric steps; and infinity."""
-    pooled = np.sort(np.concatenate(machines))[::-1]
-    if len(pooled) > THRESHOLDS:
+    pooled = np.concatenate(machines)
+    distinct = np.unique(pooled)
+    if len(distinct) > THRESHOLDS:
         ranks = np.unique(np.geomspace(1, len(pooled), THRESHOLDS).astype(np.int64)) - 1
-        pooled = pooled[ranks]
-    return np.concatenate(([math.inf], np.unique(pooled)[::-1]))
+        distinct = np.unique(np.sort(pooled)[::-1][ranks])
+    return np.concatenate(([math.inf], distinct[::-1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +205,13 @@ def _resampled(result: Outcomes, budget: float) -> list[float] | None:
     detected = ~np.isnan(result.delays_s)
     hits = np.stack([detected[:, result.machine_of_event == place].sum(axis=1) for place in range(count)], axis=1)
     of = np.array([np.count_nonzero(result.machine_of_event == place) for place in range(count)])
-    random = np.random.default_rng(1)
-    recalls = []
-    for drawn in random.integers(0, count, size=(RESAMPLES, count)):
-        if not of[drawn].sum():
-            continue
-        false_a_day = result.false_pages[:, drawn].sum(axis=1) / result.machine_days[drawn].sum()
-        within = np.where(false_a_day <= budget, hits[:, drawn].sum(axis=1), 0)
-        recalls.append(float(within.max() / of[drawn].sum()))
-    return [float(each) for each in np.quantile(recalls, (0.025, 0.975))] if recalls else None
+    drawn = np.random.default_rng(1).integers(0, count, size=(RESAMPLES, count))
+    times = np.stack([(drawn == place).sum(axis=1) for place in range(count)])  # machine by resample
+    within = np.where(result.false_pages @ times / (result.machine_days @ times) <= budget, hits @ times, 0)
+    events_drawn = of @ times
+    drew_any = events_drawn > 0
+    low, high = np.quantile(within.max(axis=0)[drew_any] / events_drawn[drew_any], (0.025, 0.975))
+    return [float(low), float(high)]
 
 
 def _auc_pr(machines: Sequence[ScoredMachine]) -> float | None:
