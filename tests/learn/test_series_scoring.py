@@ -9,6 +9,7 @@ import pytest
 
 from twin.learn.series_scoring import (
     ScoredMachine,
+    chosen_without_the_machine,
     deployable_threshold,
     events,
     excused,
@@ -134,3 +135,13 @@ def test_intervals_contain_the_recall_and_are_the_same_again() -> None:
         low, high = found[name]
         assert low < found["recall"] < high
     assert figures(machines) == figures(machines)
+
+
+def test_a_variant_is_chosen_on_the_other_machines_alone() -> None:
+    labels = marked(DAY, (700, 710))
+    good, none = scored(labels, labels), scored(np.zeros(DAY), labels)
+    found = chosen_without_the_machine({"a": [good, none, none], "b": [none, good, good]})
+    assert found is not None
+    assert found["picked"] == ["b", "a", "a"]  # for the first one the others speak for b, for each of the others a draw
+    assert found["recall_at_1_false_page_per_machine_day"] == 0.0
+    assert chosen_without_the_machine({"a": [good]}) is None

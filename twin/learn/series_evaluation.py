@@ -14,7 +14,7 @@ from twin.experiment.engines import LocalEngine
 from twin.learn.series_baselines import BASELINES, baseline_scores
 from twin.learn.series_files import SeriesFile, read_folder, sampling_period_s
 from twin.learn.series_fitting import FittedSeries, Series, fit_series
-from twin.learn.series_scoring import ScoredMachine, events, figures, recalls, shifted
+from twin.learn.series_scoring import ScoredMachine, chosen_without_the_machine, events, figures, recalls, shifted
 from twin.policy.series_detector import PARTS, SeriesOptions
 
 PROCESSES = 2
@@ -89,6 +89,9 @@ def evaluate_folder(
         "labelled_share": sum(int(file.labels.sum()) for file in files) / samples,
         DETECTOR: found_figures[DETECTOR],
         "detector_on_shifted_labels": _chance(machines[DETECTOR]),
+        "chosen_without_the_machine": chosen_without_the_machine(
+            {name: machines[name] for name in (DETECTOR, *ABLATIONS)}
+        ),
         "ablations": {name: found_figures[name] for name in ABLATIONS},
         "baselines": {name: found_figures[name] for name in ("auto_regression_ewma", *BASELINES)},
         "by_machine": {

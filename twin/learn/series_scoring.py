@@ -14,7 +14,7 @@ Point-adjusted F1 is not computed: a random score wins under it (Kim et al., AAA
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -172,6 +172,27 @@ def recalls(machines: Sequence[ScoredMachine]) -> dict[str, float | None]:
     """The recalls of `figures` alone."""
     result = outcomes(machines, thresholds([machine.test for machine in machines]))
     return {f"recall_at_{name}": _row(result, _best_row(result, budget))["recall"] for name, budget in BUDGETS.items()}
+
+
+def chosen_without_the_machine(variants: Mapping[str, Sequence[ScoredMachine]]) -> dict[str, Any] | None:
+    """Recalls when each machine is scored by the variant that was the best on all the others (both recalls added up).
+
+    What a choice among variants is worth on machines that had no say in it. None for fewer than two machines.
+    """
+    results = {name: outcomes(each, thresholds([it.test for it in each])) for name, each in variants.items()}
+    count = len(next(iter(variants.values())))
+    if count < 2:
+        return None
+    picked = [max(results, key=lambda name: _sum_of_recalls(results[name], place)) for place in range(count)]
+    return recalls([variants[name][place] for place, name in enumerate(picked)]) | {"picked": picked}
+
+
+def _sum_of_recalls(result: Outcomes, left_out: int) -> int:
+    """Detected events, of both budgets together, on all machines but one."""
+    others = np.arange(len(result.machine_days)) != left_out
+    hits = (~np.isnan(result.delays_s))[:, result.machine_of_event != left_out].sum(axis=1)
+    false_a_day = result.false_pages[:, others].sum(axis=1) / result.machine_days[others].sum()
+    return sum(int(np.where(false_a_day <= budget, hits, 0).max()) for budget in BUDGETS.values())
 
 
 def _best_row(result: Outcomes, budget: float) -> int:
