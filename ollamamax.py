@@ -538,6 +538,47 @@ def replay(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="A trained model.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of labelled series of real machines: a .npz for each machine."),
+    ] = None,
+    period_s: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For --data: between samples; by the data set's name unless given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score what detects failures, beside baselines and with each part switched off.
+
+    [bold]ollamamax evaluate --data DIR[/bold] scores the statistical detector on real machines (docs/prediction.md).
+    """
+    from rich.console import Console
+
+    from twin.learn.evaluate_command import evaluate as run_evaluation
+    from twin.learn.evaluate_command import heading, rows
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("evaluate: reading") as status:
+
+        def progress(line: str) -> None:
+            status.update(f"evaluate: {line}")
+            if not console.is_terminal:
+                console.print(f"evaluate: {line}")
+
+        found = run_evaluation(model, data, period_s, progress)
+    if as_json:
+        _print_json(found)
+        return
+    from reports.tables import print_table
+
+    for line in heading(found):
+        typer.echo(line)
+    print_table(rows(found), None if sys.stdout.isatty() else Console(highlight=False, width=120))
+
+
+@app.command()
 def bench(
     requests: Annotated[int, typer.Option(min=1000, help="Requests in each measured run.")] = 100_000,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; medians are printed.")] = 3,

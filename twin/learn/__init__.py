@@ -1,0 +1,1 @@
+"""Training, validation and scoring of what the policy learns."""
