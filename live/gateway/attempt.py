@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from live.controller.transport import status_error
 from live.gateway.dialect import one_line
 from live.gateway.request_log import FailedAttempt
+from live.gateway.timers import Limit
 from live.gateway.upstream import AttemptFailed, NodeExchange
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, AttemptError, AttemptOutcome, RequestWithdrawn, Route
 
@@ -46,7 +47,7 @@ class Attempt:
         self._refusal = b""
         self._deadline_s = exchange.deadline_loop_s
         self._limit_s = NEVER_S  # of the node's silence, on the loop's clock
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Limit | None = None
         self._timer_s = NEVER_S
 
     async def run(self) -> None:
@@ -177,11 +178,11 @@ class Attempt:
         if self._timer is not None:
             if self._timer_s <= wanted_s:
                 return
-            self._timer.cancel()
+            self._exchange.relay.timers.take_back(self._timer)
             self._timer = None
         self._timer_s = wanted_s
         if wanted_s != NEVER_S:
-            self._timer = self._loop.call_at(wanted_s, self._time_passed)
+            self._timer = self._exchange.relay.timers.at(wanted_s, self._time_passed)
 
     def _time_passed(self) -> None:
         self._timer = None
@@ -234,7 +235,7 @@ class Attempt:
     def _end(self, outcome: AttemptOutcome, error: AttemptError = "") -> None:
         self._over = True
         if self._timer is not None:
-            self._timer.cancel()
+            self._exchange.relay.timers.take_back(self._timer)
         self._client.on_writable = None
         if self._node is not None:
             if outcome == "succeeded":

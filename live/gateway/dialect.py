@@ -231,9 +231,9 @@ def objects_of(fields: JsonObject, name: str) -> list[JsonObject]:
 def number_of(fields: JsonObject, name: str) -> float:
     """A field that is a number where it is there, else 0. Raises `BadRecord`."""
     value = fields.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= NUMBER_MAX:
-        raise BadRecord(f"the node sent a {name} that is no count")
-    return value
+    if (type(value) is int or type(value) is float) and 0 <= value <= NUMBER_MAX:
+        return value
+    raise BadRecord(f"the node sent a {name} that is no count")
 
 
 def count_of(fields: JsonObject, name: str) -> int:
