@@ -269,7 +269,7 @@ class Attempt:
         timings = call.timings
         if not self._detached:
             log = exchange.log
-            log.tokens_received = call.tokens
+            log.tokens_received = call.tokens_before + call.tokens
             log.timings = timings
             if not call.client_streams:
                 log.first_token_s = self._first_token_s

@@ -119,6 +119,9 @@ class ServeConfig(_Closed):
     request_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     normalise_context: Annotated[bool, Field(description="One num_ctx for all who ask for a model.")] = True
+    continue_text: Annotated[
+        bool, Field(description="Where a node says something else than the broken stream, have it go on after the text.")
+    ] = True
     policy: PolicyConfig = PolicyConfig()
     hands: HandsConfig = HandsConfig()
     token_file: Annotated[

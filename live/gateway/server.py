@@ -31,7 +31,7 @@ from live.gateway.http_server import HttpServer
 from live.gateway.inventory import Gathered, Inventory, merged, number, text
 from live.gateway.native import Chat, Generate
 from live.gateway.node_pool import NodePool
-from live.gateway.openai import ChatCompletions
+from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.orders import Orders
 from live.gateway.plain_endpoints import PLAIN_ENDPOINTS, ErrorForms, PlainEndpoint
 from live.gateway.reads import ReadFailed, Reads
@@ -46,7 +46,7 @@ _log = structlog.get_logger()
 _JSON = "application/json"
 _NATIVE = Generate()
 _OPENAI = ChatCompletions()
-_GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI)
+_GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI, Completions())
 _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 _PLAIN_ERRORS = {endpoint.path: endpoint.errors for endpoint in PLAIN_ENDPOINTS}
 _FORM_MODEL = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
@@ -177,6 +177,7 @@ class Gateway:
                         parsed,
                         line_limit_bytes=self.settings.line_limit_bytes,
                         answer_limit_bytes=self.settings.answer_limit_bytes,
+                        may_continue=self.settings.continue_text,
                     )
                     self._note_truncation(call, parsed.send_context_tokens or 0)
                     return call

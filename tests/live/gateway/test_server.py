@@ -60,14 +60,14 @@ async def test_embeddings_are_routed_and_tried_again(house: House) -> None:
     assert house.policy.asked[0][0].prompt_tokens == 2
 
 
-async def test_streamed_completions_are_whole_only_with_done(house: House) -> None:
+async def test_streamed_messages_are_whole_only_with_their_stop(house: House) -> None:
     house.routes(to("a"), to("a"))
-    whole = [b'data: {"choices":[{"text":"x"}]}\n\n', b"data: [DONE]\n\n"]
+    whole = [b"event: content_block_delta\ndata: {}\n\n", b"event: message_stop\ndata: {}\n\n"]
     house.a.will(streams(whole), streams(whole[:1]))
-    body = {"model": "m", "prompt": "x", "stream": True}
-    assert (await house.post("/v1/completions", body))[1] == b"".join(whole)
-    broken = (await house.post("/v1/completions", body))[1]
-    assert broken.startswith(whole[0])
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "stream": True}
+    assert (await house.post("/v1/messages", body))[1] == b"".join(whole)
+    broken = (await house.post("/v1/messages", body))[1]
+    assert broken.startswith(whole[0] + b"event: error\n")
     assert b"no_terminal_record" in broken
     assert len(house.policy.asked) == 2  # what was sent cannot be taken back: no further attempt is asked for
 
