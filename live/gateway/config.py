@@ -120,7 +120,8 @@ class ServeConfig(_Closed):
     shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     normalise_context: Annotated[bool, Field(description="One num_ctx for all who ask for a model.")] = True
     continue_text: Annotated[
-        bool, Field(description="Where a node says something else than the broken stream, have it go on after the text.")
+        bool,
+        Field(description="Where a node says something else than the broken stream, have it go on after the text."),
     ] = True
     policy: PolicyConfig = PolicyConfig()
     hands: HandsConfig = HandsConfig()

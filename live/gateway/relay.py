@@ -63,6 +63,7 @@ class Relay:
             arrival_s,
             arrival_s + timeout_s,
             call.context_tokens,
+            client=client.client,
         )
         log = RequestLog(
             spec.request_id, header_id, spec.model, spec.stream, spec.prompt_tokens, arrival_s, spec.deadline_s

@@ -275,6 +275,9 @@ class Router:
     def _wait(self, pool: Pool, request: RequestSpec, attempt: int, avoid: int, not_before_s: float) -> Route:
         if not attempt and len(pool.waiting) >= self.queue_max:
             return Route("shed", retry_after_s=SHED_RETRY_AFTER_S, reason="the queue is full")
+        if not attempt and request.client and pool.queue.full_for(request.client, self.queue_max):
+            reason = "its client has as many requests in the queue as one client may have"
+            return Route("shed", retry_after_s=SHED_RETRY_AFTER_S, reason=reason)
         if not attempt and self.deadline_aware:
             hopeless = self._hopeless(pool, request, not_before_s)  # which is now
             if hopeless is not None:
@@ -284,9 +287,9 @@ class Router:
         if not_before_s > request.arrival_s and attempt:
             heapq.heappush(self.delayed, (not_before_s, request.request_id, pool))
         if attempt:
-            pool.queue.appendleft(request.request_id)  # it has waited before
+            pool.queue.put_first(request.request_id)  # it has waited before
         else:
-            pool.queue.append(request.request_id)
+            pool.queue.append(request.request_id, request.client)
         return Route("wait")
 
     def _hopeless(self, pool: Pool, request: RequestSpec, now: float) -> Route | None:
@@ -302,7 +305,10 @@ class Router:
             reason = f"every node that has {request.model} is down"
             return Route("shed", retry_after_s=DOWN_RETRY_AFTER_S, reason=reason)
         slots = pool.routable.bit_count() * self.view.models[request.model].slots
-        wait_s = (len(pool.waiting) + 1) * pool.service_s / slots
+        ahead = len(pool.waiting)
+        if request.client:  # the clients take turns
+            ahead = min(ahead, pool.queue.ahead_of(request.client))
+        wait_s = (ahead + 1) * pool.service_s / slots
         if now + wait_s <= request.deadline_s:
             return None
         late_s = now + wait_s - request.deadline_s
@@ -337,11 +343,8 @@ class Router:
 
     def _release(self, now: float, pool: Pool, routes: list[tuple[RequestId, Route]]) -> None:
         held: list[RequestId] = []
-        while pool.queue:
-            request_id = pool.queue.popleft()
-            waiting = pool.waiting.get(request_id)
-            if waiting is None:
-                continue
+        while (request_id := pool.queue.pop(pool.waiting)) is not None:
+            waiting = pool.waiting[request_id]
             replica = pool.pick(waiting.avoid)
             if replica is None:
                 avoid = waiting.avoid if now < waiting.not_before_s else 0
@@ -358,4 +361,4 @@ class Router:
             del pool.waiting[request_id]
             self.waiting -= 1
             routes.append((request_id, self._dispatch(now, pool, replica, waiting.request)))
-        pool.queue.extendleft(reversed(held))
+        pool.queue.first.extendleft(reversed(held))

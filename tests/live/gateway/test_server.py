@@ -7,7 +7,7 @@ import pytest
 
 from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
-from tests.live.gateway.doubles import SHED, answers, streams, to
+from tests.live.gateway.doubles import SHED, answers, generate_lines, streams, to
 from twin.policy.vocabulary import AttemptEnded, NodeInventory
 
 
@@ -211,3 +211,19 @@ async def test_deleting_goes_to_who_has_it(house: House) -> None:
     assert {"model": "m"} not in house.b.bodies
     async with house.http.delete(house.url + "/api/delete", json={"model": "nobody"}) as response:
         assert (response.status, (await response.json())["error"]) == (404, "model 'nobody' not found")
+
+
+async def test_clients_are_told_apart_by_their_key_and_else_by_their_address(house: House) -> None:
+    house.routes(*[to("a")] * 5)
+    house.a.will(streams(generate_lines()))
+    body = {"model": "m", "prompt": "x"}
+    keys: list[dict[str, str]] = [
+        {"Authorization": "Bearer one"},
+        {"x-api-key": "two"},
+        {"Authorization": "Bearer one"},
+    ]
+    for headers in (*keys, {}, {}):
+        await house.post("/api/generate", body, headers=headers)
+    one, two, again, nobody, nobody_again = [spec.client for spec, _ in house.policy.asked]
+    assert (again, nobody_again) == (one, nobody)
+    assert len({one, two, nobody, 0}) == 4
