@@ -87,7 +87,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
                 request_timeout_s=config.request_timeout_s,
                 connect_timeout_s=parameters.router.connect_timeout_s,
                 shutdown_grace_s=config.shutdown_grace_s,
-                slots_per_model=config.slots_per_model,
+                slots_per_model=config.slots_per_model or 1,
                 inventory_period_s=config.discovery_period_s,
                 normalise_context=config.normalise_context,
                 continue_text=config.continue_text,
@@ -140,7 +140,7 @@ def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterS
         replicas = model.replicas if model is not None else None
         if replicas is None:
             replicas = sum(name in report.loaded for report in reports)
-        slots = (model and model.slots) or config.slots_per_model
+        slots = (model and model.slots) or config.slots_per_model or 1
         models.append(ModelSpec(name, memory_gib, replicas, slots))
     return ClusterSpec(
         tuple(NodeSpec(name, node.vram_gib or NEVER_S) for name, node in config.nodes.items()),

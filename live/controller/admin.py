@@ -102,6 +102,7 @@ class AdminApi:
             "in_flight": view.get("in_flight", 0),
             "rising": view.get("rising", 0),
             "resident": view.get("resident", []),
+            "slots": view.get("slots", {}),
             "incident": unsettled[-1].diagnosis if unsettled else None,
             "can_restart": self._can_restart(name),
             "agent": self._agents.agents.get(name),

@@ -124,6 +124,9 @@ class AdmissionParameters:
     outage_patience_s: float = _number(
         10.0, 0, 3600, "s", "How long requests wait for nodes that are all down; from then on they are turned away."
     )
+    learn_slots: bool = _switch(
+        False, "Learn how many requests a replica serves at once from the waits in Ollama's own account of them."
+    )
     queue_max: int = _number(1000, 0, 1_000_000, "requests", "Longest queue at the gateway, per model; more is shed.")
 
 

@@ -59,6 +59,7 @@ class Router:
         self.queue_max = parameters.admission.queue_max
         self.deadline_aware = parameters.admission.enabled and parameters.admission.deadline_aware
         self.outage_patience_s = parameters.admission.outage_patience_s
+        self.learns_slots = parameters.admission.learn_slots
         self.allowance_s_per_token = parameters.router.prompt_allowance_s_per_1k_tokens / 1000.0
         self.patience = parameters.router.patience
         # A node whose first tokens come faster than this never needs other limits than the parameters.
@@ -305,6 +306,8 @@ class Router:
             reason = f"every node that has {request.model} is down"
             return Route("shed", retry_after_s=DOWN_RETRY_AFTER_S, reason=reason)
         slots = pool.routable.bit_count() * self.view.models[request.model].slots
+        if self.learns_slots:
+            slots = sum([each.capacity for each in pool.members if each is not None and each.gets_traffic])
         ahead = len(pool.waiting)
         if request.client:  # the clients take turns
             ahead = min(ahead, pool.queue.ahead_of(request.client))
