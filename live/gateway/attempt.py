@@ -19,6 +19,8 @@ from twin.policy.vocabulary import NEVER_S, AttemptEnded, AttemptError, AttemptO
 if TYPE_CHECKING:
     from live.gateway.relay import Exchange
 
+LATE_S = 0.25
+"""A timer that fires so late shows that this process was held up, not that a node was silent."""
 TIMER_SLACK_S = 0.002
 """The event loop's clock ticks in milliseconds: a timer that fires this early has fired."""
 
@@ -185,9 +187,11 @@ class Attempt:
             self._timer = self._exchange.relay.timers.at(wanted_s, self._time_passed)
 
     def _time_passed(self) -> None:
-        self._timer = None
-        self._timer_s = NEVER_S
+        due_s, self._timer, self._timer_s = self._timer_s, None, NEVER_S
         now_s = self._loop.time() + TIMER_SLACK_S
+        if now_s - due_s > LATE_S:
+            # We are late ourselves: what the node has sent meanwhile is read after this call, and counts.
+            self._limit_s = max(self._limit_s, now_s + LATE_S)
         if now_s >= self._deadline_s and not self._detached:
             failure = AttemptFailed("deadline", "the request's deadline passed")
             if self._detach():

@@ -104,6 +104,7 @@ class ClusterPolicy(Policy):
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""
+        self.detection.observer.called(self.next_wakeup(), now)
         commands: list[Command] = []
         probes: list[Probe] = []
         self.view.let_rise(now)

@@ -183,6 +183,13 @@ class ProbeParameters:
     failures_to_suspect: int = _number(
         2, 1, 20, "failures", "Failed liveness probes in a row that make a node suspect."
     )
+    phi_threshold: float = _number(
+        8.0,
+        0,
+        1000,
+        "",
+        "Silence makes a node suspect only from this φ on: where answers come irregularly, later; 0: always.",
+    )
     residency: bool = _switch(
         True, "Ask which models are loaded; the answer's latency also probes the scheduler's lock."
     )
