@@ -195,7 +195,7 @@ class GenerationCall:
         return self._dialect.continuation(self._request, self._seed, transcript.text, transcript.tokens)
 
     def _diverged(self, error: Diverged) -> AttemptFailed:
-        """This node says something else: it is broken off, and one is asked to go on with the text, if it can be asked so."""
+        """This node says something else: it is broken off, and one is asked to go on with the text if that can be asked."""
         if self._may_continue and self._transcript.is_plain_text and self._continuation():
             self._continuing = True
             self._transcript.go_on_after()

@@ -130,6 +130,12 @@ class ServeConfig(_Closed):
     token_file: Annotated[
         Path | None, Field(description="Holds the token of the admin API, shared with the agents.")
     ] = None
+    state_file: Annotated[
+        Path | None, Field(description="Keeps what must outlive a restart of the gateway: the drained nodes.")
+    ] = None
+    checkpoint_interval_s: Annotated[float, Field(ge=10, le=3600, description="Between two saves; drains at once.")] = (
+        60.0
+    )
     discovery_period_s: Annotated[float, Field(ge=0.2, le=3600, description="Between two looks at the models.")] = 10.0
     telemetry_period_s: Annotated[float, Field(ge=0.2, le=3600, description="Between two samples of an agent.")] = 5.0
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from live.gateway.http_head import LAST_CHUNK, chunk, header_lines, status_line
 
-
 CLIENT_BITS = (1 << 53) - 1
 """What JSON can carry of a client's number."""
 

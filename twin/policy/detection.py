@@ -319,8 +319,7 @@ class Detection:
         """Whether answers come so irregularly from there that this silence is not yet a sign."""
         threshold = self.probes.phi_threshold
         heard_s = watch.node.last_passed_s
-        if watch.phi.last_s > heard_s:
-            heard_s = watch.phi.last_s
+        heard_s = max(heard_s, watch.phi.last_s)
         return threshold > 0.0 and watch.phi.phi(now - heard_s - self.observer.lag_s) < threshold
 
     def _back(self, now: float, node: NodeView) -> None:
@@ -429,7 +428,7 @@ class Detection:
                 watch.residency_due_s = now + self.probes.residency_period_s
                 self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
             self.wake_s = min(self.wake_s, watch.generation_due_s)
-        if self.verify and now >= watch.generation_due_s and node.health != "drained":
+        if self.verify and now >= watch.generation_due_s and node.health != "drained" and node.replicas:
             if node.health == "down" and watch.liveness_error:
                 return  # it does not even answer; no generation before it does
             model = self.model_to_verify(node)

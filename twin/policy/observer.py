@@ -41,8 +41,7 @@ class Observer:
         if late_s <= LATE_S:
             return False
         self.times_late += 1
-        if late_s > self.lag_s:
-            self.lag_s = late_s
+        self.lag_s = max(self.lag_s, late_s)
         return True
 
     def widened(self, limit_s: float) -> float:

@@ -1,5 +1,5 @@
-"""How surely a silence means that a node cannot be reached: the φ accrual detector of N. Hayashibara, X. Défago, R. Yared and
-T. Katayama, "The φ Accrual Failure Detector" (SRDS 2004).
+"""How surely a silence means that a node cannot be reached: the φ accrual detector of N. Hayashibara, X. Défago,
+R. Yared and T. Katayama, "The φ Accrual Failure Detector" (SRDS 2004).
 
 φ = -log10(P), P being the probability that the next sign of life comes later than now, were the node there: of a normal
 distribution with the mean and deviation of the last intervals between signs of life. Where the network loses or delays

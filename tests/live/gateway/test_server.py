@@ -73,10 +73,32 @@ async def test_streamed_messages_are_whole_only_with_their_stop(house: House) ->
 
 
 async def test_what_is_not_offered_says_so(house: House) -> None:
-    status, body, _ = await house.post("/api/signout", {})
-    assert (status, "does not offer POST /api/signout" in json.loads(body)["error"]) == (501, True)
-    status, body, _ = await house.post("/v1/images/generations", {})
+    status, body, _ = await house.post("/api/nonsense", {})
+    assert (status, "does not offer POST /api/nonsense" in json.loads(body)["error"]) == (501, True)
+    status, body, _ = await house.post("/v1/images/variations", {})
     assert (status, "does not offer" in json.loads(body)["error"]["message"]) == (501, True)
+
+
+async def test_who_is_signed_in_is_asked_of_one_node_and_signing_out_of_all(house: House) -> None:
+    house.a.will(answers(401, b'{"error":"unauthorized","signin_url":"https://x"}'))
+    house.b.will(answers(200, b'{"name":"me"}'))
+    assert (await house.post("/api/me", {}))[:2] == (200, b'{"name":"me"}')  # one that knows
+    house.a.behaviours.clear()
+    house.a.will(answers(200, b"{}"))
+    asked = len(house.a.bodies), len(house.b.bodies)
+    assert (await house.post("/api/signout", {}))[0] == 200
+    assert (len(house.a.bodies), len(house.b.bodies)) == (asked[0] + 1, asked[1] + 1)
+    await house.b.stop()
+    status, _, headers = await house.post("/api/signout", {})
+    assert (status, headers["X-OllamaMax-Nodes-Missing"]) == (200, "b")
+
+
+async def test_images_are_requests_to_a_model_and_experiments_go_to_one_node(house: House) -> None:
+    house.routes(to("b"))
+    house.b.will(answers(200, b'{"data":[]}'))
+    house.a.will(answers(200, b'{"results":[]}'))
+    assert (await house.post("/v1/images/generations", {"model": "m", "prompt": "a cat"}))[:2] == (200, b'{"data":[]}')
+    assert (await house.post("/api/experimental/web_search", {"query": "x"}))[:2] == (200, b'{"results":[]}')
 
 
 async def test_bad_requests_are_refused_without_asking_anyone(house: House) -> None:
