@@ -68,8 +68,8 @@ def run_once(file: Path, nodes: NodeKind, seed: int, preset: str, changes: Seque
         raise KeyboardInterrupt
     [run] = result.replications
     unknown = [it["name"] for it in result.summary["expectations"] if it["verdict"] == "unknown"]
-    # Where no attempt failed after the fault began there was nothing to mitigate: that is no question left open.
-    failed = any(it.ttm.censored or it.ttm.value_s is not None for it in run.recoveries)
+    # Where no attempt failed after a fault there was nothing to mitigate: that is no question left open.
+    still_failed = any(it.ttm.censored for it in run.recoveries)
     return {
         "row": file.stem,
         "nodes": nodes,
@@ -77,7 +77,7 @@ def run_once(file: Path, nodes: NodeKind, seed: int, preset: str, changes: Seque
         "preset": preset,
         **seen(run),
         "missed": [it["name"] for it in result.summary["expectations"] if it["verdict"] == "fail"],
-        "unobserved": [name for name in unknown if name != "ttm_s" or failed],
+        "unobserved": [name for name in unknown if name != "ttm_s" or still_failed],
         "broken_invariants": [name for name, count in result.summary["invariants"].items() if count],
         "left_behind": [what for what in held().left_since(before) if what.startswith(("folder", "cgroup"))],
     }

@@ -1,4 +1,4 @@
-"""The gateway itself is restarted under load: what it had admitted ends well, and who comes meanwhile is served by the next."""
+"""The gateway is restarted under load: what it had admitted ends well, who comes meanwhile is served by the next."""
 
 import asyncio
 import contextlib
@@ -76,7 +76,7 @@ async def test_a_restart_under_load_loses_nothing_that_was_admitted(node: StubNo
             assert await processes[0].wait() == 0
         processes.append(await start(file, port))
         async with asyncio.timeout(20):
-            while sum(client.whole for client in clients) <= served + 2 * CLIENTS:
+            while sum(client.whole for client in clients) <= served + 2 * CLIENTS:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         over.set()
         async with asyncio.timeout(20):

@@ -204,7 +204,7 @@ async def test_without_a_node_that_answers_it_serves_and_is_ready_when_one_does(
     node = new_node()
     try:
         async with asyncio.timeout(20):
-            while not (said := await ready(port))[0]:
+            while not (said := await ready(port))[0]:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
             assert said == (503, "no node has said yet what models it has")
             url = f"http://127.0.0.1:{port}/api/generate"
@@ -212,7 +212,7 @@ async def test_without_a_node_that_answers_it_serves_and_is_ready_when_one_does(
                 async with http.post(url, json={"model": "m", "prompt": "p"}) as response:
                     assert response.status == 404
                 await node.start(node_port)
-                while (await ready(port))[0] != 200:
+                while (await ready(port))[0] != 200:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
                 async with http.post(url, json={"model": "m", "prompt": "p"}) as response:
                     assert (response.status, await response.read()) == (200, b"".join(generate_lines()))
