@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled components run test test-long lint fmt lock bench drill drill-long docs pictures clean
+.PHONY: help setup compiled components run test test-long lint fmt lock bench drill drill-long drill-table docs pictures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ drill: $(READY) components ## drills at random on four real Ollama nodes for fiv
 
 drill-long: $(READY) components ## the same for an hour
 	@$(BIN)/python -m live.rig.random_drills --minutes 60
+
+drill-table: $(READY) components ## each drill five times on four real Ollama nodes (70 minutes; goes on where it was broken off)
+	@$(BIN)/python -m live.rig.drill_table --out runs/drill-table
 
 docs: $(READY) ## the reference page, made from the tables in the code
 	@$(BIN)/python -m twin.scenario.reference > docs/reference.md

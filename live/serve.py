@@ -18,6 +18,7 @@ import uvloop
 
 from live.controller.access import read_token, require_token_beyond_loopback
 from live.controller.admin import AdminApi
+from live.controller.checkpoint import Checkpoint
 from live.controller.discovery import NodeReport, discover
 from live.controller.driver import PolicyDriver
 from live.controller.probes import HttpProber
@@ -87,9 +88,10 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
                 request_timeout_s=config.request_timeout_s,
                 connect_timeout_s=parameters.router.connect_timeout_s,
                 shutdown_grace_s=config.shutdown_grace_s,
-                slots_per_model=config.slots_per_model,
+                slots_per_model=config.slots_per_model or 1,
                 inventory_period_s=config.discovery_period_s,
                 normalise_context=config.normalise_context,
+                continue_text=config.continue_text,
             ),
         )
         poller = AgentPoller(agents, token, driver.observe, period_s=config.telemetry_period_s)
@@ -108,11 +110,21 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
         stack.push_async_callback(admin.stop)
         stack.callback(_off_signals, _on_signals(stop))
         await driver.start()
+        if config.state_file is not None:
+            checkpoint = Checkpoint(config.state_file, driver, config.checkpoint_interval_s)
+            stack.push_async_callback(checkpoint.stop)
+            drained = checkpoint.start(set(addresses))
+            if drained:
+                _log.info("still_drained", nodes=drained)
         poller.start()
         url = await _listen(gateway.start, config.listen, "--listen")
         admin_url = await _listen(admin.start, config.admin, "--admin") if config.admin is not None else None
         served = [model.name for model in cluster.models]
         _calm_garbage_collector()
+        if not served:
+            _log.warning(
+                "no_models_yet", why="no node has said what it has; they are asked every second until one does"
+            )
         _log.info("serving", url=url, admin=admin_url, nodes=sorted(addresses), models=served)
         await _first_of(stop.wait(), driver.failed())
         _log.info("stopping", grace_s=config.shutdown_grace_s)
@@ -122,16 +134,13 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
 
 
 def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterSpec:
-    """The cluster as configured, completed by what its nodes said. Raises `ConfigError` where that gives no model."""
+    """The cluster as configured, completed by what its nodes said. What they do not say yet is learnt later."""
     configured = {canonical(name): model for name, model in config.models.items()}
     learnt: dict[str, float] = {}
     for report in reports:
         for sizes in (report.stored, report.loaded):
             for name, size_gib in sizes.items():
                 learnt[name] = max(size_gib, learnt.get(name, 0.0))
-    if not configured and not learnt:
-        problems = "; ".join(f"{report.node}: {report.problem or 'has no models'}" for report in reports)
-        raise ConfigError(f"no models are known ({problems}); start a node, or name models in the configuration")
     models = []
     for name in sorted({*configured, *learnt}):
         model = configured.get(name)
@@ -139,7 +148,7 @@ def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterS
         replicas = model.replicas if model is not None else None
         if replicas is None:
             replicas = sum(name in report.loaded for report in reports)
-        slots = (model and model.slots) or config.slots_per_model
+        slots = (model and model.slots) or config.slots_per_model or 1
         models.append(ModelSpec(name, memory_gib, replicas, slots))
     return ClusterSpec(
         tuple(NodeSpec(name, node.vram_gib or NEVER_S) for name, node in config.nodes.items()),

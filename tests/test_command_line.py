@@ -202,7 +202,6 @@ def test_the_benchmark_prints_the_simulator_beside_a_plain_loop() -> None:
         (("replay", "nowhere"), r"nowhere"),
         (("report", "nowhere", "--html", "x.html"), r"nowhere"),
         (("serve",), r"node"),
-        (("serve", "--node", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"), r"no models are known"),
         (("serve", "--node", "gpu1", "--node", "http://gpu1:11434"), r"node-1: .* is node-0 already"),
         (("agent", "--listen", "0.0.0.0:0"), r"give token_file, or listen on 127\.0\.0\.1"),
         (("agent", "nowhere.yaml"), r"nowhere\.yaml: cannot be read"),

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from aiohttp import web
 
 from live.controller.access import guard
+from live.controller.checkpoint import finite
 from live.controller.driver import PolicyDriver
 from live.controller.telemetry import AgentPoller
 from twin.policy.health import ROUTABLE
@@ -102,6 +102,7 @@ class AdminApi:
             "in_flight": view.get("in_flight", 0),
             "rising": view.get("rising", 0),
             "resident": view.get("resident", []),
+            "slots": view.get("slots", {}),
             "incident": unsettled[-1].diagnosis if unsettled else None,
             "can_restart": self._can_restart(name),
             "agent": self._agents.agents.get(name),
@@ -164,15 +165,4 @@ def _refused(status: int, error: str) -> web.Response:
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
-    return web.json_response(_finite(value), status=status)
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for times that did not come: JSON has no nan."""
-    if isinstance(value, dict):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return web.json_response(finite(value), status=status)

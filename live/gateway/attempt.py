@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 from live.controller.transport import status_error
 from live.gateway.dialect import one_line
 from live.gateway.request_log import FailedAttempt
+from live.gateway.timers import Limit
 from live.gateway.upstream import AttemptFailed, NodeExchange
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, AttemptError, AttemptOutcome, RequestWithdrawn, Route
 
 if TYPE_CHECKING:
     from live.gateway.relay import Exchange
 
+LATE_S = 0.25
+"""A timer that fires so late shows that this process was held up, not that a node was silent."""
 TIMER_SLACK_S = 0.002
 """The event loop's clock ticks in milliseconds: a timer that fires this early has fired."""
 
@@ -46,7 +49,7 @@ class Attempt:
         self._refusal = b""
         self._deadline_s = exchange.deadline_loop_s
         self._limit_s = NEVER_S  # of the node's silence, on the loop's clock
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Limit | None = None
         self._timer_s = NEVER_S
 
     async def run(self) -> None:
@@ -177,16 +180,18 @@ class Attempt:
         if self._timer is not None:
             if self._timer_s <= wanted_s:
                 return
-            self._timer.cancel()
+            self._exchange.relay.timers.take_back(self._timer)
             self._timer = None
         self._timer_s = wanted_s
         if wanted_s != NEVER_S:
-            self._timer = self._loop.call_at(wanted_s, self._time_passed)
+            self._timer = self._exchange.relay.timers.at(wanted_s, self._time_passed)
 
     def _time_passed(self) -> None:
-        self._timer = None
-        self._timer_s = NEVER_S
+        due_s, self._timer, self._timer_s = self._timer_s, None, NEVER_S
         now_s = self._loop.time() + TIMER_SLACK_S
+        if now_s - due_s > LATE_S:
+            # We are late ourselves: what the node has sent meanwhile is read after this call, and counts.
+            self._limit_s = max(self._limit_s, now_s + LATE_S)
         if now_s >= self._deadline_s and not self._detached:
             failure = AttemptFailed("deadline", "the request's deadline passed")
             if self._detach():
@@ -234,7 +239,7 @@ class Attempt:
     def _end(self, outcome: AttemptOutcome, error: AttemptError = "") -> None:
         self._over = True
         if self._timer is not None:
-            self._timer.cancel()
+            self._exchange.relay.timers.take_back(self._timer)
         self._client.on_writable = None
         if self._node is not None:
             if outcome == "succeeded":
@@ -268,7 +273,7 @@ class Attempt:
         timings = call.timings
         if not self._detached:
             log = exchange.log
-            log.tokens_received = call.tokens
+            log.tokens_received = call.tokens_before + call.tokens
             log.timings = timings
             if not call.client_streams:
                 log.first_token_s = self._first_token_s

@@ -44,6 +44,8 @@ class Call(Protocol):
     records: int
     """Records of this attempt so far."""
     tokens: int
+    tokens_before: int
+    """That the client had before this attempt, where it goes on after them."""
     timings: Timings
     complete: bool
     """The terminal record was seen: the attempt has succeeded."""
@@ -73,10 +75,17 @@ class GenerationCall:
     """A generation: always asked of the node as a stream, and relayed or made whole, as the client wants it."""
 
     resumable = True
+    tokens_before = 0
     request_type = JSON_TYPE
 
     def __init__(
-        self, dialect: Dialect, request: ParsedRequest, *, line_limit_bytes: int, answer_limit_bytes: int
+        self,
+        dialect: Dialect,
+        request: ParsedRequest,
+        *,
+        line_limit_bytes: int,
+        answer_limit_bytes: int,
+        may_continue: bool = True,
     ) -> None:
         self.path = dialect.path
         self.model = request.model
@@ -93,6 +102,10 @@ class GenerationCall:
         except ValueError as error:
             raise BadRequest(f"the request holds a number that JSON cannot say: {error}") from error
         self._dialect = dialect
+        self._request = request
+        self._seed = seed
+        self._may_continue = may_continue
+        self._continuing = False  # nodes are asked to go on after what the client has, no more to begin anew
         self._usage_is_ours = isinstance(dialect, ChatCompletions) and not wants_usage(request)
         self._line_limit_bytes = line_limit_bytes
         self._answer_limit_bytes = answer_limit_bytes
@@ -112,6 +125,9 @@ class GenerationCall:
         self._lines = LineSplitter(self._line_limit_bytes)
         self._aggregate: Aggregate | None = None if self.client_streams else self._dialect.aggregate()
         self._transcript.restart()
+        if self._continuing:
+            self.tokens_before = self._transcript.tokens
+            self.body = self._continuation()
 
     def headers(self, content_type: str) -> None:
         """Its type does not matter: every line must make sense by itself."""
@@ -167,17 +183,31 @@ class GenerationCall:
             except BadRecord as error:
                 self.failure = AttemptFailed("error_record", one_line(str(error)))
             except Diverged as error:
-                self.failure = AttemptFailed("diverged", f"the stream was to go on here, but {error}")
+                self.failure = self._diverged(error)
             except ValueError as error:  # a number that JSON cannot say
                 self.failure = AttemptFailed("error_record", one_line(str(error)))
             if self.complete or self.failure is not None:
                 break  # nothing after it counts
         return sent[0] if len(sent) == 1 else b"".join(sent)
 
+    def _continuation(self) -> bytes:
+        transcript = self._transcript
+        return self._dialect.continuation(self._request, self._seed, transcript.text, transcript.tokens)
+
+    def _diverged(self, error: Diverged) -> AttemptFailed:
+        """This node says something else: it is broken off, and one is asked to go on with the text if that can be asked."""
+        if self._may_continue and self._transcript.is_plain_text and self._continuation():
+            self._continuing = True
+            self._transcript.go_on_after()
+            return AttemptFailed("aborted", f"{error}; a node is asked to go on after the text so far")
+        return AttemptFailed("diverged", f"the stream was to go on here, but {error}")
+
     def _take(self, record: Record, sent: list[bytes]) -> None:
         if record.kind == "error":
             self.failure = AttemptFailed("error_record", one_line(record.error))
             return
+        if self._continuing:
+            self._dialect.count_in(record, self.tokens_before)
         self.records += 1
         self.tokens = record.tokens or self.tokens + (not record.empty)
         self.timings = record.timings or self.timings
@@ -208,6 +238,7 @@ class PlainCall:
     """
 
     resumable = False
+    tokens_before = 0
 
     def __init__(
         self,

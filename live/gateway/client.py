@@ -20,6 +20,10 @@ class Client(Protocol):
     """Called when the connection takes more again."""
 
     @property
+    def client(self) -> int:
+        """Who asks, as a number."""
+
+    @property
     def writable(self) -> bool:
         """Whether its connection takes more."""
 

@@ -60,6 +60,7 @@ class ClientConnection(asyncio.Protocol):
         self._lingers = False  # the client may still be sending, and is to read why it was refused
         self._lingering_bytes = 0
         self._lost = False
+        self._peer = ""
 
     # -- the transport's calls -------------------------------------------------------------------------------------
 
@@ -327,6 +328,14 @@ class ClientConnection(asyncio.Protocol):
         self._queue.clear()
 
     # -- what requests ask of their connection ---------------------------------------------------------------------
+
+    @property
+    def peer(self) -> str:
+        """The address that the client has; its ports change."""
+        if not self._peer:
+            name = self.transport.get_extra_info("peername")
+            self._peer = str(name[0]) if isinstance(name, tuple) and name else "unknown"
+        return self._peer
 
     def write(self, data: bytes) -> None:
         """Send it, if somebody is there."""

@@ -113,17 +113,29 @@ class ServeConfig(_Closed):
 
     nodes: dict[Annotated[str, AfterValidator(_node_name)], Annotated[NodeConfig, BeforeValidator(_only_url)]] = {}
     models: dict[str, ModelConfig] = {}
-    slots_per_model: Annotated[int, Field(ge=1, description="OLLAMA_NUM_PARALLEL of the nodes.")] = 1
+    slots_per_model: Annotated[
+        int | None, Field(ge=1, description="OLLAMA_NUM_PARALLEL of the nodes; learnt where no slots are given.")
+    ] = None
     listen: Annotated[str, AfterValidator(listen_address)] = "127.0.0.1:11435"
     admin: Annotated[str | None, AfterValidator(lambda text: text and listen_address(text))] = None
     request_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     normalise_context: Annotated[bool, Field(description="One num_ctx for all who ask for a model.")] = True
+    continue_text: Annotated[
+        bool,
+        Field(description="Where a node says something else than the broken stream, have it go on after the text."),
+    ] = True
     policy: PolicyConfig = PolicyConfig()
     hands: HandsConfig = HandsConfig()
     token_file: Annotated[
         Path | None, Field(description="Holds the token of the admin API, shared with the agents.")
     ] = None
+    state_file: Annotated[
+        Path | None, Field(description="Keeps what must outlive a restart of the gateway: the drained nodes.")
+    ] = None
+    checkpoint_interval_s: Annotated[float, Field(ge=10, le=3600, description="Between two saves; drains at once.")] = (
+        60.0
+    )
     discovery_period_s: Annotated[float, Field(ge=0.2, le=3600, description="Between two looks at the models.")] = 10.0
     telemetry_period_s: Annotated[float, Field(ge=0.2, le=3600, description="Between two samples of an agent.")] = 5.0
 
@@ -142,12 +154,18 @@ class ServeConfig(_Closed):
             return True
         return any(node.agent or (node.hands and node.hands.restart) for node in self.nodes.values())
 
+    def learns_slots(self) -> bool:
+        """Whether nobody says how many requests a node serves at once."""
+        return self.slots_per_model is None and all(model.slots is None for model in self.models.values())
+
     def parameters(self) -> Parameters:
         """The policy's parameters. Raises `ConfigError`."""
         try:
             parameters = preset(self.policy.preset, self.policy.overrides)
         except ParameterError as error:
             raise ConfigError(str(error)) from error
+        if self.learns_slots() and "admission.learn_slots" not in self.policy.overrides:
+            parameters = parameters.with_values({"admission.learn_slots": True})
         if not self.can_restart():
             # Nobody could carry a restart out: the policy is to choose among what is possible.
             parameters = parameters.with_values({"healer.restart": False})

@@ -117,6 +117,12 @@ class Dialect(Protocol):
     def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
         """What to ask of a node: the same as a stream, with a seed where the client gave none and `seed` is one."""
 
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> bytes:
+        """What to ask of a node so that it goes on after `text`, of so many tokens; empty where that cannot be asked."""
+
+    def count_in(self, record: Record, tokens: int) -> None:
+        """Where a continuation's record has counts, make them those of the whole: the node took `tokens` for prompt."""
+
     def record(self, line: bytes) -> Record | None:
         """What a line says; None for a line that says nothing. Raises `BadRecord`."""
 
@@ -203,6 +209,23 @@ def characters(value: object) -> int:
     return 0
 
 
+def continued_messages(fields: JsonObject, text: str) -> list[Any] | None:
+    """The messages of a chat with the answer so far as the assistant's last one, which the node is to go on with."""
+    messages = fields.get("messages")
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        return None
+    last = messages[-1]
+    if last.get("role") != "assistant":
+        return [*messages, {"role": "assistant", "content": text}]
+    begun = last.get("content")  # by the client itself
+    return [*messages[:-1], {**last, "content": begun + text}] if isinstance(begun, str) else None
+
+
+def tokens_left(limit: object, tokens: int) -> int | None:
+    """What is left of a limit on tokens, at least one; None where there is no limit."""
+    return max(1, limit - tokens) if isinstance(limit, int) and limit > 0 else None
+
+
 def tokens_of(count: int) -> int:
     """An estimate of the tokens of so many characters."""
     return -(-count // CHARACTERS_PER_TOKEN)
@@ -231,9 +254,9 @@ def objects_of(fields: JsonObject, name: str) -> list[JsonObject]:
 def number_of(fields: JsonObject, name: str) -> float:
     """A field that is a number where it is there, else 0. Raises `BadRecord`."""
     value = fields.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= NUMBER_MAX:
-        raise BadRecord(f"the node sent a {name} that is no count")
-    return value
+    if (type(value) is int or type(value) is float) and 0 <= value <= NUMBER_MAX:
+        return value
+    raise BadRecord(f"the node sent a {name} that is no count")
 
 
 def count_of(fields: JsonObject, name: str) -> int:

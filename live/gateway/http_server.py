@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from live.gateway.client_connection import ClientConnection
 from live.gateway.http_head import DateLine
@@ -59,7 +59,7 @@ class HttpServer:
         self.stopping = False
         self.loop: asyncio.AbstractEventLoop
         self._date = DateLine()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Any] = []
         self._sweeper: asyncio.TimerHandle | None = None
         times_s = (limits.idle_s, limits.head_s, limits.body_silence_s, limits.body_s, limits.client_stall_s)
         self._sweep_period_s = max(0.01, min(1.0, min(times_s) / 4))
@@ -67,8 +67,8 @@ class HttpServer:
     async def listen(self, host: str, port: int) -> str:
         """Listen; the address. Raises OSError where that is not possible."""
         self.loop = asyncio.get_running_loop()
-        server = await self.loop.create_server(lambda: ClientConnection(self), host, port, backlog=1024)
-        self._servers.append(server)
+        server: Any = await self.loop.create_server(lambda: ClientConnection(self), host, port, backlog=1024)
+        self._servers.append(server)  # uvloop's is an equal of asyncio's, not one
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(self._sweep_period_s, self._sweep)
         bound = server.sockets[0].getsockname()

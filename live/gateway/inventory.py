@@ -94,7 +94,7 @@ class Inventory:
         """Ask again and again, until cancelled."""
         while True:
             await self._refresh_quietly()
-            await asyncio.sleep(period_s)
+            await asyncio.sleep(period_s if self._stored else min(period_s, REFRESH_MIN_S))
 
     async def _refresh_quietly(self) -> None:
         try:

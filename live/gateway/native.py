@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from live.gateway.dialect import (
     Record,
     Timings,
     characters,
+    continued_messages,
     count_of,
     dumps,
     loads_record,
@@ -23,6 +25,7 @@ from live.gateway.dialect import (
     parse_object,
     parse_switch,
     text_of,
+    tokens_left,
     tokens_of,
 )
 
@@ -79,6 +82,29 @@ class _Native:
             fields.pop("options", None)
         return dumps(fields)
 
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> bytes:
+        """The request with the text as the beginning of its answer; a grammar (`format`) cannot begin in the middle."""
+        if request.fields.get("format") or request.fields.get("think"):
+            return b""
+        fields = self._continued(request.fields, text)
+        if fields is None:
+            return b""
+        options = {**(fields.get("options") or {})}
+        left = tokens_left(options.get("num_predict"), tokens)
+        if left is not None:
+            fields["options"] = {**options, "num_predict": left}
+        return self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed)
+
+    def count_in(self, record: Record, tokens: int) -> None:
+        """The terminal record has the counts."""
+        if record.kind == "terminal":
+            fields = record.fields
+            counts = {"eval_count": count_of(fields, "eval_count") + tokens}
+            if "prompt_eval_count" in fields:
+                counts["prompt_eval_count"] = max(0, count_of(fields, "prompt_eval_count") - tokens)
+            record.fields = {**fields, **counts}
+            record.raw = dumps(record.fields) + b"\n"
+
     def record(self, line: bytes) -> Record | None:
         """What a line says."""
         stripped = line.strip()
@@ -132,6 +158,9 @@ class _Native:
     def _generates(self, fields: JsonObject) -> bool:
         raise NotImplementedError
 
+    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+        raise NotImplementedError
+
     def _read(self, record: Record) -> None:
         raise NotImplementedError
 
@@ -160,6 +189,13 @@ class Generate(_Native):
 
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("prompt"))
+
+    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+        # Only a raw prompt ends where the answer begins; any other is put into a template first.
+        prompt = fields.get("prompt")
+        if fields.get("raw") is not True or fields.get("suffix") or not isinstance(prompt, str):
+            return None
+        return {**fields, "prompt": prompt + text}
 
     def _read(self, record: Record) -> None:
         record.text = text_of(record.fields, "response")
@@ -195,6 +231,10 @@ class Chat(_Native):
 
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("messages"))
+
+    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+        messages = continued_messages(fields, text)
+        return None if messages is None or fields.get("tools") else {**fields, "messages": messages}
 
     def _read(self, record: Record) -> None:
         message = record.fields.get("message")

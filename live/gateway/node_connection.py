@@ -101,6 +101,7 @@ class NodeConnection(asyncio.Protocol):
             parts = self._body_parts
             if parts and self.exchange is exchange:
                 self._body_parts = []
+                exchange.whole = self._complete and not problem
                 exchange.sink.answer_data(parts[0] if len(parts) == 1 else b"".join(parts))
         if self.exchange is not exchange:  # it was closed meanwhile
             return

@@ -64,6 +64,7 @@ class PooledExchange:
         "method",
         "node",
         "sink",
+        "whole",
     )
 
     def __init__(
@@ -74,6 +75,7 @@ class PooledExchange:
         self.method = method
         self.head_told = False
         self.done = False
+        self.whole = False  # the end of the answer is there, and comes to the sink in a moment
         self.body_open = body_open  # more of the request's body is to come
         self.connection: NodeConnection | None = None
         self._pool = pool
@@ -138,7 +140,8 @@ class PooledExchange:
         if self.done:
             return
         self.resume()
-        self._drain_timer = self._pool.loop.call_later(DRAIN_S, self.close)
+        if not self.whole:
+            self._drain_timer = self._pool.loop.call_later(DRAIN_S, self.close)
 
     def close(self) -> None:
         """Close the connection."""

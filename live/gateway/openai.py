@@ -1,7 +1,8 @@
-"""OpenAI's dialect as Ollama speaks it: `/v1/chat/completions`, server-sent events."""
+"""OpenAI's dialect as Ollama speaks it: `/v1/chat/completions` and `/v1/completions`, server-sent events."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from live.gateway.dialect import (
     ParsedRequest,
     Record,
     characters,
+    continued_messages,
     count_of,
     dumps,
     loads_record,
@@ -21,6 +23,7 @@ from live.gateway.dialect import (
     parse_object,
     parse_switch,
     text_of,
+    tokens_left,
     tokens_of,
 )
 
@@ -42,6 +45,7 @@ class ChatCompletions:
     path = "/v1/chat/completions"
     stream_type = "text/event-stream"
     record_ending = b"\n"
+    _prompt_field = "messages"
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -49,14 +53,12 @@ class ChatCompletions:
         stream_options = fields.get("stream_options")
         if stream_options is not None and not isinstance(stream_options, dict):
             raise BadRequest("stream_options takes an object")
-        messages = fields.get("messages")
-        contents = [m.get("content") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
         return ParsedRequest(
             model=parse_model(fields),
             stream=parse_switch(fields, "stream", False),
-            prompt_tokens=tokens_of(sum(map(characters, contents))),
+            prompt_tokens=tokens_of(self._prompt_characters(fields)),
             context_tokens=0,
-            generates=bool(messages) and not fields.get("_debug_render_only"),
+            generates=bool(fields.get(self._prompt_field)) and not fields.get("_debug_render_only"),
             tokens_visible=not fields.get("tools"),
             seeded=fields.get("seed") not in (RANDOM_SEED, None),
             fields=fields,
@@ -73,6 +75,29 @@ class ChatCompletions:
         if add_seed:
             fields["seed"] = seed
         return dumps(fields)
+
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> bytes:
+        """The request with the text as the beginning of its answer."""
+        fields = request.fields
+        messages = continued_messages(fields, text)
+        if messages is None or fields.get("tools") or fields.get("response_format"):
+            return b""
+        fields = {**fields, "messages": messages}
+        left = tokens_left(fields.get("max_tokens"), tokens)
+        if left is not None:
+            fields["max_tokens"] = left
+        return self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed)
+
+    def count_in(self, record: Record, tokens: int) -> None:
+        """The usage has the counts; their sum stays."""
+        usage = record.fields.get("usage")
+        if isinstance(usage, dict):
+            counts = {
+                "prompt_tokens": max(0, count_of(usage, "prompt_tokens") - tokens),
+                "completion_tokens": count_of(usage, "completion_tokens") + tokens,
+            }
+            record.fields = {**record.fields, "usage": {**usage, **counts}}
+            record.raw = b"data: " + dumps(record.fields) + b"\n\n"
 
     def record(self, line: bytes) -> Record | None:
         """What a line says; comments, blank lines and other fields of the event stream say nothing."""
@@ -92,11 +117,7 @@ class ChatCompletions:
         record = Record("part", raw, fields)
         choices = objects_of(fields, "choices")
         for choice in choices:
-            delta = choice.get("delta")
-            if isinstance(delta, dict):
-                record.text += text_of(delta, "content")
-                record.thinking += text_of(delta, "reasoning")
-                record.tool_calls += objects_of(delta, "tool_calls")
+            self._read(choice, record)
             record.finished |= choice.get("finish_reason") is not None
         record.closing = record.finished
         usage = fields.get("usage")
@@ -121,11 +142,7 @@ class ChatCompletions:
         choices = fields.get("choices")
         if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict or len(choices[0]) != 3:
             return ""
-        delta = choices[0].get("delta")
-        if choices[0].get("finish_reason", "") is not None or type(delta) is not dict or len(delta) != 2:
-            return ""
-        text = delta.get("content")
-        return text if type(text) is str and "role" in delta else ""
+        return self._quick_text(choices[0]) if choices[0].get("finish_reason", "") is None else ""
 
     def identity(self, record: Record) -> JsonObject:
         """All chunks of a stream have one id."""
@@ -138,13 +155,7 @@ class ChatCompletions:
         fields = {**record.fields, **identity}
         choices = objects_of(fields, "choices")
         if choices:
-            delta = {**(choices[0].get("delta") or {}), "content": record.text}
-            for name, value in (("reasoning", record.thinking), ("tool_calls", record.tool_calls)):
-                if value:
-                    delta[name] = value
-                else:
-                    delta.pop(name, None)
-            fields["choices"] = [{**choices[0], "delta": delta}]
+            fields["choices"] = [self._written(choices[0], record)]
         return b"data: " + dumps(fields) + b"\n\n"
 
     def aggregate(self) -> Aggregate:
@@ -158,6 +169,65 @@ class ChatCompletions:
     def error_line(self, message: str) -> bytes:
         """An event with the error; OpenAI's clients raise it."""
         return b"data: " + dumps(_error(500, message)) + b"\n\n"
+
+    def _prompt_characters(self, fields: JsonObject) -> int:
+        messages = fields.get("messages")
+        return (
+            sum(characters(m.get("content")) for m in messages if isinstance(m, dict))
+            if isinstance(messages, list)
+            else 0
+        )
+
+    def _read(self, choice: JsonObject, record: Record) -> None:
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            record.text += text_of(delta, "content")
+            record.thinking += text_of(delta, "reasoning")
+            record.tool_calls += objects_of(delta, "tool_calls")
+
+    def _quick_text(self, choice: JsonObject) -> str:
+        delta = choice.get("delta")
+        if type(delta) is not dict or len(delta) != 2 or "role" not in delta:
+            return ""
+        text = delta.get("content")
+        return text if type(text) is str else ""
+
+    def _written(self, choice: JsonObject, record: Record) -> JsonObject:
+        delta = {**(choice.get("delta") or {}), "content": record.text}
+        for name, value in (("reasoning", record.thinking), ("tool_calls", record.tool_calls)):
+            if value:
+                delta[name] = value
+            else:
+                delta.pop(name, None)
+        return {**choice, "delta": delta}
+
+
+class Completions(ChatCompletions):
+    """`/v1/completions`: the same, with text in place of messages."""
+
+    path = "/v1/completions"
+    _prompt_field = "prompt"
+
+    def continuation(self, _request: ParsedRequest, _seed: int | None, _text: str, _tokens: int) -> bytes:
+        """Ollama puts the prompt into the model's template: what is appended to it is not the answer's beginning."""
+        return b""
+
+    def aggregate(self) -> Aggregate:
+        """A new aggregate."""
+        return _TextCompletionAggregate()
+
+    def _prompt_characters(self, fields: JsonObject) -> int:
+        return sum(characters(fields.get(name)) for name in ("prompt", "suffix"))
+
+    def _read(self, choice: JsonObject, record: Record) -> None:
+        record.text += text_of(choice, "text")
+
+    def _quick_text(self, choice: JsonObject) -> str:
+        text = choice.get("text")
+        return text if type(text) is str and "index" in choice else ""
+
+    def _written(self, choice: JsonObject, record: Record) -> JsonObject:
+        return {**choice, "text": record.text}
 
 
 def wants_usage(request: ParsedRequest) -> bool:
@@ -200,13 +270,16 @@ class _CompletionAggregate:
             message["reasoning"] = thinking
         if self._tool_calls:
             message["tool_calls"] = self._tool_calls
-        choice: JsonObject = {"index": 0, "message": message, "finish_reason": self._finish_reason}
+        return self._whole("chat.completion", {"message": message})
+
+    def _whole(self, kind: str, answer: JsonObject) -> bytes:
+        choice: JsonObject = {"index": 0, **answer, "finish_reason": self._finish_reason}
         if self._logprobs:
             choice["logprobs"] = {"content": self._logprobs}
         return dumps(
             {
                 "id": self._first.get("id"),
-                "object": "chat.completion",
+                "object": kind,
                 "created": self._first.get("created"),
                 "model": self._first.get("model"),
                 "system_fingerprint": self._first.get("system_fingerprint"),
@@ -214,6 +287,14 @@ class _CompletionAggregate:
                 "usage": self._usage,
             }
         )
+
+
+class _TextCompletionAggregate(_CompletionAggregate):
+    """Builds the `text_completion`."""
+
+    def whole(self) -> bytes:
+        """The `text_completion`."""
+        return self._whole("text_completion", {"text": "".join(self._text)})
 
 
 def _error(status: int, message: str) -> JsonObject:

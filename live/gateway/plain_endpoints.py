@@ -78,7 +78,6 @@ def _characters(value: object) -> int:
 
 
 PLAIN_ENDPOINTS: tuple[PlainEndpoint, ...] = (
-    PlainEndpoint("/v1/completions", _OPENAI, ends=(b"data: [DONE]",), breaks=(b'data: {"error"', b'{"error"')),
     PlainEndpoint(
         "/v1/responses",
         ResponsesErrors(),

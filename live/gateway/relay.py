@@ -16,6 +16,7 @@ from live.gateway.client import Client
 from live.gateway.poison import PoisonMemory
 from live.gateway.request_log import RequestLog
 from live.gateway.settings import GatewaySettings
+from live.gateway.timers import Timers
 from live.gateway.upstream import AttemptFailed, Upstream
 from twin.policy.vocabulary import AttemptError, RequestSpec, RequestWithdrawn, Route
 
@@ -39,7 +40,9 @@ class Relay:
         self.upstream = upstream
         self.settings = settings
         self.stopping = False
+        self._running = False
         self.loop: asyncio.AbstractEventLoop
+        self.timers: Timers
         self._recorded = recorded
         self.poison = PoisonMemory(settings.poison_nodes_min, settings.poison_hold_s)
         self._ids = itertools.count(1)
@@ -47,7 +50,10 @@ class Relay:
 
     async def serve(self, call: Call, client: Client, header_id: str, timeout_s: float, fingerprint: int) -> None:
         """Answer one request; cancelled where nobody is left to be answered. `fingerprint`: the same of equal ones."""
-        self.loop = asyncio.get_running_loop()
+        if not self._running:
+            self._running = True
+            self.loop = asyncio.get_running_loop()
+            self.timers = Timers(self.loop)
         arrival_s = self.driver.now()
         spec = RequestSpec(
             next(self._ids),
@@ -57,6 +63,7 @@ class Relay:
             arrival_s,
             arrival_s + timeout_s,
             call.context_tokens,
+            client=client.client,
         )
         log = RequestLog(
             spec.request_id, header_id, spec.model, spec.stream, spec.prompt_tokens, arrival_s, spec.deadline_s
@@ -95,6 +102,8 @@ class Relay:
         for attempts in self._attempts.values():
             for attempt in list(attempts):
                 attempt.close()
+        if self._running:
+            self.timers.close()
 
     def enter(self, attempt: Attempt) -> None:
         """An attempt begins."""

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from live.gateway.http_head import LAST_CHUNK, chunk, header_lines, status_line
 
+CLIENT_BITS = (1 << 53) - 1
+"""What JSON can carry of a client's number."""
+
 
 class Connection(Protocol):
     """What a request needs of the connection that it came on."""
@@ -16,6 +19,10 @@ class Connection(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send it, if somebody is there."""
+
+    @property
+    def peer(self) -> str:
+        """The address that it comes from."""
 
     def closing_line(self, request: ServedRequest) -> bytes:
         """The headers `Date` and `Connection` of the answer."""
@@ -167,6 +174,13 @@ class ServedRequest:
     def break_off(self) -> None:
         """Close the connection."""
         self._connection.abort()
+
+    @property
+    def client(self) -> int:
+        """Who asks, as a number: the same key is the same client, and without a key the same address."""
+        headers = self.headers
+        key = headers.get("authorization") or headers.get("x-api-key") or self._connection.peer
+        return hash(key) & CLIENT_BITS | 1
 
     def _head(self, status: int, headers: Mapping[str, str], framing: bytes) -> bytes:
         return b"".join((status_line(status), header_lines(headers), self._connection.closing_line(self), framing))

@@ -31,7 +31,7 @@ from live.gateway.http_server import HttpServer
 from live.gateway.inventory import Gathered, Inventory, merged, number, text
 from live.gateway.native import Chat, Generate
 from live.gateway.node_pool import NodePool
-from live.gateway.openai import ChatCompletions
+from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.orders import Orders
 from live.gateway.plain_endpoints import PLAIN_ENDPOINTS, ErrorForms, PlainEndpoint
 from live.gateway.reads import ReadFailed, Reads
@@ -39,6 +39,7 @@ from live.gateway.relay import Relay
 from live.gateway.request_log import RequestLog
 from live.gateway.served_request import ServedRequest
 from live.gateway.settings import GatewaySettings
+from twin.policy.health import ROUTABLE
 from twin.policy.model_names import ModelNames
 
 _log = structlog.get_logger()
@@ -46,7 +47,7 @@ _log = structlog.get_logger()
 _JSON = "application/json"
 _NATIVE = Generate()
 _OPENAI = ChatCompletions()
-_GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI)
+_GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI, Completions())
 _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 _PLAIN_ERRORS = {endpoint.path: endpoint.errors for endpoint in PLAIN_ENDPOINTS}
 _FORM_MODEL = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
@@ -109,6 +110,11 @@ class Gateway:
         handlers["POST", "/api/copy"] = self._ordered(self._orders.copy)
         handlers["DELETE", "/api/delete"] = self._ordered(self._orders.delete)
         handlers["GET", "/-/healthz"] = self._healthz
+        handlers["GET", "/-/readyz"] = self._readyz
+        handlers["GET", "/api/status"] = self._read
+        handlers["POST", "/api/me"] = self._read_model
+        handlers["POST", "/api/signout"] = self._on_every_node
+        handlers["POST", "/v1/images/generations"] = self._image
         return handlers
 
     # -- listening -------------------------------------------------------------------------------------------------
@@ -151,6 +157,10 @@ class Gateway:
             return handler
         if method in ("GET", "HEAD") and path.startswith("/v1/models/"):
             return self._read_model
+        if path.startswith("/api/experimental/"):
+            return self._read_model
+        if method == "DELETE" and path.startswith("/api/user/keys/"):
+            return self._on_every_node
         if path.startswith("/api/blobs/"):
             if method == "HEAD":
                 return self._orders.has_blob
@@ -177,6 +187,7 @@ class Gateway:
                         parsed,
                         line_limit_bytes=self.settings.line_limit_bytes,
                         answer_limit_bytes=self.settings.answer_limit_bytes,
+                        may_continue=self.settings.continue_text,
                     )
                     self._note_truncation(call, parsed.send_context_tokens or 0)
                     return call
@@ -223,6 +234,15 @@ class Gateway:
             await self._serve(request, endpoint.errors, understand)
 
         return handle
+
+    async def _image(self, request: ServedRequest) -> None:
+        def understand(body: bytes) -> Call:
+            fields = parse_object(body)
+            return self._plain(
+                _OPENAI, request, body, parse_model(fields), prompt_tokens=tokens_of(characters(fields.get("prompt")))
+            )
+
+        await self._serve(request, _OPENAI, understand)
 
     async def _transcription(self, request: ServedRequest) -> None:
         def understand(body: bytes) -> Call:
@@ -329,6 +349,23 @@ class Gateway:
         headers = {"Content-Type": answer.content_type or _JSON, "X-OllamaMax-Node": answer.node}
         request.respond(answer.status, headers, answer.body)
 
+    async def _on_every_node(self, request: ServedRequest) -> None:
+        """What each node has for itself, such as who is signed in there: the answer of the first that refused, or of all."""
+        path, method = request.target, request.method
+        asked = [self._reads.ask_node(node, method, path, request.body) for node in self._reads.nodes]
+        answers = dict(zip(self._reads.nodes, await asyncio.gather(*asked, return_exceptions=True), strict=True))
+        missing = [node for node, answer in answers.items() if isinstance(answer, BaseException)]
+        said = [answer for answer in answers.values() if not isinstance(answer, BaseException)]
+        if not said:
+            reasons = "; ".join(f"{node}: {answer}" for node, answer in answers.items())
+            self._error(request, _errors_of(request.path), 502, f"no node answered {method} {path}: {reasons}")
+            return
+        worst = max(said, key=lambda answer: answer.status)
+        headers = {"Content-Type": worst.content_type or _JSON, "X-OllamaMax-Node": worst.node}
+        if missing:
+            headers["X-OllamaMax-Nodes-Missing"] = ",".join(missing)
+        request.respond(worst.status, headers, worst.body)
+
     async def _tags(self, request: ServedRequest) -> None:
         self._merged(request, await self._inventory.tags(), "models", text("modified_at"))
 
@@ -373,6 +410,18 @@ class Gateway:
         request.respond(status, headers, errors.error_body(status, message))
 
     # -- for the operator ------------------------------------------------------------------------------------------
+
+    async def _readyz(self, request: ServedRequest) -> None:
+        """Whether a request to some model would find a node now."""
+        nodes = self._driver.policy.snapshot().parts.get("nodes", {})
+        routable = [name for name, node in nodes.items() if node["health"] in ROUTABLE]
+        why = ""
+        if not list(self._names):
+            why = "no node has said yet what models it has"
+        elif not routable:
+            why = "no node gets traffic"
+        body = {"status": "not ready", "why": why} if why else {"status": "ready", "nodes": routable}
+        request.respond(503 if why else 200, {"Content-Type": _JSON}, orjson.dumps(body))
 
     async def _healthz(self, request: ServedRequest) -> None:
         request.respond(200, {"Content-Type": _JSON}, b'{"status": "ok"}')

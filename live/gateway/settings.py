@@ -31,6 +31,8 @@ class GatewaySettings:
     """How often the nodes are asked what they have; 0: only when there is a reason."""
     normalise_context: bool = True
     """Send all requests for a model with one `num_ctx`, so that clients do not make each other reload it."""
+    continue_text: bool = True
+    """Where another node says something else to the same request and seed, have one go on after the text so far."""
     context_tokens_max: int = 131_072
     """What a client asks beyond this is sent on as it is, and given to nobody else."""
     poison_nodes_min: int = 3

@@ -1,8 +1,8 @@
 """What a streaming client has been sent, and how its stream goes on with another node's answer.
 
 The other node generates the whole answer anew, from the same request with the same seed. As long as it says what the
-client has already, nothing is passed on; from there on everything is. Where it says something else the stream cannot
-be made whole, and `Diverged` says so.
+client has already, nothing is passed on; from there on everything is. Where it says something else, `Diverged` says so;
+then a node may be asked to go on after the text that the client has (`go_on_after`), and all that it says is new.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ class Diverged(Exception):
 class _Channel:
     """The text of one kind (content or thinking) that the client has."""
 
-    __slots__ = ("_pieces", "_sent", "_skipped")
+    __slots__ = ("_pieces", "_sent", "_skipped", "tokens")
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._sent = ""  # what is being skipped in the answer of another node
         self._skipped = 0
+        self.tokens = 0  # Ollama sends a record for each, but for characters of several
 
-    def restart(self) -> None:
+    def restart(self, *, anew: bool) -> None:
         self._pieces = ["".join(self._pieces)]
-        self._sent = self._pieces[0]
+        self._sent = self._pieces[0] if anew else ""
         self._skipped = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
 
     @property
     def owing(self) -> int:
@@ -49,6 +54,7 @@ class _Channel:
         self._skipped += known
         if known < len(text):
             self._pieces.append(text[known:])
+            self.tokens += 1
 
 
 class Transcript:
@@ -63,12 +69,32 @@ class Transcript:
         self._identity: JsonObject = {}
         self._begun = False  # the client has something
         self._taking_over = False  # the present answer is not the first
+        self._anew = True  # a further answer begins at the beginning
+
+    @property
+    def text(self) -> str:
+        """What the client has."""
+        return self._text.text
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens that is."""
+        return self._text.tokens
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether the client has text, and neither thinking nor tool calls."""
+        return bool(self._text.tokens) and not self._thinking.tokens and not self._tool_calls
+
+    def go_on_after(self) -> None:
+        """From the next restart on, an answer begins where the client's text ends."""
+        self._anew = False
 
     def restart(self) -> None:
         """The next record is the first of another answer."""
         self._taking_over = self._begun
-        self._text.restart()
-        self._thinking.restart()
+        self._text.restart(anew=self._anew)
+        self._thinking.restart(anew=self._anew)
         self._tool_calls_said = 0
 
     @property

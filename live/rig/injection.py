@@ -12,6 +12,7 @@ import structlog
 
 from live.rig.drill_cluster import DrillCluster
 from live.rig.errors import RigError
+from live.rig.model_folder import CONDITIONS
 from live.rig.network_steps import NOT_LIVE as NOT_BY_TOXIPROXY
 from live.rig.network_steps import NetworkSteps
 from live.rig.pulls import pull
@@ -27,7 +28,7 @@ _log = structlog.get_logger()
 NOT_LIVE: frozenset[Operation] = NOT_BY_TOXIPROXY
 """Operations that neither kind of node can have done to it."""
 
-NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "set_condition", "pull_models"})
+NOT_REAL: frozenset[Operation] = frozenset({"stick_loader", "garble_runner", "pull_models"})
 """Operations that no signal, cgroup or network can do to a real node."""
 
 
@@ -46,13 +47,17 @@ def check_possible(scenario: Scenario, kind: str) -> None:
         if any(step.operation in NOT_LIVE for step in steps):
             raise RigError(f"{name} cannot be done to {kind} nodes; use --world twin")
         own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
-        if kind == "real" and (own_models or any(step.operation in NOT_REAL for step in steps)):
+        if kind == "real" and (own_models or any(_not_real(step) for step in steps)):
             raise RigError(f"{name} cannot be done to real nodes; use --nodes emulated, or --world twin")
 
 
 def _first(steps: Iterator[Step], count: int = 32) -> Iterator[Step]:
     for _, step in zip(range(count), steps, strict=False):
         yield step
+
+
+def _not_real(step: Step) -> bool:
+    return step.operation in NOT_REAL or (step.operation == "set_condition" and step.condition not in CONDITIONS)
 
 
 def _no_clock() -> float:

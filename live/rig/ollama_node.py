@@ -17,6 +17,7 @@ from live.rig.errors import RigError
 from live.rig.foreign import ForeignCallers
 from live.rig.ledger import Ledger
 from live.rig.machine import Cgroup, cgroup_support
+from live.rig.model_folder import CONDITIONS, ModelFolder
 from live.rig.processes import ManagedProcess, free_port, plain_environment
 from twin.scenario.faults.base import ForeignClients
 
@@ -49,17 +50,18 @@ class OllamaNode:
         self._folder = folder
         self._ledger = ledger
         self._port = free_port()
+        self._models = ModelFolder(models, folder / "models")
         self._cgroup = Cgroup.plan(f"{ledger.token}-{name}")
         environment = {
             **plain_environment(),
             "HOME": str(folder),
             "OLLAMA_HOST": f"127.0.0.1:{self._port}",
-            "OLLAMA_MODELS": str(models),
+            "OLLAMA_MODELS": str(self._models.path),
             "OLLAMA_NUM_PARALLEL": str(slots_per_model),
             "OLLAMA_MAX_LOADED_MODELS": str(max_loaded_models),
             "OLLAMA_LOAD_TIMEOUT": f"{load_timeout_s:g}s",
             "OLLAMA_KEEP_ALIVE": "-1",
-            # Other nodes use the same folder: none may tidy it up.
+            # What a drill has damaged is to stay, and is put back by it.
             "OLLAMA_NOPRUNE": "1",
             "OLLAMA_NOHISTORY": "1",
             # Otherwise it asks its makers for model recommendations at every start.
@@ -104,6 +106,7 @@ class OllamaNode:
     async def start(self) -> None:
         """Starts the server and returns once it answers; no model is loaded yet. Raises ProcessFailed."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._models.make)
         self._ledger.add_cgroup(self._cgroup)
         self._cgroup.create()
         await self._process.start(f"{self.address}/api/version", START_LIMIT_S)
@@ -165,7 +168,10 @@ class OllamaNode:
             self._foreign = None
 
     async def set_condition(self, name: str, value: float) -> None:
-        """Cannot be done. Raises RigError."""
+        """Damages its model files, or puts them back; all else cannot be done. Raises RigError."""
+        if name in CONDITIONS:
+            await asyncio.to_thread(self._models.set, name, value)
+            return
         raise RigError(f"{name} of {self._name} cannot be set to {value:g}; use an emulated node")
 
     def runner_pids(self) -> list[int]:

@@ -118,6 +118,8 @@ ELSEWHERE = {
     "router.stall_timeout_s": "a route carries it; see below",
     "router.patience": "see test_router.py",
     "router.normalise_names": "see test_model_names.py",
+    "probes.phi_threshold": "see test_phi_accrual.py",
+    "admission.learn_slots": "see test_slots.py",
     "healer.action_timeout_s": "an action's deadline; see below",
     "redundancy.load_timeout_s": "an action's deadline; see below",
     "router.connect_timeout_s": "the live gateway's: live/serve.py hands it to the upstream",

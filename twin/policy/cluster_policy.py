@@ -12,6 +12,7 @@ from twin.policy.operator import Operator
 from twin.policy.parameters import Parameters
 from twin.policy.redundancy import Redundancy
 from twin.policy.router import Router
+from twin.policy.slots import SlotLearning
 from twin.policy.views import ClusterView
 from twin.policy.vocabulary import (
     NEVER_S,
@@ -41,6 +42,7 @@ class ClusterPolicy(Policy):
     def __init__(self, cluster: ClusterSpec, parameters: Parameters) -> None:
         self.view = ClusterView(cluster, parameters)
         self.router = Router(self.view)
+        self.slots = SlotLearning(self.view)
         self.detection = Detection(self.view)
         self.healer = Healer(self.view, self.detection)
         self.redundancy = Redundancy(self.view, self.healer)
@@ -82,6 +84,8 @@ class ClusterPolicy(Policy):
             replica = self.router.ended(now, observation)
             if observation.outcome == "succeeded":
                 replica.node.served += 1
+                if self.slots.enabled:
+                    self.slots.ended(now, observation, replica)
             self.detection.attempt_ended(now, observation, replica)
             while self.router.refuted:
                 self.detection.refuted(now, self.router.refuted.pop())
@@ -104,6 +108,7 @@ class ClusterPolicy(Policy):
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""
+        self.detection.observer.called(self.next_wakeup(), now)
         commands: list[Command] = []
         probes: list[Probe] = []
         self.view.let_rise(now)
@@ -138,6 +143,7 @@ class ClusterPolicy(Policy):
                 "rising": node.rising,
                 "operator": self.operator.phase(node.name),
                 "resident": [name for name, replica in node.replicas.items() if replica.resident],
+                "slots": self.slots.known(node.name),
             }
             for node in self.view.nodes.values()
         }
@@ -163,6 +169,7 @@ class ClusterPolicy(Policy):
             node.penalty = known["penalty"]
             for model, replica in node.replicas.items():
                 replica.resident = model in known["resident"]
+            self.slots.restore(name, known.get("slots", {}))
             self.view.replace(node, now)
         self.router.budget = state.parts["retry_budget"]
         for name, (diagnosis, evidence) in state.parts["open_incidents"].items():

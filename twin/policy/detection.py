@@ -11,6 +11,8 @@ from collections import deque
 from typing import Final, Literal, TypeAlias
 
 from twin.policy.health import ROUTABLE
+from twin.policy.observer import Observer
+from twin.policy.phi_accrual import PhiAccrual
 from twin.policy.slowness import Slowness
 from twin.policy.views import ClusterView, NodeView, Replica
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, Probe, ProbeKind, ProbeResult
@@ -70,8 +72,10 @@ class Watch:
         "load_path_due_s",
         "node",
         "pending",
+        "phi",
         "residency_due_s",
         "slow_error",
+        "timeouts_s",
     )
 
     def __init__(self, node: NodeView) -> None:
@@ -87,6 +91,8 @@ class Watch:
         self.evidence = ""
         self.failures_s: deque[float] = deque()  # runner failures, for the crash loop
         self.pending: dict[ProbeKind, int] = {}  # kind to probe id
+        self.timeouts_s: dict[ProbeKind, float] = {}  # of those
+        self.phi = PhiAccrual()
 
 
 class Confirmed:
@@ -119,6 +125,7 @@ class Detection:
         self.patience = view.parameters.router.patience
         self.verify = self.probes.enabled and self.probes.generation
         self.slowness = Slowness(view)
+        self.observer = Observer()
         self.watches = {name: Watch(node) for name, node in view.nodes.items()}
         self.confirmed: list[Confirmed] = []  # for the healer, which empties it
         self.in_incident: set[str] = set()  # nodes with an open incident; the healer's
@@ -225,6 +232,10 @@ class Detection:
         if watch.pending.get(result.kind) != result.probe_id:
             return  # it was asked of a server process that is no more
         del watch.pending[result.kind]
+        late_s = result.latency_s - watch.timeouts_s[result.kind]
+        if result.error in NO_ANSWER and self.observer.was_late(late_s):
+            self._look_again(now, watch, result)
+            return
         if result.kind == "liveness":
             self._liveness(now, watch, result)
         elif result.kind == "residency":
@@ -233,6 +244,18 @@ class Detection:
             self._generation(now, watch, result)
         else:
             self._load_path(now, watch, result)
+
+    def _look_again(self, now: float, watch: Watch, result: ProbeResult) -> None:
+        """We were late ourselves: perhaps the answer was there. It is asked for once more, with more time."""
+        if result.kind == "liveness":
+            watch.liveness_due_s = now
+        elif result.kind == "generation":
+            watch.generation_due_s = now
+        elif result.kind == "residency":
+            watch.residency_due_s = now
+        else:
+            watch.load_path_due_s = now
+        self.wake_s = now
 
     def _load_path(self, now: float, watch: Watch, result: ProbeResult) -> None:
         node = watch.node
@@ -254,6 +277,8 @@ class Detection:
         if result.ok:
             watch.liveness_failures = watch.gone_in_a_row = 0
             watch.liveness_error = ""
+            if node.health in ROUTABLE:
+                watch.phi.heard(now, node.last_passed_s)
             self.slowness.liveness(now, node, result.latency_s)
             if not self.verify and node.health in ("down", "suspect"):
                 # Nothing better to go by: the process is up, so the node gets traffic again.
@@ -270,7 +295,8 @@ class Detection:
                 self._confirm(now, node, "server_down", f"GET /api/version failed ({result.error})")
             return
         times = watch.liveness_failures
-        if times < self.probes.failures_to_suspect and node.health in ROUTABLE:
+        few = times < self.probes.failures_to_suspect or (not gone and self._may_be_jitter(now, watch))
+        if few and node.health in ROUTABLE:
             watch.liveness_due_s = now + FAST_PROBE_S
             self.wake_s = min(self.wake_s, watch.liveness_due_s)
             return
@@ -288,6 +314,13 @@ class Detection:
             for replica in node.replicas.values():
                 replica.resident = replica.loading = False
         self._confirm(now, node, diagnosis, evidence)
+
+    def _may_be_jitter(self, now: float, watch: Watch) -> bool:
+        """Whether answers come so irregularly from there that this silence is not yet a sign."""
+        threshold = self.probes.phi_threshold
+        heard_s = watch.node.last_passed_s
+        heard_s = max(heard_s, watch.phi.last_s)
+        return threshold > 0.0 and watch.phi.phi(now - heard_s - self.observer.lag_s) < threshold
 
     def _back(self, now: float, node: NodeView) -> None:
         if node.name in self.under_repair:
@@ -395,7 +428,7 @@ class Detection:
                 watch.residency_due_s = now + self.probes.residency_period_s
                 self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
             self.wake_s = min(self.wake_s, watch.generation_due_s)
-        if self.verify and now >= watch.generation_due_s and node.health != "drained":
+        if self.verify and now >= watch.generation_due_s and node.health != "drained" and node.replicas:
             if node.health == "down" and watch.liveness_error:
                 return  # it does not even answer; no generation before it does
             model = self.model_to_verify(node)
@@ -451,6 +484,8 @@ class Detection:
         watch.pending[kind] = self.probe_id
         if kind == "generation":  # slow machines take their time
             timeout_s = max(timeout_s, self.patience * watch.node.start_s)
+        timeout_s = self.observer.widened(timeout_s)
+        watch.timeouts_s[kind] = timeout_s
         if kind == "liveness":
             watch.liveness_due_s = now + period_s
         elif kind == "generation":
@@ -464,6 +499,7 @@ class Detection:
         watch.liveness_error = watch.evidence = ""
         watch.slow_error = False
         watch.failures_s.clear()
+        watch.phi.forget()
         watch.pending.clear()
         watch.liveness_due_s = watch.generation_due_s = now
         if self.probes.enabled:

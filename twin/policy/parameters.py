@@ -124,6 +124,9 @@ class AdmissionParameters:
     outage_patience_s: float = _number(
         10.0, 0, 3600, "s", "How long requests wait for nodes that are all down; from then on they are turned away."
     )
+    learn_slots: bool = _switch(
+        False, "Learn how many requests a replica serves at once from the waits in Ollama's own account of them."
+    )
     queue_max: int = _number(1000, 0, 1_000_000, "requests", "Longest queue at the gateway, per model; more is shed.")
 
 
@@ -179,6 +182,13 @@ class ProbeParameters:
     timeout_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for an answer to a liveness or residency probe.")
     failures_to_suspect: int = _number(
         2, 1, 20, "failures", "Failed liveness probes in a row that make a node suspect."
+    )
+    phi_threshold: float = _number(
+        8.0,
+        0,
+        1000,
+        "",
+        "Silence makes a node suspect only from this φ on: where answers come irregularly, later; 0: always.",
     )
     residency: bool = _switch(
         True, "Ask which models are loaded; the answer's latency also probes the scheduler's lock."

@@ -59,6 +59,7 @@ class Router:
         self.queue_max = parameters.admission.queue_max
         self.deadline_aware = parameters.admission.enabled and parameters.admission.deadline_aware
         self.outage_patience_s = parameters.admission.outage_patience_s
+        self.learns_slots = parameters.admission.learn_slots
         self.allowance_s_per_token = parameters.router.prompt_allowance_s_per_1k_tokens / 1000.0
         self.patience = parameters.router.patience
         # A node whose first tokens come faster than this never needs other limits than the parameters.
@@ -275,6 +276,9 @@ class Router:
     def _wait(self, pool: Pool, request: RequestSpec, attempt: int, avoid: int, not_before_s: float) -> Route:
         if not attempt and len(pool.waiting) >= self.queue_max:
             return self._turned_away(Route("shed", retry_after_s=SHED_RETRY_AFTER_S, reason="the queue is full"))
+        if not attempt and request.client and pool.queue.full_for(request.client, self.queue_max):
+            reason = "its client has as many requests in the queue as one client may have"
+            return self._turned_away(Route("shed", retry_after_s=SHED_RETRY_AFTER_S, reason=reason))
         if not attempt and self.deadline_aware:
             hopeless = self._hopeless(pool, request, not_before_s)  # which is now
             if hopeless is not None:
@@ -284,9 +288,9 @@ class Router:
         if not_before_s > request.arrival_s and attempt:
             heapq.heappush(self.delayed, (not_before_s, request.request_id, pool))
         if attempt:
-            pool.queue.appendleft(request.request_id)  # it has waited before
+            pool.queue.put_first(request.request_id)  # it has waited before
         else:
-            pool.queue.append(request.request_id)
+            pool.queue.append(request.request_id, request.client)
         return Route("wait")
 
     def _turned_away(self, route: Route) -> Route:
@@ -307,7 +311,12 @@ class Router:
             reason = f"every node that has {request.model} is down"
             return Route("shed", retry_after_s=DOWN_RETRY_AFTER_S, reason=reason)
         slots = pool.routable.bit_count() * self.view.models[request.model].slots
-        wait_s = (len(pool.waiting) + 1) * pool.service_s / slots
+        if self.learns_slots:
+            slots = sum([each.capacity for each in pool.members if each is not None and each.gets_traffic])
+        ahead = len(pool.waiting)
+        if request.client:  # the clients take turns
+            ahead = min(ahead, pool.queue.ahead_of(request.client))
+        wait_s = (ahead + 1) * pool.service_s / slots
         if now + wait_s <= request.deadline_s:
             return None
         late_s = now + wait_s - request.deadline_s
@@ -342,11 +351,8 @@ class Router:
 
     def _release(self, now: float, pool: Pool, routes: list[tuple[RequestId, Route]]) -> None:
         held: list[RequestId] = []
-        while pool.queue:
-            request_id = pool.queue.popleft()
-            waiting = pool.waiting.get(request_id)
-            if waiting is None:
-                continue
+        while (request_id := pool.queue.pop(pool.waiting)) is not None:
+            waiting = pool.waiting[request_id]
             replica = pool.pick(waiting.avoid)
             if replica is None:
                 avoid = waiting.avoid if now < waiting.not_before_s else 0
@@ -363,4 +369,4 @@ class Router:
             del pool.waiting[request_id]
             self.waiting -= 1
             routes.append((request_id, self._dispatch(now, pool, replica, waiting.request)))
-        pool.queue.extendleft(reversed(held))
+        pool.queue.first.extendleft(reversed(held))

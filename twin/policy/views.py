@@ -8,10 +8,10 @@ busy replica is the lowest set bit of the first set that is not empty, whatever 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
+from twin.policy.fair_queue import FairQueue
 from twin.policy.health import ROUTABLE, Health, HealthEvent, after
 from twin.policy.parameters import Parameters
 from twin.policy.vocabulary import (
@@ -195,7 +195,7 @@ class Pool:
         self.cursor = 0
         self.served_until_s = 0.0  # when the last node that gets traffic was lost
         self.service_s = 0.0  # mean time of a request at a node, of late
-        self.queue: deque[RequestId] = deque()  # order of waiting; may hold ids that wait no longer
+        self.queue = FairQueue()  # order of waiting; may hold ids that wait no longer
         self.waiting: dict[RequestId, Waiting] = {}
 
     def place(self, replica: Replica, now: float) -> None:

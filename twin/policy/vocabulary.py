@@ -119,6 +119,7 @@ class RequestSpec:
     deadline_s: float  # the time (not the duration) by which it must have ended
     context_tokens: int  # num_ctx where the client asks for one, else 0: the model's own
     session: int  # the conversation that it goes on with, where the client says so; 0: none
+    client: int  # who asks, so that clients take turns in a queue; 0: not known
 
     def __init__(
         self,
@@ -130,6 +131,7 @@ class RequestSpec:
         deadline_s: float,
         context_tokens: int = 0,
         session: int = 0,
+        client: int = 0,
     ) -> None:
         self.request_id = request_id
         self.model = model
@@ -139,6 +141,7 @@ class RequestSpec:
         self.deadline_s = deadline_s
         self.context_tokens = context_tokens
         self.session = session
+        self.client = client
 
 
 @dataclass(slots=True, init=False)

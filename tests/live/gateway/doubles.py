@@ -149,12 +149,12 @@ class StubNode:
         self.hanging.set()
         await asyncio.Event().wait()
 
-    async def start(self) -> None:
+    async def start(self, port: int = 0) -> None:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
         self.address = "http://{}:{}".format(*self._runner.addresses[0][:2])
 
     async def stop(self) -> None:

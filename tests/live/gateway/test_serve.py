@@ -35,7 +35,13 @@ def log_as_before() -> Iterator[None]:
 @pytest.fixture
 async def node() -> AsyncIterator[StubNode]:
     """A node with two models, one of them loaded."""
+    node = new_node()
+    await node.start()
+    yield node
+    await node.stop()
 
+
+def new_node() -> StubNode:
     async def behave(node: StubNode, request: web.Request, body: dict) -> web.StreamResponse:  # type: ignore[type-arg]
         if request.path == "/api/tags":
             models = [{"name": "m:latest", "size": GIB}, {"name": "n:7b", "size": 2 * GIB}]
@@ -48,9 +54,7 @@ async def node() -> AsyncIterator[StubNode]:
 
     node = StubNode()
     node.will(behave)
-    await node.start()
-    yield node
-    await node.stop()
+    return node
 
 
 def test_a_file_says_everything(tmp_path: Path) -> None:
@@ -118,8 +122,11 @@ def test_the_same_node_twice_on_the_command_line_is_refused() -> None:
 def test_bad_input_ends_with_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert serve(tmp_path / "none.yaml") == 2
     assert capsys.readouterr().err == f"ollamamax: {tmp_path}/none.yaml: cannot be read: No such file or directory\n"
-    assert serve(None, ["http://127.0.0.1:9"], listen="127.0.0.1:0") == 2
-    assert "no models are known (node-0: http://127.0.0.1:9" in capsys.readouterr().err
+    file = written(
+        tmp_path, f"nodes: {{a: 127.0.0.1:9}}\nlisten: 127.0.0.1:0\nstate_file: {tmp_path}/none/state.json\n"
+    )
+    assert serve(file) == 2
+    assert "state.json: cannot be written: No such file or directory" in capsys.readouterr().err
 
 
 async def test_a_port_in_use_is_said_in_one_line(node: StubNode) -> None:
@@ -173,6 +180,73 @@ async def test_a_stop_lets_a_stream_end(node: StubNode) -> None:
     stop.set()
     assert await posting == b"".join(generate_lines())
     assert await serving == 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def ready(port: int) -> tuple[int, str]:
+    """What the gateway says of its readiness; 0 while it does not listen."""
+    try:
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/-/readyz") as response:
+            return response.status, (await response.json()).get("why", "")
+    except aiohttp.ClientConnectionError:
+        return 0, ""
+
+
+async def test_without_a_node_that_answers_it_serves_and_is_ready_when_one_does() -> None:
+    port, node_port = free_port(), free_port()
+    stop = asyncio.Event()
+    serving = asyncio.create_task(run(load_config(None, [f"127.0.0.1:{node_port}"], listen=f"127.0.0.1:{port}"), stop))
+    node = new_node()
+    try:
+        async with asyncio.timeout(20):
+            while not (said := await ready(port))[0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            assert said == (503, "no node has said yet what models it has")
+            url = f"http://127.0.0.1:{port}/api/generate"
+            async with aiohttp.ClientSession() as http:
+                async with http.post(url, json={"model": "m", "prompt": "p"}) as response:
+                    assert response.status == 404
+                await node.start(node_port)
+                while (await ready(port))[0] != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                async with http.post(url, json={"model": "m", "prompt": "p"}) as response:
+                    assert (response.status, await response.read()) == (200, b"".join(generate_lines()))
+    finally:
+        stop.set()
+        assert await serving == 0
+        await node.stop()
+
+
+async def test_a_drain_outlives_a_restart_of_the_gateway(node: StubNode, tmp_path: Path) -> None:
+    admin = free_port()
+    file = written(
+        tmp_path,
+        f"nodes: {{a: '{node.address}'}}\nlisten: 127.0.0.1:0\nadmin: 127.0.0.1:{admin}\n"
+        f"state_file: {tmp_path}/state.json\n",
+    )
+    seen: list[str] = []
+    for _ in range(2):
+        stop = asyncio.Event()
+        serving = asyncio.create_task(run(load_config(file), stop))
+        async with asyncio.timeout(20), aiohttp.ClientSession() as http:
+            while True:
+                assert not serving.done()
+                try:
+                    async with http.get(f"http://127.0.0.1:{admin}/-/nodes") as response:
+                        seen.append((await response.json())["nodes"][0]["operator"])
+                        break
+                except aiohttp.ClientConnectionError:
+                    await asyncio.sleep(0.02)
+            async with http.post(f"http://127.0.0.1:{admin}/-/nodes/a/drain") as response:
+                assert response.status == 202
+        stop.set()
+        assert await serving == 0
+    assert seen == ["", "drained"]
 
 
 async def test_ctrl_c_ends_with_0(node: StubNode) -> None:

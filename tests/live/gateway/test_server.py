@@ -7,7 +7,7 @@ import pytest
 
 from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
-from tests.live.gateway.doubles import SHED, answers, streams, to
+from tests.live.gateway.doubles import SHED, answers, generate_lines, streams, to
 from twin.policy.vocabulary import AttemptEnded, NodeInventory
 
 
@@ -60,23 +60,45 @@ async def test_embeddings_are_routed_and_tried_again(house: House) -> None:
     assert house.policy.asked[0][0].prompt_tokens == 2
 
 
-async def test_streamed_completions_are_whole_only_with_done(house: House) -> None:
+async def test_streamed_messages_are_whole_only_with_their_stop(house: House) -> None:
     house.routes(to("a"), to("a"))
-    whole = [b'data: {"choices":[{"text":"x"}]}\n\n', b"data: [DONE]\n\n"]
+    whole = [b"event: content_block_delta\ndata: {}\n\n", b"event: message_stop\ndata: {}\n\n"]
     house.a.will(streams(whole), streams(whole[:1]))
-    body = {"model": "m", "prompt": "x", "stream": True}
-    assert (await house.post("/v1/completions", body))[1] == b"".join(whole)
-    broken = (await house.post("/v1/completions", body))[1]
-    assert broken.startswith(whole[0])
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "stream": True}
+    assert (await house.post("/v1/messages", body))[1] == b"".join(whole)
+    broken = (await house.post("/v1/messages", body))[1]
+    assert broken.startswith(whole[0] + b"event: error\n")
     assert b"no_terminal_record" in broken
     assert len(house.policy.asked) == 2  # what was sent cannot be taken back: no further attempt is asked for
 
 
 async def test_what_is_not_offered_says_so(house: House) -> None:
-    status, body, _ = await house.post("/api/signout", {})
-    assert (status, "does not offer POST /api/signout" in json.loads(body)["error"]) == (501, True)
-    status, body, _ = await house.post("/v1/images/generations", {})
+    status, body, _ = await house.post("/api/nonsense", {})
+    assert (status, "does not offer POST /api/nonsense" in json.loads(body)["error"]) == (501, True)
+    status, body, _ = await house.post("/v1/images/variations", {})
     assert (status, "does not offer" in json.loads(body)["error"]["message"]) == (501, True)
+
+
+async def test_who_is_signed_in_is_asked_of_one_node_and_signing_out_of_all(house: House) -> None:
+    house.a.will(answers(401, b'{"error":"unauthorized","signin_url":"https://x"}'))
+    house.b.will(answers(200, b'{"name":"me"}'))
+    assert (await house.post("/api/me", {}))[:2] == (200, b'{"name":"me"}')  # one that knows
+    house.a.behaviours.clear()
+    house.a.will(answers(200, b"{}"))
+    asked = len(house.a.bodies), len(house.b.bodies)
+    assert (await house.post("/api/signout", {}))[0] == 200
+    assert (len(house.a.bodies), len(house.b.bodies)) == (asked[0] + 1, asked[1] + 1)
+    await house.b.stop()
+    status, _, headers = await house.post("/api/signout", {})
+    assert (status, headers["X-OllamaMax-Nodes-Missing"]) == (200, "b")
+
+
+async def test_images_are_requests_to_a_model_and_experiments_go_to_one_node(house: House) -> None:
+    house.routes(to("b"))
+    house.b.will(answers(200, b'{"data":[]}'))
+    house.a.will(answers(200, b'{"results":[]}'))
+    assert (await house.post("/v1/images/generations", {"model": "m", "prompt": "a cat"}))[:2] == (200, b'{"data":[]}')
+    assert (await house.post("/api/experimental/web_search", {"query": "x"}))[:2] == (200, b'{"results":[]}')
 
 
 async def test_bad_requests_are_refused_without_asking_anyone(house: House) -> None:
@@ -211,3 +233,19 @@ async def test_deleting_goes_to_who_has_it(house: House) -> None:
     assert {"model": "m"} not in house.b.bodies
     async with house.http.delete(house.url + "/api/delete", json={"model": "nobody"}) as response:
         assert (response.status, (await response.json())["error"]) == (404, "model 'nobody' not found")
+
+
+async def test_clients_are_told_apart_by_their_key_and_else_by_their_address(house: House) -> None:
+    house.routes(*[to("a")] * 5)
+    house.a.will(streams(generate_lines()))
+    body = {"model": "m", "prompt": "x"}
+    keys: list[dict[str, str]] = [
+        {"Authorization": "Bearer one"},
+        {"x-api-key": "two"},
+        {"Authorization": "Bearer one"},
+    ]
+    for headers in (*keys, {}, {}):
+        await house.post("/api/generate", body, headers=headers)
+    one, two, again, nobody, nobody_again = [spec.client for spec, _ in house.policy.asked]
+    assert (again, nobody_again) == (one, nobody)
+    assert len({one, two, nobody, 0}) == 4

@@ -1,0 +1,262 @@
+"""The table of drills: every scenario of `scenarios/drills`, several times each, on four nodes of this machine.
+
+    python -m live.rig.drill_table [--nodes real|emulated] [--runs 5] [--row NAME]... [--out FOLDER] [--json]
+
+Each run is a line of `FOLDER/results.jsonl` as soon as it is finished, and what is there is not run again: so a table that
+was broken off goes on where it was. The row `quiet` has no fault; it runs with fault tolerance and without
+(`policy.preset=none`), in turn, on the same arrivals, and says what tolerance costs. Exit status 0, 1 where an aim was
+missed, 2 for bad input, 3 where something could not be observed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from live.rig.cluster import NodeKind
+from live.rig.injection import check_possible
+from live.rig.ledger import Ledger
+from live.rig.live_world import LiveWorld
+from live.rig.random_drills import held
+from twin.errors import OperatorError
+from twin.experiment.run import run_scenario
+from twin.experiment.verdict import Replication
+from twin.record.reader import RunRecord
+from twin.scenario.loader import load
+
+FOLDER = Path(__file__).parents[2] / "scenarios" / "drills"
+QUIET = "quiet"
+RESULTS = "results.jsonl"
+AFTER_S = 10.0
+"""How long after a fault without duration its window lasts."""
+
+Row = dict[str, Any]
+
+
+def rows_of(folder: Path, chosen: Sequence[str]) -> list[Path]:
+    """The scenario files of the rows. Raises `OperatorError` for a name that is none."""
+    files = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    for name in chosen:
+        if name not in files:
+            raise OperatorError(f"--row {name}: there is no such drill; there are {', '.join(files)}")
+    return [files[name] for name in chosen] if chosen else list(files.values())
+
+
+def variants(file: Path, number: int) -> Iterable[str]:
+    """The presets that a run of this row has; in turn, so that a machine that warms up favours neither."""
+    if file.stem != QUIET:
+        return ("default",)
+    return ("default", "none") if number % 2 == 0 else ("none", "default")
+
+
+def run_once(file: Path, nodes: NodeKind, seed: int, preset: str, changes: Sequence[str] = ()) -> Row:
+    """One run, as a line of the results."""
+    scenario = load(file, [f"seed={seed}", "replications=1", f"policy.preset={preset}", *changes])
+    check_possible(scenario, nodes)
+    before = held()
+    result = run_scenario(LiveWorld(nodes), scenario, None, lambda line: None)
+    if not result.replications:
+        raise KeyboardInterrupt
+    [run] = result.replications
+    unknown = [it["name"] for it in result.summary["expectations"] if it["verdict"] == "unknown"]
+    # Where no attempt failed after a fault there was nothing to mitigate: that is no question left open.
+    still_failed = any(it.ttm.censored for it in run.recoveries)
+    return {
+        "row": file.stem,
+        "nodes": nodes,
+        "seed": seed,
+        "preset": preset,
+        **seen(run),
+        "missed": [it["name"] for it in result.summary["expectations"] if it["verdict"] == "fail"],
+        "unobserved": [name for name in unknown if name != "ttm_s" or still_failed],
+        "broken_invariants": [name for name, count in result.summary["invariants"].items() if count],
+        "left_behind": [what for what in held().left_since(before) if what.startswith(("folder", "cgroup"))],
+    }
+
+
+def seen(run: Replication) -> Row:
+    """The figures of a run that the table has."""
+    figures = run.figures
+    quiet_s, faulty_s = latencies_s(run.record)
+    return {
+        "offered": figures["requests_offered"],
+        "admitted": figures["requests_admitted"],
+        "rejected": figures["requests_rejected"],
+        "lost": figures["requests_lost"],
+        "ttd_s": figures["ttd_s"],
+        "ttm_s": figures["ttm_s"],
+        "attempts_per_request": figures["attempts_per_request"],
+        "mean_s": float(np.mean(quiet_s + faulty_s)) if quiet_s or faulty_s else None,
+        "p95_quiet_s": float(np.percentile(quiet_s, 95)) if quiet_s else None,
+        "p95_fault_s": float(np.percentile(faulty_s, 95)) if faulty_s else None,
+    }
+
+
+def latencies_s(record: RunRecord) -> tuple[list[float], list[float]]:
+    """How long the requests took that came outside of every fault's window, and within one."""
+    faults = record.table("faults").to_pylist()
+    windows = [
+        (row["injected_s"], max(row["ended_s"] if row["ended_s"] is not None else 0.0, row["injected_s"] + AFTER_S))
+        for row in faults
+        if row["injected_s"] is not None
+    ]
+    quiet_s: list[float] = []
+    faulty_s: list[float] = []
+    for row in record.table("requests", ["arrival_s", "end_s", "outcome"]).to_pylist():
+        if row["outcome"] == "succeeded":
+            within = any(begin <= row["arrival_s"] <= end for begin, end in windows)
+            (faulty_s if within else quiet_s).append(row["end_s"] - row["arrival_s"])
+    return quiet_s, faulty_s
+
+
+def summary(lines: Sequence[Row]) -> list[Row]:
+    """One row of the table for each drill: medians with the worst beside them."""
+    rows: list[Row] = []
+    for name in dict.fromkeys(line["row"] for line in lines):
+        mine = [line for line in lines if line["row"] == name]
+        with_it = [line for line in mine if line["preset"] == "default"]
+        missed = sorted({what for line in with_it for what in line["missed"] + line["broken_invariants"]})
+        unobserved = sorted({what for line in with_it for what in line["unobserved"]})
+        row: Row = {
+            "drill": name,
+            "runs": len(with_it),
+            "admitted": sum(line["admitted"] for line in with_it),
+            "rejected": sum(line["rejected"] for line in with_it),
+            "lost": _spread([line["lost"] for line in with_it]),
+            "ttm_s": _spread([line["ttm_s"] for line in with_it]),
+            "p95_fault_to_quiet": _spread([_ratio(line["p95_fault_s"], line["p95_quiet_s"]) for line in with_it]),
+            "left_behind": sorted({what for line in with_it for what in line["left_behind"]}),
+            "verdict": "fail" if missed else "unknown" if unobserved else "pass",
+            "missed": missed,
+        }
+        if name == QUIET:
+            row["tolerance_costs"] = _spread(_paired(mine))
+        rows.append(row)
+    return rows
+
+
+def _paired(lines: Sequence[Row]) -> list[float | None]:
+    """For each seed: by what share the mean latency is longer with fault tolerance than without."""
+    by_seed: dict[int, dict[str, float]] = {}
+    for line in lines:
+        by_seed.setdefault(line["seed"], {})[line["preset"]] = line["mean_s"]
+    return [it["default"] / it["none"] - 1.0 for it in by_seed.values() if len(it) == 2]
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None
+
+
+def _spread(values: Sequence[float | None]) -> Row | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {"median": statistics.median(known), "worst": max(known), "runs": len(known)}
+
+
+def results(folder: Path | None) -> list[Row]:
+    """The lines that are there already. Raises `OperatorError`."""
+    file = folder / RESULTS if folder is not None else None
+    if file is None or not file.is_file():
+        return []
+    lines: list[Row] = []
+    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError as error:
+            raise OperatorError(f"{file}:{number}: no result of a drill: {error}; remove the line") from error
+    return lines
+
+
+def run_all(
+    given: argparse.Namespace, console: Console, drills: Path = FOLDER, changes: Sequence[str] = ()
+) -> list[Row]:
+    """All runs that are wanted and not there yet; all lines. Raises `OperatorError`, and KeyboardInterrupt when asked."""
+    lines = [line for line in results(given.out) if line["nodes"] == given.nodes]
+    done = {(line["row"], line["seed"], line["preset"]) for line in lines}
+    files = rows_of(drills, given.row)
+    wanted = [
+        (file, given.seed + number, preset)
+        for number in range(given.runs)
+        for file in files
+        for preset in variants(file, number)
+    ]
+    missing = [each for each in wanted if (each[0].stem, each[1], each[2]) not in done]
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
+    for count, (file, seed, preset) in enumerate(missing, 1):
+        console.print(f"{count} of {len(missing)}: {file.stem}, seed {seed}, policy {preset}")
+        line = run_once(file, given.nodes, seed, preset, changes)
+        lines.append(line)
+        if given.out is not None:
+            with open(given.out / RESULTS, "a", encoding="utf-8") as kept:
+                kept.write(json.dumps(line) + "\n")
+        console.print(f"  {line['admitted']} admitted, {line['lost']} lost, mitigated after {_cell(line['ttm_s'])} s")
+    names = {file.stem for file in files}
+    return [line for line in lines if line["row"] in names]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{value['median']:.3g} ({value['worst']:.3g})"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "-" if value is None or value == [] else str(value)
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(prog="python -m live.rig.drill_table", description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", choices=("real", "emulated"), default="real")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each row (default 5)")
+    parser.add_argument("--row", action="append", default=[], metavar="NAME", help="only this row; may be repeated")
+    parser.add_argument("--seed", type=int, default=1, help="of the first run; the others follow (default 1)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="keeps each run; what is there is not run again")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    given = parser.parse_args()
+    if given.runs < 1:
+        parser.error("--runs takes 1 or more")
+    console = Console(stderr=True)
+    try:
+        Ledger().close()  # what cannot be written is said before the first run
+        lines = run_all(given, console)
+    except KeyboardInterrupt:
+        where = f"; the finished runs lie in {given.out}, the same command goes on" if given.out is not None else ""
+        print(f"ollamamax: interrupted; everything has been put back{where}", file=sys.stderr)  # noqa: T201
+        return 130
+    except (OperatorError, OSError) as error:
+        print(f"ollamamax: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    rows = summary(lines)
+    if given.json:
+        print(json.dumps({"nodes": given.nodes, "runs": given.runs, "drills": rows}))  # noqa: T201
+    else:
+        table = Table(title=f"four {given.nodes} nodes, 8 requests/s, 70 % streams; median (worst) of the runs")
+        names = [name for name in rows[0] if name != "tolerance_costs"] if rows else []
+        for name in names:
+            table.add_column(name.replace("_", " "), overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(row[name]) for name in names))
+        Console(width=150).print(table)
+        for row in rows:
+            if row.get("tolerance_costs"):
+                cost = row["tolerance_costs"]
+                print(  # noqa: T201
+                    f"fault tolerance costs {100 * cost['median']:.2f} % of the mean latency (worst"
+                    f" {100 * cost['worst']:.2f} %), paired over {cost['runs']} runs"
+                )
+    verdicts = {row["verdict"] for row in rows}
+    return 1 if "fail" in verdicts else 3 if "unknown" in verdicts else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
