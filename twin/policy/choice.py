@@ -48,7 +48,9 @@ class Option:
     @property
     def basis(self) -> str:
         """What the probability rests on."""
-        return f"{self.outcomes:.0f} outcomes seen" if self.outcomes >= 1.0 else "assumed"
+        if self.outcomes < 0.5:
+            return "assumed"
+        return f"{self.outcomes:.0f} outcome{'s' if self.outcomes >= 1.5 else ''} seen"
 
 
 def weigh(

@@ -20,12 +20,7 @@ class Redistribute(Remedy):
                 name="redistribute",
                 action="shift",
                 what="prefer the other nodes for two minutes, less and less",
-                mends={
-                    "overheating": Prior(0.4),
-                    "gpu_memory": Prior(0.1),
-                    "runner_failure": Prior(0.1),
-                    "gpu_fault": Prior(0.1),
-                },
+                mends={"overheating": Prior(0.4)},
                 hard=False,
                 drains=False,
             )
