@@ -72,6 +72,7 @@ class Healer:
         self.incidents: list[Incident] = []
         self.actions: dict[int, str] = {}  # running actions of incidents: id to node
         self.ordered_s: dict[int, float] = {}  # when those were ordered
+        self.look_s = 0.0  # when incidents are looked at next
         self.action_id = 0
         self.question_id = 0
         self.last_action: dict[str, tuple[float, int]] = {}  # by node: when, and the how manieth in a row
@@ -97,6 +98,9 @@ class Healer:
             self._passed(now, node)
         for node in self._taken(self.detection.loads_again):
             self._works_by_itself(now, node, "load_path_stuck")
+        if now < self.look_s:
+            return
+        self.look_s = now + self.parameters.period_s
         for name in list(self.open):
             self._step(now, self.view.nodes[name], self.open[name], commands)
 
@@ -122,6 +126,7 @@ class Healer:
         node = confirmed.node
         if node.held:
             return  # its operator has set it aside, and may be working on it
+        self.look_s = now  # news are not kept waiting
         known = self.open.get(node.name)
         if known is not None and known.foreseen and known.happened("dropped"):
             self._close(now, node, known)

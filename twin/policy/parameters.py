@@ -284,6 +284,15 @@ class HealerParameters:
     )
     look_ahead_limit_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for that; then the rates decide alone.")
     look_ahead_horizon_s: float = _number(600.0, 10, 7200, "s", "How far ahead is simulated.")
+    period_s: float = _number(
+        0.0,
+        0,
+        1800,
+        "s",
+        "Least time between two looks at what is open; 0: each time that the controller looks. It was documented as "
+        "1 m, for a healer that never acted; recovery within seconds needs looks within seconds.",
+        "self_healing.healing_interval",
+    )
     concurrent_max: int = _number(2, 1, 1000, "actions", "Disruptive actions that may run at once.")
     cooldown_s: float = _number(15.0, 0, 3600, "s", "Between two disruptive actions on one node; doubles each time.")
     attempts_max: int = _number(
@@ -356,7 +365,7 @@ class PerformanceTrackingParameters:
 
     enabled: bool = _switch(
         True,
-        "While attempts fail far too often, disturb no node that still serves, and none for a forecast.",
+        "While attempts at nodes fail far too often, disturb no node for a mere forecast.",
         "performance_tracking.enabled",
     )
     window_s: float = _number(
