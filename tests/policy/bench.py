@@ -47,7 +47,7 @@ restart NODE done | failed | timed_out        the result of that action; so with
                                               theirs at once
 foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: with which probability, how soon; within 600 s
 foretell nothing                              it does not any more
-looking ahead loses REMEDY N [REMEDY N ...]   the answer to the question that is open; looking ahead fails: there is none
+looking ahead loses REMEDY N [REMEDY N]       the answer to the question that is open; looking ahead fails: there is none
 operator drains | returns | restarts NODE     an operator's order
 advance S                                     time passes; the policy is woken whenever it wants to be
 show                                          where everything stands
