@@ -3,7 +3,9 @@
 An incident is healed if it was verified and closed within `HEALED_WITHIN_S` of its opening, and its node had no further
 incident for `RELAPSE_S`. All incidents count, also those of nodes that no fault held. The worlds: eight nodes under load;
 in each run four of them are struck, one after the other and each by one fault of a kind that the seed draws, and nobody
-from outside helps within the time that is looked at. `python -m twin.experiment.healing_score` prints it.
+from outside helps within the time that is looked at. The kinds are those that something done to a node can end, by the
+catalogue (`mendable_kinds`); with all kinds of a node (`own_kinds`) incidents come again for as long as the cause is
+there, whatever is done. `python -m twin.experiment.healing_score` prints it.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ RUNS_AT_ONCE = 16
 OUTSIDE_HELP_S = 3000.0
 """When the outside world would end a fault: after all that is looked at."""
 
+NODES = 8
 CLUSTER = {
-    "nodes": 8,
+    "nodes": NODES,
     "hardware": "rtx-4090",
     "models": {"llama3.1:8b": {"replicas": 5}, "qwen2.5:7b": {"replicas": 4}, "llama3.2:1b": {"replicas": 0}},
     "slots_per_model": 4,
@@ -48,7 +51,7 @@ NOTHING = {"healer.enabled": False, "redundancy.enabled": False}
 
 
 def own_kinds() -> list[str]:
-    """The kinds of faults that are of a node itself, and so can be mended there."""
+    """The kinds of faults that are of a node itself, not of the way to it."""
     return [
         kind
         for kind, fault in FAULT_KINDS.items()
@@ -56,9 +59,14 @@ def own_kinds() -> list[str]:
     ]
 
 
-def network_kinds() -> list[str]:
-    """The kinds that are of the way to a node: nothing that is done to the node mends them."""
-    return [kind for kind, fault in FAULT_KINDS.items() if issubclass(fault, NetworkFault) and kind != "rack_failure"]
+def mendable_kinds() -> list[str]:
+    """Of these, the kinds that a new server process, the end of the runners or a reload ends, or that are over at once."""
+    found = []
+    for kind in own_kinds():
+        about = FAULT_KINDS[kind].about
+        if about.ended_by_restart or about.ended_by_kill or about.ended_by_reload or about.instant:
+            found.append(kind)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class Seen:
 def scenario_for(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> Scenario:
     """The world of a seed."""
     draw = stream(seed, "healing-score")
-    nodes = draw.permutation(CLUSTER["nodes"])[:STRUCK].tolist()
+    nodes = draw.permutation(NODES)[:STRUCK].tolist()
     faults = []
     for place, node in enumerate(nodes):
         kind = kinds[int(draw.integers(len(kinds)))]
@@ -146,9 +154,9 @@ def healing_score(
     """Run seed after seed until the policy has opened so many incidents.
 
     {"healed": {"n", "healed", "share", "ci95"}, "nothing": likewise with the healer off on the same seeds, "by_kind": {KIND:
-    both}, "seeds"}. `kinds`: those of a node itself, where none are given.
+    both}, "seeds"}. `kinds`: `mendable_kinds` where none are given.
     """
-    drawn = tuple(kinds or own_kinds())
+    drawn = tuple(kinds or mendable_kinds())
     with_healer: list[Seen] = []
     without: list[Seen] = []
     seed = first_seed
@@ -177,4 +185,4 @@ def healing_score(
 
 
 if __name__ == "__main__":
-    json.dump(healing_score(progress=lambda line: sys.stderr.write(line + "\n")), sys.stdout, indent=1)
+    json.dump(healing_score(progress=lambda line: print(line, file=sys.stderr)), sys.stdout, indent=1)

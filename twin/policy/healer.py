@@ -48,6 +48,9 @@ RELAPSE_S: Final = 600.0
 """A failure this soon after the last action on the same node is the old trouble: cooldown and attempts go on from there,
 and what seemed to have helped had not."""
 
+HOLD_MAX_S: Final = 60.0
+"""A node that fails again and again must hold longer each time, up to this: till then it is one incident, not many."""
+
 ABORT_TIMEOUT_S: Final = 5.0
 BOOKKEEPING_TIMEOUT_S: Final = 5.0
 """Drain and return change what the policy does, not the node."""
@@ -77,6 +80,9 @@ class Healer:
         self.question_id = 0
         self.last_action: dict[str, tuple[float, int]] = {}  # by node: when, and the how manieth in a row
         self.helped: dict[str, tuple[str, str, float]] = {}  # by node: remedy, ailment, until when a relapse refutes it
+        self.closed: dict[
+            str, tuple[float, int]
+        ] = {}  # by node: when its last incident closed, the how manieth in a row
         self.slow_since_s: dict[str, float] = {}
         self.to_return: list[NodeView] = []  # drained nodes whose repair is over
 
@@ -157,6 +163,9 @@ class Healer:
         if now - acted_s < RELAPSE_S:
             work.earlier_actions = in_a_row
             work.not_before_s = acted_s + self._cooldown_s(work)
+        closed_s, work.relapses = self.closed.get(node.name, (-math.inf, 0))
+        if now - closed_s >= RELAPSE_S:
+            work.relapses = 0
         self.open[node.name] = work
         self.detection.in_incident.add(node.name)
         return work
@@ -201,7 +210,8 @@ class Healer:
     def _holds(self, now: float, work: OpenIncident) -> None:
         if work.happened("passed"):
             work.incident.verified_s = now
-            work.hold_until_s = now + self.parameters.hold_s
+            hold_s = self.parameters.hold_s
+            work.hold_until_s = now + max(hold_s, min(HOLD_MAX_S, hold_s * 2.0**work.relapses))
 
     def _works_by_itself(self, now: float, node: NodeView, diagnosis: Diagnosis) -> None:
         """What was wrong with a node that still serves is over, and nothing has been done to it so far."""
@@ -229,6 +239,8 @@ class Healer:
     def _close(self, now: float, node: NodeView, work: OpenIncident) -> None:
         """The incident has ended, well or because there is nothing more to do about it."""
         work.incident.closed_s = now
+        if not work.foreseen:
+            self.closed[node.name] = (now, work.relapses + 1)
         del self.open[node.name]
         self.detection.in_incident.discard(node.name)
 

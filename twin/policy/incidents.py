@@ -55,6 +55,7 @@ class OpenIncident:
     pending_action: int | None = None
     drained_at_s: float = math.nan
     earlier_actions: int = 0  # on the same node, in earlier incidents that this one follows soon
+    relapses: int = 0  # earlier incidents that this one follows soon, each the last
     ailment: str = ""  # what remedies are chosen by: the diagnosis, or the failure class that was foretold
     foreseen: bool = False  # nothing has failed so far
     probability: float = 1.0  # that it is so, or would be
