@@ -89,6 +89,9 @@ class NodeConfig(_Closed):
 
     url: Annotated[str, AfterValidator(node_url)]
     vram_gib: Annotated[float | None, Field(gt=0)] = None
+    rack: Annotated[str, Field(description="What fails together with it: a model's replicas go to different ones.")] = (
+        ""
+    )
     agent: Annotated[str | None, AfterValidator(lambda url: url and agent_url(url))] = None
     hands: HandsConfig | None = None
 

@@ -184,5 +184,9 @@ def healing_score(
     }
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 if __name__ == "__main__":
-    json.dump(healing_score(progress=lambda line: print(line, file=sys.stderr)), sys.stdout, indent=1)
+    json.dump(healing_score(progress=_say), sys.stdout, indent=1)

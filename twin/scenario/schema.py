@@ -179,8 +179,9 @@ class Cluster(_Closed):
     def spec(self) -> ClusterSpec:
         """The cluster as a policy knows it: replicas of each model spread over the nodes with fewest."""
         placement = self._placement(self._context_tokens)
+        racks = {node: rack for rack, nodes in self.topology().racks.items() for node in nodes}
         nodes = tuple(
-            NodeSpec(name, hardware.total_vram_gib, self.models_kept(hardware))
+            NodeSpec(name, hardware.total_vram_gib, self.models_kept(hardware), racks.get(name, ""))
             for name, hardware in zip(self.node_names(), self.hardware_of_nodes(), strict=True)
         )
         models = tuple(
