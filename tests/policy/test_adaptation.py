@@ -65,10 +65,19 @@ def test_a_change_after_which_more_is_bad_is_rolled_back_and_not_tried_again_for
     assert not adaptation.watched(900.0, Seen(1000, 140, {}))
     assert adaptation.parameters.router.first_token_deadline_s == 4.0
     assert "rolled back: 140 of 1000 requests were bad, 50.0 expected" in adaptation.history[-1]
-    assert 8.0 not in [it.value for it in adaptation.propose(1000.0, TIMEOUTS)]
+    assert 8.0 not in [it.value for it in adaptation.propose(2000.0, TIMEOUTS)]
     fresh = Adaptation(adaptation.parameters)
     fresh.not_before_s = adaptation.not_before_s
     assert 8.0 in [it.value for it in fresh.propose(900.0 + 86401.0, TIMEOUTS)]
+
+
+def test_it_is_asked_once_an_interval_and_can_be_switched_off() -> None:
+    adaptation = Adaptation(preset("default", {"config_adaptation.interval": 120}))
+    adaptation.propose(0.0, TIMEOUTS)
+    adaptation.tried(None, "?")
+    assert adaptation.propose(119.0, TIMEOUTS) == []
+    assert adaptation.propose(120.0, TIMEOUTS) != []
+    assert Adaptation(preset("default", {"config_adaptation.enabled": False})).propose(0.0, TIMEOUTS) == []
 
 
 def test_a_few_more_bad_requests_are_chance() -> None:

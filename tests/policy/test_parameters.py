@@ -156,6 +156,8 @@ ELSEWHERE = {
     "healer.action_timeout_s": "an action's deadline; see below",
     "redundancy.load_timeout_s": "an action's deadline; see below",
     "healer.look_ahead_horizon_s": "the horizon of a question; see below",
+    "config_adaptation.enabled": "see test_adaptation.py",
+    "config_adaptation.interval_s": "see test_adaptation.py",
     "redundancy.spread_racks": "see test_redundancy.py",
     "router.connect_timeout_s": "the live gateway's: live/serve.py hands it to the upstream",
 }
@@ -268,6 +270,33 @@ def test_the_limits_of_routes_and_the_deadlines_of_actions_are_parameters() -> N
     bench.do("cluster nodes 1 slots 1 replicas 1 router.stall_timeout_s=7.0")
     replica = bench.policy.view.nodes["node-0"].replicas["m"]
     assert (replica.hot_route.stall_timeout_s, replica.cold_route.stall_timeout_s) == (7.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"redundancy.default_factor": 4, "redundancy.max_factor": 3}, "redundancy.default_factor 4 is above"),
+        ({"redundancy.idle_share": 0.5, "redundancy.busy_share": 0.5}, "redundancy.idle_share 0.5 is not below"),
+        ({"self_healing.healing_interval": 1000}, "performance_tracking.window_s 600 is below three times"),
+        (
+            {"self_healing.healing_interval": 100, "config_adaptation.interval": 600},
+            "config_adaptation.interval_s 600 is below ten times",
+        ),
+        (
+            {
+                "self_healing.service_restart": False,
+                "healer.kill_runner": False,
+                "self_healing.resource_reallocation": False,
+                "self_healing.load_redistribution": False,
+                "self_healing.enable_failover": False,
+            },
+            "healer.enabled needs a strategy",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_what_to_do(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ParameterError, match=f"^{said}"):
+        preset("default", values)
 
 
 def test_how_far_ahead_is_simulated_is_a_parameter() -> None:

@@ -95,7 +95,7 @@ def recent_load(record: RunRecord, parameters: dict[str, Any]) -> Scenario:
     outputs = _lengths(requests["output_tokens"].to_numpy())
     deadline_s = float(np.median(requests["deadline_s"].to_numpy() - requests["arrival_s"].to_numpy()))
     diagnoses = Counter(record.table("incidents", ["diagnosis"])["diagnosis"].to_pylist())
-    faults = []
+    faults: list[dict[str, Any]] = []
     for diagnosis, _ in diagnoses.most_common():
         if diagnosis in FAULT_OF and len(faults) < FAULTS_MAX:
             at_s = WARMUP_S + 20.0 + 40.0 * len(faults)
@@ -186,7 +186,7 @@ def adapt(
 
 def _runs(
     document: dict[str, Any], overrides: dict[str, Any], seeds: Sequence[int], jobs: int | None
-) -> list[tuple[int, float]]:
+) -> list[tuple[float, float]]:
     """Bad requests and mean latency by seed."""
     tasks = [(document, overrides, seed) for seed in seeds]
     found = {seed: (bad, latency_s) for seed, bad, latency_s in LocalEngine(jobs).results(_bad_and_latency, tasks)}

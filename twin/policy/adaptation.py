@@ -92,6 +92,7 @@ class Adaptation:
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
         self.phase: Phase = "idle"
+        self.due_s = 0.0
         self.applied: Proposal | None = None
         self.before: Seen | None = None  # what the applied change is held against
         self.not_before_s: dict[str, float] = {}
@@ -102,8 +103,10 @@ class Adaptation:
 
     def propose(self, now: float, seen: Seen) -> list[Proposal]:
         """What to try, for the symptoms of the interval, the most frequent first; empty: nothing."""
-        if self.phase != "idle" or not seen.requests:
+        settings = self.parameters.config_adaptation
+        if not settings.enabled or self.phase != "idle" or not seen.requests or now < self.due_s:
             return []
+        self.due_s = now + settings.interval_s
         values = self.parameters.values()
         found: list[Proposal] = []
         for lever in sorted(LEVERS, key=lambda it: -seen.symptoms.get(it.symptom, 0)):

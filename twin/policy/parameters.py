@@ -380,6 +380,16 @@ class PerformanceTrackingParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigAdaptationParameters:
+    """Learning of settings: proposed for what was seen, tried in the twin, watched."""
+
+    enabled: bool = _switch(True, "Propose better settings.", "config_adaptation.enabled")
+    interval_s: float = _number(
+        900.0, 60, 86400, "s", "Between two proposals; also how long a change is watched.", "config_adaptation.interval"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """All of them. `DEFAULT` is the preset `default`."""
 
@@ -392,6 +402,7 @@ class Parameters:
     healer: HealerParameters = field(default_factory=HealerParameters)
     redundancy: RedundancyParameters = field(default_factory=RedundancyParameters)
     performance_tracking: PerformanceTrackingParameters = field(default_factory=PerformanceTrackingParameters)
+    config_adaptation: ConfigAdaptationParameters = field(default_factory=ConfigAdaptationParameters)
 
     def with_values(self, values: Mapping[str, object]) -> Parameters:
         """These parameters with some changed, by key or alias. Raises `ParameterError`."""
@@ -401,11 +412,48 @@ class Parameters:
             part, _, leaf = parameter.key.partition(".")
             changes.setdefault(part, {})[leaf] = parameter.check(value)
         parts = {part: dataclasses.replace(getattr(self, part), **leaves) for part, leaves in changes.items()}
-        return dataclasses.replace(self, **parts)
+        changed = dataclasses.replace(self, **parts)
+        for holds, rule in _rules(changed):
+            if not holds:
+                raise ParameterError(rule)
+        return changed
 
     def values(self) -> dict[str, Value]:
         """Every key with its value."""
         return {p.key: getattr(getattr(self, p.key.partition(".")[0]), p.key.partition(".")[2]) for p in TABLE}
+
+
+def _rules(it: Parameters) -> list[tuple[bool, str]]:
+    """What must hold between parameters, each with the sentence for where it does not."""
+    healer, redundancy = it.healer, it.redundancy
+    ways = healer.restart or healer.kill_runner or healer.reallocation or healer.redistribution or healer.failover
+    return [
+        (
+            redundancy.default_factor <= redundancy.max_factor,
+            f"redundancy.default_factor {redundancy.default_factor} is above redundancy.max_factor {redundancy.max_factor}; "
+            "raise the second or lower the first",
+        ),
+        (
+            redundancy.idle_share < redundancy.busy_share,
+            f"redundancy.idle_share {redundancy.idle_share:g} is not below redundancy.busy_share "
+            f"{redundancy.busy_share:g}: replicas would be loaded and unloaded in turn",
+        ),
+        (
+            ways or not healer.enabled,
+            "healer.enabled needs a strategy: allow one of healer.restart, kill_runner, reallocation, redistribution, "
+            "failover, or set healer.enabled to false",
+        ),
+        (
+            it.performance_tracking.window_s >= 3.0 * healer.period_s,
+            f"performance_tracking.window_s {it.performance_tracking.window_s:g} is below three times healer.period_s "
+            f"{healer.period_s:g}: nothing would be known of an action before the next look",
+        ),
+        (
+            it.config_adaptation.interval_s >= 10.0 * healer.period_s,
+            f"config_adaptation.interval_s {it.config_adaptation.interval_s:g} is below ten times healer.period_s "
+            f"{healer.period_s:g}: a setting must be seen at work before it is judged",
+        ),
+    ]
 
 
 def _table() -> tuple[Parameter, ...]:

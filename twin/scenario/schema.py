@@ -285,6 +285,14 @@ class PolicyChoice(_Closed):
                 raise ValueError(str(error)) from error
         return value
 
+    @model_validator(mode="after")
+    def _they_go_together(self) -> PolicyChoice:
+        try:
+            self.parameters()
+        except ParameterError as error:
+            raise ValueError(str(error)) from error
+        return self
+
     def parameters(self) -> Parameters:
         """The parameters that follow."""
         return preset(self.preset, self.overrides)
