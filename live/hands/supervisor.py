@@ -21,6 +21,7 @@ MARK = "OLLAMAMAX_SUPERVISED"
 WATCH_PERIOD_S = 0.2
 BACK_OFF_FIRST_S = 1.0
 BACK_OFF_MAX_S = 60.0
+KILLED_WITHIN_S = 5.0
 STABLE_S = 60.0
 """A server that ran this long before it died is started again at once: the pause begins anew."""
 
@@ -88,6 +89,7 @@ class Supervisor:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
                 killed += 1
+        psutil.wait_procs(self._process.children(), timeout=KILLED_WITHIN_S)
         return killed
 
     async def stop(self) -> None:
