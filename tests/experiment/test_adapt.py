@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import ollamamax
 from tests.scenario.documents import scenario
 from twin.experiment import adapt as driver
 from twin.experiment.adapt import AdaptationReport, adapt, recent_load, seen
@@ -83,3 +86,12 @@ def test_the_recent_load_has_the_rate_the_bursts_and_the_lengths_of_the_run_and_
     assert [fault.about.kind for fault in recent.faults] == ["server_crash"]
     assert recent.policy.parameters().retry.attempts_max == 1
     assert recent.workload.output_tokens.mean == pytest.approx(it.workload.output_tokens.mean, rel=0.3)
+
+
+@pytest.mark.usefixtures("short_trials")
+def test_the_command_says_what_was_tried_and_what_to_set(tmp_path: Path) -> None:
+    TwinWorld().run(bursts({"admission.queue_max": 2}), 1, tmp_path / "run", lambda line: None)
+    said = CliRunner().invoke(ollamamax.app, ["adapt", str(tmp_path / "run"), "--replications", "3", "--jobs", "1"])
+    assert said.exit_code == 0, said.output
+    assert "admission.queue_max 2 -> 8: -" in said.output
+    assert "try it: --set policy.admission.queue_max=8" in said.output

@@ -24,7 +24,7 @@ SHORT = {"diurnal-day": ["workload.duration_s=7200", "fault_generators.0.time_be
 
 @pytest.mark.parametrize(
     "name",
-    ["cascade", "crash-renewal", "diurnal-day", "impatient-clients", "sessions", "swarm"],
+    ["cascade", "crash-renewal", "diurnal-day", "impatient-clients", "sessions", "swarm", "thermal-decay", "vram-leak"],
 )
 def test_the_claim_of_a_scenario_holds(name: str) -> None:
     found = summary(name, *SHORT.get(name, []))
@@ -33,6 +33,8 @@ def test_the_claim_of_a_scenario_holds(name: str) -> None:
     assert found["figures"]["requests_offered"] > 400
 
 
-@pytest.mark.parametrize("name", ["cascade", "crash-renewal", "impatient-clients", "sessions"])
+@pytest.mark.parametrize(
+    "name", ["cascade", "crash-renewal", "impatient-clients", "sessions", "thermal-decay", "vram-leak"]
+)
 def test_without_a_policy_it_does_not(name: str) -> None:
     assert summary(name, "policy.preset=none")["verdict"] == "fail"

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,8 +23,8 @@ from twin.experiment.statistics import holm, paired
 from twin.experiment.twin_world import TwinWorld
 from twin.policy.adaptation import Adaptation, Proposal, Seen
 from twin.record.figures import compute_figures
-from twin.record.reader import RunRecord
-from twin.scenario.schema import Scenario
+from twin.record.reader import RunRecord, open_run
+from twin.scenario.schema import PolicyChoice, Scenario
 
 SIGNIFICANCE: Final = 0.05
 REPLICATIONS: Final = 8
@@ -191,3 +192,18 @@ def _runs(
     tasks = [(document, overrides, seed) for seed in seeds]
     found = {seed: (bad, latency_s) for seed, bad, latency_s in LocalEngine(jobs).results(_bad_and_latency, tasks)}
     return [found[seed] for seed in seeds]
+
+
+def adapt_run(folder: Path, replications: int, jobs: int | None, progress: Callable[[str], None]) -> dict[str, Any]:
+    """The report for a run's folder, as plain data; `set`: the setting that was better. Raises `RunUnreadable`."""
+    record = open_run(folder)
+    policy = PolicyChoice.model_validate(record.manifest["scenario"]["policy"])
+    report = adapt(record, Adaptation(policy.parameters()), replications=replications, jobs=jobs, progress=progress)
+    trials = [
+        asdict(it.proposal)
+        | {"difference": it.difference, "ci95": it.ci95, "p_adjusted": it.p_adjusted}
+        | {"latency_difference_s": it.latency_difference_s}
+        for it in report.trials
+    ]
+    applied = f"{report.applied.key}={report.applied.value}" if report.applied is not None else None
+    return {"seen": asdict(report.seen), "trials": trials, "set": applied, "evidence": report.evidence}
