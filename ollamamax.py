@@ -579,6 +579,33 @@ def evaluate(
 
 
 @app.command()
+def adapt(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, of either world.")],
+    replications: Annotated[int, typer.Option(min=3, help="Paired runs of each trial.")] = 8,
+    jobs: Jobs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Propose a better setting for what a run showed, after trials in the twin on its load; nothing is changed.
+
+    Exit status: 0 (also where nothing is better), 2 bad input.
+    """
+    from twin.experiment.adapt import adapt_run
+
+    report = adapt_run(run_folder, replications, jobs, lambda line: typer.echo(line, err=True))
+    if as_json:
+        _print_json(report)
+        return
+    typer.echo(f"{report['seen']['bad']} of {report['seen']['requests']} requests were lost or turned away")
+    for trial in report["trials"]:
+        low, high = trial["ci95"] or (None, None)
+        width = "" if low is None else f" (95 % {low:+.1f} to {high:+.1f})"
+        typer.echo(f"  {trial['key']} {trial['was']} -> {trial['value']}: {trial['difference']:+.1f} a run{width}")
+    typer.echo(report["evidence"])
+    if report["set"]:
+        typer.echo(f"try it: --set policy.{report['set']}")
+
+
+@app.command()
 def bench(
     requests: Annotated[int, typer.Option(min=1000, help="Requests in each measured run.")] = 100_000,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats; medians are printed.")] = 3,

@@ -151,7 +151,7 @@ def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterS
         slots = (model and model.slots) or config.slots_per_model or 1
         models.append(ModelSpec(name, memory_gib, replicas, slots))
     return ClusterSpec(
-        tuple(NodeSpec(name, node.vram_gib or NEVER_S) for name, node in config.nodes.items()),
+        tuple(NodeSpec(name, node.vram_gib or NEVER_S, rack=node.rack) for name, node in config.nodes.items()),
         tuple(models),
         {report.node: tuple(sorted(report.loaded)) for report in reports},
         {report.node: tuple(sorted(report.stored)) for report in reports if not report.problem},

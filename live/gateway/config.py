@@ -89,6 +89,9 @@ class NodeConfig(_Closed):
 
     url: Annotated[str, AfterValidator(node_url)]
     vram_gib: Annotated[float | None, Field(gt=0)] = None
+    rack: Annotated[str, Field(description="What fails together with it: a model's replicas go to different ones.")] = (
+        ""
+    )
     agent: Annotated[str | None, AfterValidator(lambda url: url and agent_url(url))] = None
     hands: HandsConfig | None = None
 
@@ -158,6 +161,13 @@ class ServeConfig(_Closed):
         """Whether nobody says how many requests a node serves at once."""
         return self.slots_per_model is None and all(model.slots is None for model in self.models.values())
 
+    def can_kill_runner(self) -> bool:
+        """Whether somebody can kill the runners of a node, any node."""
+        ours = [self.hands, *(node.hands for node in self.nodes.values() if node.hands)]
+        if any(hands.kill_runner or (hands.restart and hands.restart.process) for hands in ours):
+            return True
+        return any(node.agent for node in self.nodes.values())
+
     def parameters(self) -> Parameters:
         """The policy's parameters. Raises `ConfigError`."""
         try:
@@ -169,6 +179,8 @@ class ServeConfig(_Closed):
         if not self.can_restart():
             # Nobody could carry a restart out: the policy is to choose among what is possible.
             parameters = parameters.with_values({"healer.restart": False})
+        if not self.can_kill_runner():
+            parameters = parameters.with_values({"healer.kill_runner": False})
         return parameters
 
 

@@ -33,7 +33,9 @@ SHORT = {"diurnal-day": ["workload.duration_s=7200", "fault_generators.0.time_be
         "one-way-partition",
         "sessions",
         "swarm",
+        "thermal-decay",
         "two-gateways",
+        "vram-leak",
     ],
 )
 def test_the_claim_of_a_scenario_holds(name: str) -> None:
@@ -43,7 +45,9 @@ def test_the_claim_of_a_scenario_holds(name: str) -> None:
     assert found["figures"]["requests_offered"] > 400
 
 
-@pytest.mark.parametrize("name", ["cascade", "crash-renewal", "impatient-clients", "sessions"])
+@pytest.mark.parametrize(
+    "name", ["cascade", "crash-renewal", "impatient-clients", "sessions", "thermal-decay", "vram-leak"]
+)
 def test_without_a_policy_it_does_not(name: str) -> None:
     assert summary(name, "policy.preset=none")["verdict"] == "fail"
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from twin.experiment.advisor import advise
 from twin.experiment.world import Progress, WorldName, manifest
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.vocabulary import Policy
@@ -88,6 +89,8 @@ class TwinWorld:
             policies.append(JournalingPolicy(policy, recorder, gateway) if scenario.record.journal else policy)
         simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
         simulation.on_progress = _Watch(scenario, seed, progress)
+        if parameters.healer.look_ahead:
+            simulation.advise = advise
         started_s = time.perf_counter()
         # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
         thresholds = gc.get_threshold()

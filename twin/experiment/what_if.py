@@ -1,7 +1,7 @@
 """What if: candidates simulated ahead from a given state of the cluster, on the same arrivals and lengths.
 
-Each candidate is a change of the policy's parameters, a fault that might come, or both; "nothing" is a candidate like any
-other. What differs between the outcomes is then the candidate alone.
+Each candidate is a change of the policy's parameters, orders of an operator, a fault that might come, or all of these;
+"nothing" is a candidate like any other. What differs between the outcomes is then the candidate alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Candidate:
     name: str
     overrides: dict[str, Any] = field(default_factory=dict)  # of the policy's parameters
     faults: tuple[dict[str, Any], ...] = ()  # as in a scenario; `at_s` counts from now
+    orders: tuple[dict[str, Any], ...] = ()  # an operator's, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def _one(scenario: Scenario, state: ClusterNow, candidate: Candidate, horizon_s:
     document = scenario.model_dump(mode="python", by_alias=True, exclude_unset=True)
     document["workload"] |= {"warmup_s": 0.0, "duration_s": horizon_s}
     document["faults"] = list(candidate.faults)
+    document["orders"] = list(candidate.orders)
     document.pop("fault_generators", None)
     document["record"] = {"journal": False, "telemetry_period_s": max(horizon_s, 1.0)}
     policy = document.get("policy") or {}

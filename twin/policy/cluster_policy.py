@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from mypy_extensions import mypyc_attr
 
 from twin.policy.detection import FAST_PROBE_S, Detection
+from twin.policy.forecast import Forecaster
+from twin.policy.foresight import Foresight
 from twin.policy.healer import Healer
 from twin.policy.operator import Operator
 from twin.policy.parameters import Parameters
 from twin.policy.redundancy import Redundancy
 from twin.policy.router import Router
 from twin.policy.slots import SlotLearning
+from twin.policy.tracking import Tracker
 from twin.policy.views import ClusterView
 from twin.policy.vocabulary import (
     NEVER_S,
     ActionResult,
+    Advice,
     AttemptEnded,
     ClusterSpec,
     Command,
@@ -39,13 +43,16 @@ from twin.policy.vocabulary import (
 class ClusterPolicy(Policy):
     """Routes, detects, heals and keeps replicas for one cluster. See `twin.policy.vocabulary.Policy`."""
 
-    def __init__(self, cluster: ClusterSpec, parameters: Parameters) -> None:
+    def __init__(self, cluster: ClusterSpec, parameters: Parameters, predictor: Forecaster | None = None) -> None:
         self.view = ClusterView(cluster, parameters)
         self.router = Router(self.view)
         self.slots = SlotLearning(self.view)
         self.detection = Detection(self.view)
-        self.healer = Healer(self.view, self.detection)
-        self.redundancy = Redundancy(self.view, self.healer)
+        self.predictor = predictor if predictor is not None else Forecaster()
+        self.tracker = Tracker(self.view)
+        self.healer = Healer(self.view, self.detection, self.tracker)
+        self.foresight = Foresight(self.view, self.healer, self.tracker)
+        self.redundancy = Redundancy(self.view, self.healer, self.foresight)
         self.operator = Operator(self.view, self.detection, self.healer)
         self.period_s = parameters.probes.period_s
         self.active = parameters.probes.enabled or parameters.circuit_breaker.enabled or parameters.redundancy.enabled
@@ -86,6 +93,9 @@ class ClusterPolicy(Policy):
                 replica.node.served += 1
                 if self.slots.enabled:
                     self.slots.ended(now, observation, replica)
+                self.tracker.succeeded += 1
+            elif observation.outcome == "failed":
+                self.tracker.failed += 1
             self.detection.attempt_ended(now, observation, replica)
             while self.router.refuted:
                 self.detection.refuted(now, self.router.refuted.pop())
@@ -94,9 +104,7 @@ class ClusterPolicy(Policy):
         elif type(observation) is ActionResult:
             if self.operator.result(now, observation):
                 self._due_s = now
-            elif observation.kind == "load":
-                self.redundancy.result(now, observation)
-            else:
+            elif not self.redundancy.result(now, observation) and not self.foresight.result(now, observation):
                 self.healer.result(now, observation)
         elif type(observation) is RequestWithdrawn:
             self.router.withdraw(observation.request_id)
@@ -105,6 +113,8 @@ class ClusterPolicy(Policy):
             self._due_s = now
         elif type(observation) is NodeInventory:
             self.view.learn(now, observation)
+        elif type(observation) is Advice:
+            self.healer.advice(now, observation)
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""
@@ -118,7 +128,9 @@ class ClusterPolicy(Policy):
             return commands
         self.router.reap(now)
         self.detection.close_due_breakers(now)
+        self.tracker.look(now)
         self.healer.decide(now, commands)
+        self.foresight.decide(now, self.predictor.forecasts(now), commands)
         self.redundancy.decide(now, commands)
         self.detection.ask(now, probes)
         commands.extend(probes)
@@ -147,12 +159,20 @@ class ClusterPolicy(Policy):
             }
             for node in self.view.nodes.values()
         }
-        open_incidents = {name: [it.incident.diagnosis, it.incident.evidence] for name, it in self.healer.open.items()}
+        open_incidents = {
+            name: [it.incident.diagnosis, it.incident.evidence]
+            for name, it in self.healer.open.items()
+            if not it.foreseen
+        }
         parts = {
             "nodes": nodes,
             "retry_budget": self.router.budget,
             "waiting": self.waiting,
             "open_incidents": open_incidents,
+            "healer": self.healer.snapshot(),
+            "foresight": self.foresight.snapshot(),
+            "redundancy": self.redundancy.snapshot(),
+            "tracker": self.tracker.snapshot(),
         }
         return PolicyState(self._due_s, parts)
 
@@ -172,6 +192,10 @@ class ClusterPolicy(Policy):
             self.slots.restore(name, known.get("slots", {}))
             self.view.replace(node, now)
         self.router.budget = state.parts["retry_budget"]
+        self.healer.restore(now, state.parts["healer"], state.now_s)
+        self.foresight.restore(state.parts["foresight"])
+        self.redundancy.restore(state.parts["redundancy"])
+        self.tracker.restore(state.parts["tracker"])
         for name, (diagnosis, evidence) in state.parts["open_incidents"].items():
             if name in self.view.nodes:
                 self.detection.reopen(now, self.view.nodes[name], diagnosis, evidence)

@@ -242,7 +242,67 @@ class HealerParameters:
     """Repair, verified."""
 
     enabled: bool = _switch(True, "Repair nodes.", "self_healing.enabled")
+    mode: str = _text(
+        "act",
+        "act: what is decided is done; advise: it is written down with the status `advised`, and nothing is done.",
+        ("act", "advise"),
+    )
     restart: bool = _switch(True, "Restarting a node's service is allowed.", "self_healing.service_restart")
+    kill_runner: bool = _switch(True, "Killing the runner processes of a node is allowed.")
+    reallocation: bool = _switch(
+        True, "Unloading, reloading and moving models is allowed.", "self_healing.resource_reallocation"
+    )
+    redistribution: bool = _switch(
+        True,
+        "Asking less of a node for a while, or nothing, is allowed.",
+        "self_healing.load_redistribution",
+    )
+    failover: bool = _switch(
+        True,
+        "Loading elsewhere what a failed or endangered node has is allowed.",
+        "self_healing.enable_failover",
+    )
+    learning: bool = _switch(
+        True, "Learn from verified outcomes how often each remedy helps.", "self_healing.enable_learning"
+    )
+    predictive: bool = _switch(True, "Take in what the predictor foretells.", "self_healing.enable_predictive")
+    proactive: bool = _switch(
+        True,
+        "Act on it before the failure comes; off: only what can cost no running work is done beforehand.",
+        "self_healing.enable_proactive",
+    )
+    probability_min: float = _number(
+        0.7,
+        0,
+        1,
+        "",
+        "Nothing is done about a failure that is foretold with less than this.",
+        "self_healing.healing_threshold",
+    )
+    false_hard_actions_per_node_day: float = _number(
+        0.05,
+        0,
+        100,
+        "actions",
+        "Disruptive actions before a failure that may be in vain, as their forecasts' probabilities add up.",
+    )
+    false_hard_actions_days_saved: float = _number(
+        7.0, 0, 365, "days", "How many days' worth of these may be saved up; a run starts with so many."
+    )
+    look_ahead: bool = _switch(
+        False, "Before a node that still serves is disturbed, have the twin simulate what would follow."
+    )
+    look_ahead_limit_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for that; then the rates decide alone.")
+    look_ahead_horizon_s: float = _number(600.0, 10, 7200, "s", "How far ahead is simulated.")
+    period_s: float = _number(
+        0.0,
+        0,
+        1800,
+        "s",
+        "Least time between two looks at what is open; 0: each time that the controller looks. It was documented as "
+        "1 m, for a healer that never acted; recovery within seconds needs looks within seconds.",
+        "self_healing.healing_interval",
+    )
     concurrent_max: int = _number(2, 1, 1000, "actions", "Disruptive actions that may run at once.")
     cooldown_s: float = _number(15.0, 0, 3600, "s", "Between two disruptive actions on one node; doubles each time.")
     attempts_max: int = _number(
@@ -279,6 +339,64 @@ class RedundancyParameters:
         1.0, 0.5, 3600, "s", "Between two looks at the replicas.", "redundancy.update_interval"
     )
     load_timeout_s: float = _number(300.0, 1, 3600, "s", "Longest wait for a load.")
+    default_factor: int = _number(
+        1,
+        1,
+        20,
+        "replicas",
+        "Fewest replicas of each model that the cluster is to serve; a cluster may ask for more of each. It was "
+        "documented as 2; a second copy costs GPU memory that a cluster may not have, so here it is asked for.",
+        "redundancy.default_factor",
+    )
+    max_factor: int = _number(
+        5, 1, 20, "replicas", "Most replicas that demand and risk may ask for.", "redundancy.max_factor"
+    )
+    scaling: bool = _switch(
+        True, "More replicas where demand or risk asks for them, fewer when it is over.", "self_healing.enable_scaling"
+    )
+    busy_share: float = _number(
+        0.85, 0.1, 1, "share of the slots", "A model whose replicas are busier than this for long gets one more."
+    )
+    idle_share: float = _number(
+        0.3,
+        0,
+        0.9,
+        "share of the slots",
+        "A surplus replica of a model that is less busy than this for long is let go.",
+    )
+    scale_up_after_s: float = _number(20.0, 1, 3600, "s", "How long busy is long.")
+    scale_down_after_s: float = _number(300.0, 1, 86400, "s", "How long idle is long.")
+    spread_racks: bool = _switch(True, "Put a model's replicas into different racks where there is room.")
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceTrackingParameters:
+    """What is normal, and how fast the error budget burns."""
+
+    enabled: bool = _switch(
+        True,
+        "While attempts at nodes fail far too often, disturb no node for a mere forecast.",
+        "performance_tracking.enabled",
+    )
+    window_s: float = _number(
+        600.0,
+        10,
+        86400,
+        "s",
+        "The long of its two windows; the short one is a twelfth.",
+        "performance_tracking.window_size",
+    )
+    objective: float = _number(0.99, 0.5, 0.99999, "", "Share of the attempts at nodes that are to succeed.")
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigAdaptationParameters:
+    """Learning of settings: proposed for what was seen, tried in the twin, watched."""
+
+    enabled: bool = _switch(True, "Propose better settings.", "config_adaptation.enabled")
+    interval_s: float = _number(
+        900.0, 60, 86400, "s", "Between two proposals; also how long a change is watched.", "config_adaptation.interval"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +411,8 @@ class Parameters:
     slowness: SlownessParameters = field(default_factory=SlownessParameters)
     healer: HealerParameters = field(default_factory=HealerParameters)
     redundancy: RedundancyParameters = field(default_factory=RedundancyParameters)
+    performance_tracking: PerformanceTrackingParameters = field(default_factory=PerformanceTrackingParameters)
+    config_adaptation: ConfigAdaptationParameters = field(default_factory=ConfigAdaptationParameters)
 
     def with_values(self, values: Mapping[str, object]) -> Parameters:
         """These parameters with some changed, by key or alias. Raises `ParameterError`."""
@@ -302,11 +422,48 @@ class Parameters:
             part, _, leaf = parameter.key.partition(".")
             changes.setdefault(part, {})[leaf] = parameter.check(value)
         parts = {part: dataclasses.replace(getattr(self, part), **leaves) for part, leaves in changes.items()}
-        return dataclasses.replace(self, **parts)
+        changed = dataclasses.replace(self, **parts)
+        for holds, rule in _rules(changed):
+            if not holds:
+                raise ParameterError(rule)
+        return changed
 
     def values(self) -> dict[str, Value]:
         """Every key with its value."""
         return {p.key: getattr(getattr(self, p.key.partition(".")[0]), p.key.partition(".")[2]) for p in TABLE}
+
+
+def _rules(it: Parameters) -> list[tuple[bool, str]]:
+    """What must hold between parameters, each with the sentence for where it does not."""
+    healer, redundancy = it.healer, it.redundancy
+    ways = healer.restart or healer.kill_runner or healer.reallocation or healer.redistribution or healer.failover
+    return [
+        (
+            redundancy.default_factor <= redundancy.max_factor,
+            f"redundancy.default_factor {redundancy.default_factor} is above redundancy.max_factor {redundancy.max_factor}; "
+            "raise the second or lower the first",
+        ),
+        (
+            redundancy.idle_share < redundancy.busy_share,
+            f"redundancy.idle_share {redundancy.idle_share:g} is not below redundancy.busy_share "
+            f"{redundancy.busy_share:g}: replicas would be loaded and unloaded in turn",
+        ),
+        (
+            ways or not healer.enabled,
+            "healer.enabled needs a strategy: allow one of healer.restart, kill_runner, reallocation, redistribution, "
+            "failover, or set healer.enabled to false",
+        ),
+        (
+            it.performance_tracking.window_s >= 3.0 * healer.period_s,
+            f"performance_tracking.window_s {it.performance_tracking.window_s:g} is below three times healer.period_s "
+            f"{healer.period_s:g}: nothing would be known of an action before the next look",
+        ),
+        (
+            it.config_adaptation.interval_s >= 10.0 * healer.period_s,
+            f"config_adaptation.interval_s {it.config_adaptation.interval_s:g} is below ten times healer.period_s "
+            f"{healer.period_s:g}: a setting must be seen at work before it is judged",
+        ),
+    ]
 
 
 def _table() -> tuple[Parameter, ...]:
@@ -358,6 +515,7 @@ PRESETS: dict[str, dict[str, Value]] = {
         "slowness.enabled": False,
         "healer.enabled": False,
         "redundancy.enabled": False,
+        "performance_tracking.enabled": False,
     },
     # A well-kept generic proxy: least connections, a passive breaker, a liveness check, one retry before the first byte.
     "reactive": {
@@ -375,6 +533,7 @@ PRESETS: dict[str, dict[str, Value]] = {
         "slowness.enabled": False,
         "healer.enabled": False,
         "redundancy.enabled": False,
+        "performance_tracking.enabled": False,
     },
     "default": {},
 }

@@ -15,10 +15,12 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
 - `incidents_healed`: an incident that was opened while a fault held its node, had at least one action, was verified and
   closed, whose fault was really over by the time it was verified, and that was verified before the fault would have
   ended by itself (its planned end, where it has one).
-- `false_actions`: disruptive actions (restart, unload) that the policy ordered, whatever came of them, on a node that
-  no fault held of which such an action could free it; what an operator ordered is left out. A fault holds its node from
-  its injection to its real end, both included; so an action that ends a fault is not a false one. A fault of the network
-  holds no node here, whether of its own link, its rack's or a gateway's: the node is well, and a restart mends no link.
+- `actions`: by kind. What was only advised is counted as `advised`, and nowhere else.
+- `false_actions`: disruptive actions (restart, kill_runner, unload) that the policy ordered, whatever came of them, on a
+  node that no fault held of which such an action could free it; what an operator ordered is left out. A fault holds its
+  node from its injection to its real end, both included; so an action that ends a fault is not a false one. A fault of the
+  network holds no node here, whether of its own link, its rack's or a gateway's: the node is well, and a restart mends
+  no link.
 """
 
 from __future__ import annotations
@@ -133,7 +135,7 @@ def _hidden_wait_s(served: Any) -> Times:
 
 
 def _healing(record: RunRecord) -> dict[str, Any]:
-    actions = record.table("actions", ["time_s", "kind", "node", "reason"]).to_pylist()
+    actions = record.table("actions", ["time_s", "kind", "node", "reason", "status"]).to_pylist()
     incidents = record.table(
         "incidents", ["node", "opened_s", "state", "verified_s", "closed_s", "actions"]
     ).to_pylist()
@@ -142,7 +144,8 @@ def _healing(record: RunRecord) -> dict[str, Any]:
     false_actions = [
         action
         for action in actions
-        if action["kind"] in DISRUPTIVE_ACTIONS
+        if action["status"] != "advised"
+        and action["kind"] in DISRUPTIVE_ACTIONS
         and action["reason"] != OPERATOR_REASON
         and not _holding(of_nodes, action["node"], action["time_s"])
     ]
@@ -152,11 +155,15 @@ def _healing(record: RunRecord) -> dict[str, Any]:
         if any(_heals(incident, fault) for fault in _holding(faults, incident["node"], incident["opened_s"]))
     ]
     return {
-        "actions": dict(sorted(Counter(action["kind"] for action in actions).items())),
+        "actions": dict(sorted(Counter(_kind(action) for action in actions).items())),
         "incidents": len(incidents),
         "incidents_healed": len(healed),
         "false_actions": len(false_actions),
     }
+
+
+def _kind(action: dict[str, Any]) -> str:
+    return "advised" if action["status"] == "advised" else str(action["kind"])
 
 
 def _holding(faults: list[dict[str, Any]], node: str, time_s: float) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from twin.policy import health, incidents
+from twin.policy import adaptation, health, incidents
+from twin.policy.remedies import all_remedies
 from twin.scenario.catalogue import coverage, rows
 
 HEADINGS = {
@@ -29,6 +30,26 @@ HEADINGS = {
 }
 
 
+REMEDIES = (
+    "What the healer may do about a failure, or a failure that is foretold: how often it is believed to help before any "
+    "outcome has been seen. `hard`: it can cost running work, so caps, floors, cooldowns and budgets hold for it."
+)
+
+
+def _remedies() -> list[dict[str, Any]]:
+    return [
+        {
+            "remedy": remedy.name,
+            "what": remedy.about.what,
+            "hard": remedy.about.hard,
+            "may mend": "; ".join(
+                f"{ailment} {prior.success:g} ({prior.source})" for ailment, prior in remedy.about.mends.items()
+            ),
+        }
+        for remedy in all_remedies()
+    ]
+
+
 def reference() -> str:
     """The page as Markdown."""
     parts = ["# Reference", "", "Made by `make docs` from the tables in the code. Do not edit.", ""]
@@ -36,8 +57,10 @@ def reference() -> str:
         parts += [f"## {title}", "", sentence, "", *_table(rows(what)), ""]
         if what == "faults":
             parts += [f"{coverage()}.", ""]
+    parts += ["## Remedies", "", REMEDIES, "", *_table(_remedies()), ""]
     parts += ["## State machines", "", "### Health of a node", "", *_diagram(health.TRANSITIONS), ""]
     parts += ["### An incident", "", *_diagram(incidents.TRANSITIONS), ""]
+    parts += ["### Adaptation of settings", "", *_diagram(adaptation.TRANSITIONS), ""]
     return "\n".join(parts)
 
 

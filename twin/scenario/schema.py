@@ -188,8 +188,9 @@ class Cluster(_Closed):
     def spec(self) -> ClusterSpec:
         """The cluster as a policy knows it: replicas of each model spread over the nodes with fewest."""
         placement = self._placement(self._context_tokens)
+        racks = {node: rack for rack, nodes in self.topology().racks.items() for node in nodes}
         nodes = tuple(
-            NodeSpec(name, hardware.total_vram_gib, self.models_kept(hardware))
+            NodeSpec(name, hardware.total_vram_gib, self.models_kept(hardware), racks.get(name, ""))
             for name, hardware in zip(self.node_names(), self.hardware_of_nodes(), strict=True)
         )
         models = tuple(
@@ -292,6 +293,14 @@ class PolicyChoice(_Closed):
             except ParameterError as error:
                 raise ValueError(str(error)) from error
         return value
+
+    @model_validator(mode="after")
+    def _they_go_together(self) -> PolicyChoice:
+        try:
+            self.parameters()
+        except ParameterError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     def parameters(self) -> Parameters:
         """The parameters that follow."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from twin.policy.parameters import Parameters
-from twin.policy.vocabulary import OperatorOrder, Policy
+from twin.policy.vocabulary import Advice, OperatorOrder, Policy, Question
 from twin.record.rows import incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
@@ -68,6 +68,7 @@ class Simulation:
         self.abort = AbortWatch(scenario)
         self.aborted = ""  # why the run was broken off
         self.on_progress: Callable[[float], None] | None = None  # told the time at each sample
+        self.advise: Callable[[Simulation, Question], Advice] | None = None  # who simulates what might be done
         self.start: ClusterNow | None = None  # what the run begins with; None: what the scenario says
 
     def run(self) -> None:

@@ -1,0 +1,44 @@
+"""The healing score counts every incident, and only those as healed that were verified, in time, and stayed well."""
+
+from __future__ import annotations
+
+import pytest
+
+from twin.experiment.healing_score import (
+    NOTHING,
+    incidents_of,
+    mendable_kinds,
+    own_kinds,
+    scenario_for,
+    share_of,
+)
+
+
+@pytest.mark.long
+def test_a_crash_that_the_policy_repairs_is_healed_and_left_alone_it_is_not() -> None:
+    ours = incidents_of(1, ["server_crash"], {})
+    nothing = incidents_of(1, ["server_crash"], NOTHING)
+    assert share_of(ours)["share"] == 1.0
+    assert share_of(nothing)["share"] == 0.0
+    assert {it.kind for it in ours} == {"server_crash"}
+
+
+@pytest.mark.long
+def test_where_the_cause_stays_a_relapse_is_no_healing() -> None:
+    seen = incidents_of(1, ["hang_after_requests"], {})
+    assert sum(not it.healed for it in seen) > sum(it.healed for it in seen)
+
+
+def test_of_none_there_is_no_share() -> None:
+    assert share_of([]) == {"n": 0, "healed": 0, "share": None, "ci95": None}
+
+
+def test_a_seed_strikes_four_different_nodes_and_nobody_from_outside_helps_in_time() -> None:
+    it = scenario_for(7, own_kinds(), {})
+    assert len({fault.target for fault in it.faults}) == 4
+    assert all(fault.duration_s is None or fault.at_s + fault.duration_s > it.end_of_load_s for fault in it.faults)
+
+
+def test_what_can_be_mended_is_what_the_catalogue_says() -> None:
+    assert {"server_crash", "runner_hang", "vram_leak", "scheduler_deadlock"} <= set(mendable_kinds())
+    assert not {"thermal_throttle", "foreign_load", "hang_after_requests"} & set(mendable_kinds())

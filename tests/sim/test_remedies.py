@@ -1,0 +1,142 @@
+"""The policy's remedies in the simulated world: what they do to nodes and faults, what is only advised or forestalled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.scenario.documents import scenario
+from twin.experiment.twin_world import TwinWorld
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.forecast import Forecast, Forecaster
+from twin.policy.vocabulary import Policy
+from twin.record.figures import compute_figures
+from twin.record.reader import RunRecord
+from twin.scenario.schema import Scenario
+
+HANG = {"kind": "runner_hang", "at_s": 40, "target": "node-0"}
+LEAK = {"kind": "vram_leak", "at_s": 140, "lead_s": 100, "target": "node-0"}
+
+
+class OneForecast(Forecaster):
+    """Foretells one failure from a time on."""
+
+    def __init__(self, forecast: Forecast, from_s: float, comes_s: float) -> None:
+        self.forecast, self.from_s, self.comes_s = forecast, from_s, comes_s
+
+    def forecasts(self, now: float) -> Sequence[Forecast]:
+        it = self.forecast
+        if not self.from_s <= now <= self.comes_s:
+            return ()
+        return [Forecast(it.node, it.failure, it.probability, it.horizon_s, self.comes_s - now, it.reasons)]
+
+
+class Foreseeing(TwinWorld):
+    """The simulated world with a predictor that is told what to say."""
+
+    def __init__(self, predictor: Forecaster) -> None:
+        self.predictor = predictor
+
+    def policy(self, scenario: Scenario) -> Policy:
+        return ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters(), self.predictor)
+
+
+def world(fault: dict[str, Any], **overrides: object) -> Scenario:
+    return scenario(
+        cluster__nodes=4,
+        cluster__models={"llama3.1:8b": {"replicas": 3}},
+        workload__duration_s=200,
+        faults=[fault],
+        policy={"overrides": {key.replace("__", "."): value for key, value in overrides.items()}},
+        record={"journal": False},
+    )
+
+
+def run(it: Scenario, predictor: Forecaster | None = None) -> RunRecord:
+    return Foreseeing(predictor or Forecaster()).run(it, 3, None, lambda line: None)
+
+
+def rows(record: RunRecord, table: str) -> list[dict[str, Any]]:
+    return record.table(table).to_pylist()
+
+
+def test_where_nobody_can_restart_the_runners_are_killed_and_that_ends_the_hang() -> None:
+    record = run(world(HANG, healer__restart=False))
+    (action,) = [it for it in rows(record, "actions") if it["kind"] in ("restart", "kill_runner")]
+    assert (action["kind"], action["status"], action["detail"]) == ("kill_runner", "done", "killed 1 runners")
+    (fault,) = rows(record, "faults")
+    assert fault["ended_by"] == "action"
+    figures = compute_figures(record)
+    assert (figures["incidents_healed"], figures["requests_lost"], figures["false_actions"]) == (1, 0, 0)
+
+
+def test_where_nobody_can_touch_processes_either_the_model_is_let_go_and_loaded_anew() -> None:
+    record = run(world(HANG, healer__restart=False, healer__kill_runner=False))
+    kinds = [it["kind"] for it in rows(record, "actions")]
+    assert "unload" in kinds
+    (incident,) = rows(record, "incidents")
+    assert incident["state"] == "closed"
+
+
+def test_what_is_only_advised_is_written_down_and_not_done() -> None:
+    record = run(world({"kind": "server_crash", "at_s": 40, "target": "node-0"}, healer__mode="advise"))
+    actions = rows(record, "actions")
+    assert actions
+    assert {it["status"] for it in actions} == {"advised"}
+    assert "restart" in {it["kind"] for it in actions}
+    (fault,) = rows(record, "faults")
+    assert fault["ended_by"] == "teardown"
+    figures = compute_figures(record)
+    assert figures["actions"] == {"advised": len(actions)}
+    assert figures["false_actions"] == 0
+
+
+def foretold(probability: float = 0.9) -> OneForecast:
+    return OneForecast(
+        Forecast("node-0", "gpu_memory", probability, 300.0, 0.0, ("a staircase of GPU memory",)), 60.0, 140.0
+    )
+
+
+def test_a_leak_that_is_foretold_is_averted_by_a_planned_restart_that_costs_no_request() -> None:
+    record = run(world(LEAK), foretold())
+    (sign,) = rows(record, "signs")
+    assert sign["outcome"] == "averted"
+    (restart,) = [it for it in rows(record, "actions") if it["kind"] == "restart"]
+    assert restart["reason"].startswith("foreseen_gpu_memory: gpu_memory within 300 s with 90%")
+    assert "(a staircase of GPU memory); rejuvenate +" in restart["reason"]
+    (incident,) = rows(record, "incidents")
+    assert (incident["diagnosis"], incident["state"]) == ("foreseen_gpu_memory", "closed")
+    assert compute_figures(record)["requests_lost"] == 0
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"healer__predictive": False}, {"healer__proactive": False}, {"healer__probability_min": 0.95}]
+)
+def test_switched_off_or_not_sure_enough_it_comes(overrides: dict[str, object]) -> None:
+    record = run(world(LEAK, **overrides), foretold())
+    (sign,) = rows(record, "signs")
+    assert sign["outcome"] == "failed"
+
+
+def test_a_forecast_for_which_no_time_is_left_is_not_acted_upon() -> None:
+    late = foretold()
+    late.from_s = 135.0
+    record = run(world(LEAK), late)
+    assert not [it for it in rows(record, "actions") if it["kind"] == "restart" and it["time_s"] < 140.0]
+
+
+def test_false_alarms_are_bounded_by_the_budget() -> None:
+    class EverySecond(Forecaster):
+        """Cries wolf, at every node in turn."""
+
+        def forecasts(self, now: float) -> Sequence[Forecast]:
+            return [Forecast(f"node-{n}", "host_memory", 0.75, 300.0, 25.0, ()) for n in range(4)]
+
+    never = {"kind": "runner_crash", "at_s": 199, "target": "node-3"}
+    record = run(world(never, healer__false_hard_actions_days_saved=3.0), EverySecond())
+    # Three days of four nodes at 0.05 each: 0.6, of which each such action takes a quarter.
+    assert len([it for it in rows(record, "actions") if it["kind"] == "restart" and it["time_s"] < 199.0]) == 2
+    figures = compute_figures(record)
+    assert figures["requests_lost"] == 0

@@ -1,0 +1,192 @@
+"""How many incidents the policy heals: of all that it opened, beside what doing nothing gives on the same seeds.
+
+An incident is healed if it was verified and closed within `HEALED_WITHIN_S` of its opening, and its node had no further
+incident for `RELAPSE_S`. All incidents count, also those of nodes that no fault held. The worlds: eight nodes under load;
+in each run four of them are struck, one after the other and each by one fault of a kind that the seed draws, and nobody
+from outside helps within the time that is looked at. The kinds are those that something done to a node can end, by the
+catalogue (`mendable_kinds`); with all kinds of a node (`own_kinds`) incidents come again for as long as the cause is
+there, whatever is done. `python -m twin.experiment.healing_score` prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twin.experiment.engines import LocalEngine
+from twin.experiment.statistics import proportion_interval
+from twin.experiment.twin_world import TwinWorld
+from twin.scenario.draws import stream
+from twin.scenario.faults import FAULT_KINDS
+from twin.scenario.faults.base import NetworkFault
+from twin.scenario.schema import Scenario
+
+HEALED_WITHIN_S = 300.0
+RELAPSE_S = 1800.0
+FIRST_S, EVERY_S, STRUCK = 60.0, 90.0, 4
+RUNS_AT_ONCE = 16
+OUTSIDE_HELP_S = 3000.0
+"""When the outside world would end a fault: after all that is looked at."""
+
+NODES = 8
+CLUSTER = {
+    "nodes": NODES,
+    "hardware": "rtx-4090",
+    "models": {"llama3.1:8b": {"replicas": 5}, "qwen2.5:7b": {"replicas": 4}, "llama3.2:1b": {"replicas": 0}},
+    "slots_per_model": 4,
+}
+WORKLOAD = {
+    "arrivals": {"kind": "poisson", "rate_rps": 2.0},
+    "models": {"llama3.1:8b": 0.6, "qwen2.5:7b": 0.4},
+    "prompt_tokens": {"kind": "lognormal", "mean": 200, "cv": 1.0},
+    "output_tokens": {"kind": "lognormal", "mean": 150, "cv": 0.8},
+    "deadline_s": 60,
+    "warmup_s": 30,
+    "duration_s": FIRST_S + EVERY_S * STRUCK + HEALED_WITHIN_S + RELAPSE_S,
+}
+NOTHING = {"healer.enabled": False, "redundancy.enabled": False}
+
+
+def own_kinds() -> list[str]:
+    """The kinds of faults that are of a node itself, not of the way to it."""
+    return [
+        kind
+        for kind, fault in FAULT_KINDS.items()
+        if fault.about.part == "node" and not issubclass(fault, NetworkFault) and kind != "rack_failure"
+    ]
+
+
+def mendable_kinds() -> list[str]:
+    """Of these, the kinds that a new server process, the end of the runners or a reload ends, or that are over at once."""
+    found = []
+    for kind in own_kinds():
+        about = FAULT_KINDS[kind].about
+        if about.ended_by_restart or about.ended_by_kill or about.ended_by_reload or about.instant:
+            found.append(kind)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An incident. `kind`: of the fault that held its node, empty where none did."""
+
+    kind: str
+    diagnosis: str
+    healed: bool
+    closed: bool
+    actions: int
+
+
+def scenario_for(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> Scenario:
+    """The world of a seed."""
+    draw = stream(seed, "healing-score")
+    nodes = draw.permutation(NODES)[:STRUCK].tolist()
+    faults = []
+    for place, node in enumerate(nodes):
+        kind = kinds[int(draw.integers(len(kinds)))]
+        at_s = FIRST_S + EVERY_S * place
+        fault: dict[str, Any] = {"kind": kind, "at_s": at_s, "target": f"node-{node}"}
+        if not FAULT_KINDS[kind].about.instant:
+            fault["duration_s"] = OUTSIDE_HELP_S
+        faults.append(fault)
+    return Scenario.model_validate(
+        {
+            "schema": 1,
+            "name": "healing-score",
+            "claim": "What breaks is healed.",
+            "cluster": CLUSTER,
+            "workload": WORKLOAD,
+            "policy": {"overrides": {"probes.load_path_model": "llama3.2:1b"} | overrides},
+            "faults": faults,
+            "record": {"journal": False, "telemetry_period_s": 60},
+        }
+    )
+
+
+def incidents_of(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> list[Seen]:
+    """The incidents of one run."""
+    record = TwinWorld().run(scenario_for(seed, kinds, overrides), seed, None, lambda line: None)
+    incidents = record.table("incidents").to_pylist()
+    faults = record.table("faults").to_pylist()
+    seen = []
+    for it in incidents:
+        if it["diagnosis"].startswith("foreseen_"):
+            continue
+        held = [f["kind"] for f in faults if f["node"] == it["node"] and f["injected_s"] <= it["opened_s"]]
+        closed = it["state"] == "closed" and it["closed_s"] is not None
+        healed = closed and it["verified_s"] is not None and it["closed_s"] - it["opened_s"] <= HEALED_WITHIN_S
+        if healed:
+            until_s = it["closed_s"] + RELAPSE_S
+            healed = not any(
+                later["node"] == it["node"] and it["closed_s"] <= later["opened_s"] <= until_s
+                for later in incidents
+                if later is not it
+            )
+        seen.append(Seen(held[-1] if held else "", it["diagnosis"], healed, closed, it["actions"]))
+    return seen
+
+
+def share_of(seen: Sequence[Seen]) -> dict[str, Any]:
+    """Healed of all, with a Wilson interval."""
+    healed = sum(it.healed for it in seen)
+    share = healed / len(seen) if seen else None
+    ci95 = proportion_interval(healed, len(seen)) if seen else None
+    return {"n": len(seen), "healed": healed, "share": share, "ci95": ci95}
+
+
+def _both(task: tuple[int, tuple[str, ...], dict[str, Any]]) -> tuple[list[Seen], list[Seen]]:
+    seed, kinds, overrides = task
+    return incidents_of(seed, kinds, overrides), incidents_of(seed, kinds, NOTHING)
+
+
+def healing_score(
+    *,
+    incidents: int = 400,
+    kinds: Sequence[str] | None = None,
+    overrides: dict[str, Any] | None = None,
+    first_seed: int = 1,
+    jobs: int | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Run seed after seed until the policy has opened so many incidents.
+
+    {"healed": {"n", "healed", "share", "ci95"}, "nothing": likewise with the healer off on the same seeds, "by_kind": {KIND:
+    both}, "seeds"}. `kinds`: `mendable_kinds` where none are given.
+    """
+    drawn = tuple(kinds or mendable_kinds())
+    with_healer: list[Seen] = []
+    without: list[Seen] = []
+    seed = first_seed
+    while len(with_healer) < incidents:
+        tasks = [(number, drawn, overrides or {}) for number in range(seed, seed + RUNS_AT_ONCE)]
+        seed += len(tasks)
+        for ours, nothing in LocalEngine(jobs).results(_both, tasks):
+            with_healer += ours
+            without += nothing
+        progress(f"{len(with_healer)} of {incidents} incidents, {seed - first_seed} runs")
+    by_kind = {
+        kind or "none": {
+            "healed": share_of([it for it in with_healer if it.kind == kind]),
+            "nothing": share_of([it for it in without if it.kind == kind]),
+        }
+        for kind in sorted({it.kind for it in [*with_healer, *without]})
+    }
+    return {
+        "healed": share_of(with_healer),
+        "nothing": share_of(without),
+        "by_kind": by_kind,
+        "seeds": seed - first_seed,
+        "healed_within_s": HEALED_WITHIN_S,
+        "relapse_s": RELAPSE_S,
+    }
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    json.dump(healing_score(progress=_say), sys.stdout, indent=1)
