@@ -39,7 +39,7 @@ from twin.policy.model_names import ModelNames
 from twin.policy.vocabulary import OperatorOrder
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
-from twin.record.rows import FIRST_GATEWAY, incident_row
+from twin.record.rows import FIRST_GATEWAY, forecast_row, incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
 from twin.scenario.generators import expanded
@@ -337,6 +337,8 @@ class Drill:
                 self.recorder.signs.add(active.signs_row())
         for incident in driver.policy.incidents:
             self.recorder.incidents.add(incident_row(incident))
+        for time_s, forecast in driver.policy.warnings():
+            self.recorder.forecasts.add(forecast_row(time_s, forecast))
         return {
             "invariants": {"admitted_request_ends_once": twice, "gateway_knows_every_request": unknown},
             "clients_late_by_at_most_s": round(load.lateness_s, 4),

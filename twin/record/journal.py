@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, cast, get_origin, get_type_hints
 import pyarrow as pa
 from pydantic_core import from_json, to_json
 
+from twin.policy.forecast import Forecast
 from twin.policy.vocabulary import (
     Action,
     ActionResult,
@@ -102,6 +103,15 @@ class JournalingPolicy(Policy):
     def reads_telemetry(self) -> bool:
         """Whether the policy does."""
         return self.policy.reads_telemetry
+
+    @property
+    def telemetry_period_s(self) -> float:
+        """How often the policy wants a sample."""
+        return self.policy.telemetry_period_s
+
+    def warnings(self) -> Sequence[tuple[float, Forecast]]:
+        """What the policy foretold with confidence."""
+        return self.policy.warnings()
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """The policy's route."""
