@@ -6,6 +6,7 @@ The features come from the very code that runs in a policy, fed by the run's own
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import Parameters, PredictorParameters
 from twin.policy.predictor import patterns, statistical
 from twin.policy.predictor.features import FEATURES, NodeFeatures
-from twin.policy.predictor.predictor import EARLY_SHARE, Predictor, pace_of
+from twin.policy.predictor.predictor import EARLY_SHARE, Predictor, smoothed
 from twin.policy.views import ClusterView, NodeView
 from twin.policy.vocabulary import ActionResult, AttemptEnded, Policy, ProbeResult, TelemetrySample
 from twin.scenario.schema import Scenario
@@ -42,7 +43,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One world: rows in order of time. `scores`: statistical then pattern, by class; `label`, `until_s`: the truth."""
+    """One world: rows in order of time. `scores`: statistical then pattern, by class, smoothed; `label`, `until_s`: the
+    truth."""
 
     split: Split
     number: int
@@ -51,9 +53,9 @@ class Seen:
     time_s: npt.NDArray[np.float64]
     features: FloatArray
     scores: FloatArray
-    leads_s: FloatArray  # of the patterns, by class
     label: npt.NDArray[np.int8]
     until_s: npt.NDArray[np.float64]
+    fresh: npt.NDArray[np.bool_]  # the first look after a restart: smoothing begins anew
     routable: npt.NDArray[np.bool_]  # the node was in service: else nothing is foretold
     truth: Truth
     length_s: float
@@ -71,7 +73,8 @@ class LookingPredictor(Predictor):
         self.features: dict[str, NodeFeatures] = {}
         self.due_s: dict[str, float] = {}
         self.places: dict[str, int] = {}
-        self.rows: list[tuple[int, float, bool]] = []
+        self.rows: list[tuple[int, float, bool, bool]] = []
+        self.fresh: set[str] = set()  # nodes that were restarted since the last look
         self.vectors: list[list[float]] = []
         self.tick_s = 0.0
 
@@ -84,7 +87,7 @@ class LookingPredictor(Predictor):
 
     def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView, memory_gib: float) -> None:
         """As the real one."""
-        self.features[node.name].attempt_ended(now, ended, memory_gib)
+        self.features[node.name].attempt_ended(now, ended, memory_gib, node.in_flight)
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """As the real one."""
@@ -94,6 +97,7 @@ class LookingPredictor(Predictor):
         """As the real one."""
         if result.kind == "restart" and result.status == "done":
             self.features[result.node].restarted()
+            self.fresh.add(result.node)
 
     def sampled(self, now: float, sample: TelemetrySample) -> None:
         """As the real one, and keeps the vector."""
@@ -109,15 +113,16 @@ class LookingPredictor(Predictor):
         self.tick_s = now + self.interval_s
         for name, features in self.features.items():
             last_s = features.updated_s
-            if last_s != last_s or now - last_s >= 1.5 * self.interval_s:
+            if math.isnan(last_s) or now - last_s >= 1.5 * self.interval_s:
                 self._look(now, name, None)
 
     def _look(self, now: float, name: str, values: dict[str, float] | None) -> None:
         assert self.view is not None
         node = self.view.nodes[name]
         features = self.features[name]
-        features.look(now, values, pace_of(node))
-        self.rows.append((self.places[name], now, node.health in ("serving", "proving")))
+        features.look(now, values)
+        self.rows.append((self.places[name], now, node.health in ("serving", "proving"), name in self.fresh))
+        self.fresh.discard(name)
         self.vectors.append(features.vector(now, node.in_flight))
 
 
@@ -155,11 +160,12 @@ def see(asked: Asked) -> Seen:
     time_s = np.array([row[1] for row in predictor.rows])
     routable = np.array([row[2] for row in predictor.rows], dtype=bool)
     horizon_s, threshold = asked.horizon_s, asked.parameters.threshold
-    scores, leads_s = [], []
-    for vector in predictor.vectors:
-        seen = patterns.look(vector, horizon_s)
-        scores.append([*statistical.scores(vector, threshold), *seen.scores])
-        leads_s.append(seen.leads)
+    fresh = np.array([row[3] for row in predictor.rows], dtype=bool)
+    raw = [
+        [*statistical.scores(vector, threshold), *patterns.look(vector, horizon_s).scores]
+        for vector in predictor.vectors
+    ]
+    scores = smooth(np.array(raw).reshape(-1, 2 * len(statistical.CLASSES)), node, fresh)
     label = np.full(len(node), -2, dtype=np.int8)
     until_s = np.full(len(node), np.nan)
     names = list(predictor.places)
@@ -175,19 +181,29 @@ def see(asked: Asked) -> Seen:
         node,
         time_s,
         np.array(predictor.vectors, dtype=np.float32).reshape(-1, len(FEATURES)),
-        np.array(scores, dtype=np.float32).reshape(-1, 2 * len(statistical.CLASSES)),
-        np.array(leads_s, dtype=np.float32).reshape(-1, len(statistical.CLASSES)),
+        scores.astype(np.float32),
         label,
         until_s,
+        fresh,
         routable,
         truth,
         end_s - first_s,
     )
 
 
-def see_all(
-    asked: Sequence[Asked], engine: Engine, on_result: object = None
-) -> list[Seen]:
+def smooth(
+    scores: npt.NDArray[np.float64], node: npt.NDArray[np.int16], fresh: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """The scores of all looks, smoothed for each node as the predictor does it."""
+    found = np.empty_like(scores)
+    before: dict[int, list[float]] = {}
+    for row, (place, anew) in enumerate(zip(node.tolist(), fresh.tolist(), strict=True)):
+        before[place] = smoothed([] if anew else before.get(place, []), scores[row].tolist())
+        found[row] = before[place]
+    return found
+
+
+def see_all(asked: Sequence[Asked], engine: Engine, on_result: object = None) -> list[Seen]:
     """Run many worlds; in the order in which they were asked for."""
     found: dict[tuple[str, int], Seen] = {}
     for done, seen in enumerate(engine.results(see, asked)):

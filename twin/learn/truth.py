@@ -119,7 +119,9 @@ def truth_of(record: RunRecord) -> Truth:
         if (row["fault_id"], row["node"]) not in came
     ]
     actions = record.table("actions", ["kind", "node", "status", "result_s"]).to_pylist()
-    restarts = [(row["node"], row["result_s"]) for row in actions if row["kind"] == "restart" and row["status"] == "done"]
+    restarts = [
+        (row["node"], row["result_s"]) for row in actions if row["kind"] == "restart" and row["status"] == "done"
+    ]
     return Truth(failures, episodes, disturbed, restarts)
 
 

@@ -86,6 +86,8 @@ def world(split: Split, number: int) -> tuple[Scenario, int]:
             "hardware": hardware,
             "models": {model: {"replicas": max(2, nodes - int(draws.integers(0, 3)))} for model in models},
             "slots_per_model": int(draws.integers(2, 5)),
+            # Where models are let go after a while, loads are an everyday thing, and slow ones can be told.
+            "keep_alive_s": round(float(draws.uniform(60.0, 300.0)), 1) if draws.random() < 0.5 else None,
             "agents": {"missing_share": 0.01, "late_share": 0.01},
         },
         "workload": {

@@ -96,14 +96,10 @@ class Model:
         self.fusion = fusion
         self.lead_s = lead_s
 
-    def probability(
-        self, families: int, which: int, statistical: float, pattern: float, logit: float
-    ) -> float:
+    def probability(self, families: int, which: int, statistical: float, pattern: float, logit: float) -> float:
         """Calibrated probability of a class, from the families that are on."""
         weights = self.fusion[families][which]
-        total = (
-            weights.intercept + weights.statistical * statistical + weights.pattern * pattern + weights.ml * logit
-        )
+        total = weights.intercept + weights.statistical * statistical + weights.pattern * pattern + weights.ml * logit
         if total < -LOGIT_MAX:
             total = -LOGIT_MAX
         elif total > LOGIT_MAX:

@@ -18,7 +18,7 @@ VRAM_FREE: Final = PLACE["vram_free"]
 VRAM_UNLISTED: Final = PLACE["vram_unlisted"]
 RAM: Final = PLACE["ram_used"]
 SWAP: Final = PLACE["swap_used"]
-HEAT: Final = PLACE["heat_resistance"]
+HEAT: Final = PLACE["heat_excess"]
 TEMPERATURE: Final = PLACE["temperature"]
 CLOCK: Final = PLACE["clock"]
 POWER: Final = PLACE["power"]
@@ -27,6 +27,7 @@ DISK: Final = PLACE["disk_free"]
 FILES: Final = PLACE["open_files"]
 ODD: Final = PLACE["odd_processes"]
 PACE: Final = PLACE["pace"]
+PREFILL: Final = PLACE["prefill_pace"]
 HIDDEN: Final = PLACE["hidden_wait"]
 FAULT_LINES: Final = PLACE["gpu_fault_events.window"]
 UNCORRECTED: Final = PLACE["gpu_errors_uncorrected.window"]
@@ -86,7 +87,9 @@ def look(vector: list[float], horizon_s: float) -> Patterns:
             in_s,
         )
     if vector[ODD] > 0.5 and unlisted > 0.1:
-        found._says(0, 0.9, f"a process of Ollama that no model belongs to, and {100 * unlisted:.0f} % of GPU memory held")
+        found._says(
+            0, 0.9, f"a process of Ollama that no model belongs to, and {100 * unlisted:.0f} % of GPU memory held"
+        )
     if free < 0.03 and vector[VRAM_UNLISTED + DEVIATION] > 2.0:
         found._says(0, 0.8, f"{100 * free:.1f} % of GPU memory is free")
     # Main memory: a steady rise, then swap.
@@ -103,12 +106,15 @@ def look(vector: list[float], horizon_s: float) -> Patterns:
         found._says(1, 1.0, f"main memory is full, and {100 * vector[SWAP]:.0f} % of its size is in swap")
     # Heat: less of it is carried away; then the clock falls, then the pace.
     heat, pace = vector[HEAT], vector[PACE]
-    if heat > 1.1 and vector[HEAT + CHANGE] > 6.0:
-        found._says(2, 0.3 + 2.0 * (heat - 1.1), f"{heat:.2f} times its usual temperature for the power it draws")
+    if heat > 2.0 and vector[HEAT + CHANGE] > 4.0:
+        found._says(2, 0.3 + 0.1 * (heat - 2.0), f"{heat:.0f} °C hotter than this node is at such power")
     if vector[CLOCK] < 0.97 and vector[TEMPERATURE] > HOT_C:
         found._says(2, 0.9, f"the clock is down to {100 * vector[CLOCK]:.0f} % at {vector[TEMPERATURE]:.0f} °C")
-    slower = pace > 1.04 and vector[PACE + TREND] > 0.02 and vector[PACE + CHANGE] > 4.0
+    slower = (pace > 1.04 and vector[PACE + TREND] > 0.02 and vector[PACE + CHANGE] > 4.0) or (
+        vector[PREFILL] > 1.04 and vector[PREFILL + TREND] > 0.02 and vector[PREFILL + CHANGE] > 4.0
+    )
     if slower:
+        pace = max(pace, vector[PREFILL]) if pace == pace else vector[PREFILL]
         why = f"a token takes {pace:.2f} times its normal time, and more and more"
         found._says(2, 0.3 + pace - 1.0, why)
         found._says(6, 0.3 + pace - 1.0, why)

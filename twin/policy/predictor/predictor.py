@@ -16,13 +16,15 @@ from twin.policy.forecast import Forecast
 from twin.policy.predictor import patterns, statistical
 from twin.policy.predictor.features import FEATURES, NodeFeatures
 from twin.policy.predictor.model import ML, Model
-from twin.policy.vocabulary import NEVER_S, ActionResult, AttemptEnded, ProbeResult, TelemetrySample
 from twin.policy.views import ClusterView, NodeView
+from twin.policy.vocabulary import NEVER_S, ActionResult, AttemptEnded, ProbeResult, TelemetrySample
 
 SHOWN_MIN: Final = 0.05
 """Probabilities below this are no forecast."""
 CHANGES_MAX: Final = 20_000
 """Warnings that are kept for the record."""
+SMOOTHING: Final = 0.4
+"""Weight of the newest look in the scores that are fused: one odd sample alone is no forecast."""
 EARLY_SHARE: Final = 0.9
 """A sample that comes this share of the interval after the last one is in time."""
 
@@ -58,7 +60,7 @@ class Predictor:
 class NodePrediction:
     """What is known and said of one node."""
 
-    __slots__ = ("due_s", "features", "forecasts", "node", "warned")
+    __slots__ = ("due_s", "features", "forecasts", "logits", "node", "patterns", "statistical", "warned")
 
     def __init__(self, node: NodeView, features: NodeFeatures) -> None:
         self.node = node
@@ -66,6 +68,9 @@ class NodePrediction:
         self.due_s = 0.0  # a sample is wanted from then on
         self.forecasts: list[Forecast] = []
         self.warned = ""  # the class that was last warned of
+        self.statistical: list[float] = []  # smoothed scores by class; empty: none yet
+        self.patterns: list[float] = []
+        self.logits: list[float] = []
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -103,7 +108,7 @@ class FusedPredictor(Predictor):
 
     def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView, memory_gib: float) -> None:
         """A request's attempt ended at a node."""
-        self.nodes[node.name].features.attempt_ended(now, ended, memory_gib)
+        self.nodes[node.name].features.attempt_ended(now, ended, memory_gib, node.in_flight)
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """A probe was answered."""
@@ -114,6 +119,9 @@ class FusedPredictor(Predictor):
         if result.kind == "restart" and result.status == "done":
             each = self.nodes[result.node]
             each.features.restarted()
+            each.statistical = []
+            each.patterns = []
+            each.logits = []
             self._say(now, each, [])
 
     def sampled(self, now: float, sample: TelemetrySample) -> None:
@@ -122,7 +130,7 @@ class FusedPredictor(Predictor):
         if each is None or now < each.due_s:
             return
         each.due_s = now + EARLY_SHARE * self.interval_s
-        each.features.look(now, sample.values, pace_of(each.node))
+        each.features.look(now, sample.values)
         self.judge(now, each)
 
     def tick(self, now: float) -> None:
@@ -134,35 +142,33 @@ class FusedPredictor(Predictor):
         for each in self.nodes.values():
             last_s = each.features.updated_s
             if last_s != last_s or now - last_s >= late_s:
-                each.features.look(now, None, pace_of(each.node))
+                each.features.look(now, None)
                 self.judge(now, each)
 
     def judge(self, now: float, each: NodePrediction) -> None:
         """Work out what is said of a node."""
         vector = each.features.vector(now, each.node.in_flight)
+        seen = patterns.look(vector, self.horizon_s)
+        each.patterns = smoothed(each.patterns, seen.scores)
+        each.statistical = smoothed(each.statistical, statistical.scores(vector, self.threshold))
+        model = self.model
+        if self.families & ML:
+            each.logits = smoothed(each.logits, [ensemble.logit(vector) for ensemble in model.ensembles])
         said: list[Forecast] = []
-        if each.node.health == "serving" or each.node.health == "proving":
-            seen = patterns.look(vector, self.horizon_s)
-            unusual = statistical.scores(vector, self.threshold)
-            model = self.model
-            uses_ml = self.families & ML
+        if each.node.health in {"serving", "proving"}:
             for which in range(len(statistical.CLASSES)):
-                logit = model.ensembles[which].logit(vector) if uses_ml else 0.0
+                logit = each.logits[which] if self.families & ML else 0.0
                 probability = model.probability(
-                    self.families, which, unusual[which], seen.scores[which], logit
+                    self.families, which, each.statistical[which], each.patterns[which], logit
                 )
                 if probability >= SHOWN_MIN:
                     lead_s = seen.leads[which]
                     if not 0.0 <= lead_s <= self.horizon_s:
                         lead_s = model.lead_s[which]
+                    reasons = self._reasons(vector, which, seen, logit)
                     said.append(
                         Forecast(
-                            each.node.name,
-                            statistical.CLASSES[which],
-                            probability,
-                            self.horizon_s,
-                            lead_s,
-                            self._reasons(vector, which, seen, logit),
+                            each.node.name, statistical.CLASSES[which], probability, self.horizon_s, lead_s, reasons
                         )
                     )
         if said or each.forecasts:
@@ -208,9 +214,11 @@ def _likeliest_first(forecast: Forecast) -> float:
     return -forecast.probability
 
 
-def pace_of(node: NodeView) -> float:
-    """Seconds a token against normal; nan before it is known."""
-    return node.pace.ratio if node.pace.samples else math.nan
+def smoothed(before: list[float], scores: list[float]) -> list[float]:
+    """Scores of a look, smoothed with those before; empty: there are none before."""
+    if not before:
+        return scores
+    return [old + SMOOTHING * (new - old) for old, new in zip(before, scores)]  # noqa: B905  # compiled, strict is slow
 
 
 NUMBER_OF_FEATURES: Final = len(FEATURES)

@@ -32,14 +32,16 @@ _WATCHED: Final[tuple[tuple[int, str, float], ...]] = (
     (0, "vram_free", -1.0),
     (1, "ram_used", 1.0),
     (1, "swap_used", 1.0),
-    (2, "heat_resistance", 1.0),
+    (2, "heat_excess", 1.0),
     (2, "clock", -1.0),
     (2, "pace", 1.0),
+    (2, "prefill_pace", 1.0),
     (3, "power", -1.0),
     (3, "pace", 1.0),
     (4, "hidden_wait", 1.0),
     (5, "disk_free", -1.0),
     (6, "pace", 1.0),
+    (6, "prefill_pace", 1.0),
     (6, "odd_processes", 1.0),
     (7, "open_files", 1.0),
     (7, "liveness_latency", 1.0),
@@ -70,12 +72,10 @@ def scores(vector: list[float], threshold: float) -> list[float]:
     spreads = [0.0] * len(CLASSES)
     for place in range(len(WATCHED_CLASS)):
         spread = _spread(vector, place)
-        if spread > spreads[WATCHED_CLASS[place]]:
-            spreads[WATCHED_CLASS[place]] = spread
+        spreads[WATCHED_CLASS[place]] = max(spreads[WATCHED_CLASS[place]], spread)
     for place in range(len(COUNTED_CLASS)):
         spread = COUNTER_SPREADS * vector[COUNTED_PLACE[place]]
-        if spread > spreads[COUNTED_CLASS[place]]:
-            spreads[COUNTED_CLASS[place]] = spread
+        spreads[COUNTED_CLASS[place]] = max(spreads[COUNTED_CLASS[place]], spread)
     found: list[float] = []
     for spread in spreads:
         score = 1.0 - 2.0 ** (-spread / HALF_SPREADS)
@@ -88,8 +88,7 @@ def _spread(vector: list[float], place: int) -> float:
     sign = WATCHED_SIGN[place]
     change = sign * vector[WATCHED_CHANGE[place]]
     deviation = sign * vector[WATCHED_DEVIATION[place]]
-    if deviation > change:
-        change = deviation
+    change = max(change, deviation)
     return change if change > 0.0 else 0.0
 
 

@@ -36,15 +36,15 @@ class Track:
         "down",
         "fast",
         "floor",
-        "last",
         "lag_covariance",
+        "last",
         "residual",
         "s0",
+        "slow",
         "st",
         "stt",
         "stx",
         "sx",
-        "slow",
         "unusual",
         "up",
         "variance",
@@ -76,8 +76,7 @@ class Track:
         else:
             learnt = 1.0 / (count + 1.0)  # the plain mean at first, the slow one later
             weight = 1.0 - keep_slow
-            if weight < learnt:
-                weight = learnt
+            weight = max(weight, learnt)
             away = value - self.slow
             last = self.last
             expected = self.slow
@@ -91,8 +90,7 @@ class Track:
                     expected += phi * before
             residual = value - expected
             spread = math.sqrt(self.variance)
-            if spread < self.floor:
-                spread = self.floor
+            spread = max(spread, self.floor)
             scaled = residual / spread
             if count > SAMPLES_MIN:
                 self.unusual += (1.0 - keep_fast) * (scaled - self.unusual)
@@ -128,8 +126,7 @@ class Track:
         if self.count <= SAMPLES_MIN:
             return 0.0
         spread = math.sqrt(self.variance)
-        if spread < self.floor:
-            spread = self.floor
+        spread = max(spread, self.floor)
         away = (self.fast - self.slow) / spread
         return -SHOWN_MAX if away < -SHOWN_MAX else SHOWN_MAX if away > SHOWN_MAX else away
 
