@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -13,21 +13,22 @@ from live.controller.probes import Prober
 from live.controller.transport import plain_reason
 from live.hands.protocol import HandError, Hands
 from twin.policy.vocabulary import (
+    BOOKKEEPING_ACTIONS,
     Action,
     ActionResult,
     ActionStatus,
+    Advice,
     Command,
     Observation,
     Probe,
     ProbeResult,
+    Question,
 )
 from twin.record.rows import FIRST_GATEWAY
 from twin.record.writer import Recorder
 
 _log = structlog.get_logger()
 
-_BOOKKEEPING = frozenset({"drain", "return"})
-"""Kinds of action that happen within the policy; the world has nothing to do for them."""
 _COUNTED_PROBES = frozenset({"liveness", "residency"})
 """Kinds of probe that are only counted when they pass, as the table of probes says."""
 
@@ -53,6 +54,7 @@ class CommandRunner:
 
     def __init__(self, run: Run, prober: Prober, hands: Hands, recorder: Recorder | None) -> None:
         self.close_connections: Callable[[str], int] = _no_gateway
+        self.advise: Callable[[Question], Awaitable[Advice]] | None = None  # who simulates what might be done
         self._run = run
         self._prober = prober
         self._hands = hands
@@ -65,8 +67,14 @@ class CommandRunner:
 
     def start(self, command: Command) -> None:
         """Begin to carry out a command."""
-        work = self._probe(command) if isinstance(command, Probe) else self._act(command)
-        task = asyncio.get_running_loop().create_task(work, name=f"{command.kind} {command.node}")
+        if isinstance(command, Probe):
+            work = self._probe(command)
+        elif isinstance(command, Question):
+            work = self._ask(command)
+        else:
+            work = self._act(command)
+        what = "question" if isinstance(command, Question) else command.kind
+        task = asyncio.get_running_loop().create_task(work, name=f"{what} {command.node}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -112,6 +120,15 @@ class CommandRunner:
                 )
             )
 
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    async def _ask(self, question: Question) -> None:
+        """Answered by who can look ahead, off the loop that relays requests; else that nobody can."""
+        advice = Advice(question.question_id, question.node, "unavailable", {}, "nobody here can look ahead")
+        if self.advise is not None:
+            advice = await self.advise(question)
+        self._run.observe(advice)
+
     # -- actions ---------------------------------------------------------------------------------------------------
 
     async def _act(self, action: Action) -> None:
@@ -149,7 +166,9 @@ class CommandRunner:
             self._run.observe(ActionResult(action.action_id, action.node, action.kind, status, detail))
 
     async def _carry_out(self, action: Action) -> tuple[ActionStatus, str]:
-        if action.kind in _BOOKKEEPING:
+        if action.advice:
+            return "advised", ""
+        if action.kind in BOOKKEEPING_ACTIONS:
             return "done", ""
         if action.kind == "abort":
             closed = self.close_connections(action.node)

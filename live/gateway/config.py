@@ -142,6 +142,13 @@ class ServeConfig(_Closed):
             return True
         return any(node.agent or (node.hands and node.hands.restart) for node in self.nodes.values())
 
+    def can_kill_runner(self) -> bool:
+        """Whether somebody can kill the runners of a node, any node."""
+        ours = [self.hands, *(node.hands for node in self.nodes.values() if node.hands)]
+        if any(hands.kill_runner or (hands.restart and hands.restart.process) for hands in ours):
+            return True
+        return any(node.agent for node in self.nodes.values())
+
     def parameters(self) -> Parameters:
         """The policy's parameters. Raises `ConfigError`."""
         try:
@@ -151,6 +158,8 @@ class ServeConfig(_Closed):
         if not self.can_restart():
             # Nobody could carry a restart out: the policy is to choose among what is possible.
             parameters = parameters.with_values({"healer.restart": False})
+        if not self.can_kill_runner():
+            parameters = parameters.with_values({"healer.kill_runner": False})
         return parameters
 
 

@@ -12,6 +12,7 @@ from live.hands.protocol import HandError, HandResult
 from twin.policy.vocabulary import Action
 
 ANSWER_LIMIT_BYTES = 1 << 16
+_ORDERS = {"restart": "restart", "kill_runner": "kill_runners"}
 
 
 class AgentHands:
@@ -24,10 +25,10 @@ class AgentHands:
         self._session: aiohttp.ClientSession | None = None
 
     async def perform(self, action: Action) -> HandResult:
-        """Have the node's agent restart its Ollama."""
-        if action.kind != "restart" or action.node not in self._agents:
+        """Have the node's agent restart its Ollama, or kill its runners."""
+        if action.kind not in _ORDERS or action.node not in self._agents:
             raise HandError(f"{action.node} has no agent that could {action.kind} it")
-        return await self.order(action.node, "restart")
+        return await self.order(action.node, _ORDERS[action.kind])
 
     async def order(self, node: str, what: str) -> HandResult:
         """Have the node's agent do `restart` or `kill_runners`."""

@@ -27,10 +27,14 @@ class BuiltHands(HandsByKind):
         self,
         api: OllamaApiHands,
         restart: Mapping[str, Hands],
+        kill_runner: Mapping[str, Hands],
         supervisors: list[Supervisor],
     ) -> None:
         everywhere: dict[ActionKind, Hands] = {"load": api, "unload": api, "pull": api, "copy": api}
-        super().__init__(everywhere, {node: {"restart": hand} for node, hand in restart.items()})
+        by_node: dict[str, dict[ActionKind, Hands]] = {node: {"restart": hand} for node, hand in restart.items()}
+        for node, hand in kill_runner.items():
+            by_node.setdefault(node, {})["kill_runner"] = hand
+        super().__init__(everywhere, by_node)
         self._supervisors = supervisors
 
     async def start(self) -> None:
@@ -51,6 +55,7 @@ def build_hands(
     `agents`: node to its agent's URL. Raises `OperatorError` where a file of a secret cannot be read.
     """
     restart: dict[str, Hands] = {}
+    kill_runner: dict[str, Hands] = {}
     supervisors: list[Supervisor] = []
     for node, address in addresses.items():
         own = by_node.get(node)
@@ -59,7 +64,15 @@ def build_hands(
             restart[node] = _restart(node, address, config, supervisors)
         elif node in agents:
             restart[node] = AgentHands({node: agents[node]}, agent_token)
-    return BuiltHands(OllamaApiHands(addresses), restart, supervisors)
+        if own is not None and own.kill_runner is not None:
+            kill_runner[node] = CommandHands({"kill_runner": own.kill_runner}, {node: address})
+        elif everywhere.kill_runner is not None:
+            kill_runner[node] = CommandHands({"kill_runner": everywhere.kill_runner}, {node: address})
+        elif isinstance(restart.get(node), SupervisedHands):
+            kill_runner[node] = restart[node]
+        elif node in agents:
+            kill_runner[node] = AgentHands({node: agents[node]}, agent_token)
+    return BuiltHands(OllamaApiHands(addresses), restart, kill_runner, supervisors)
 
 
 def _restart(node: str, address: str, config: RestartConfig, supervisors: list[Supervisor]) -> Hands:

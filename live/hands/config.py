@@ -100,6 +100,12 @@ class HandsConfig(Closed):
     """What can be done to a node beyond Ollama's API. `{node}`, `{host}` and `{address}` are filled in."""
 
     restart: Annotated[RestartConfig, BeforeValidator(_restart)] | None = None
+    kill_runner: Annotated[
+        Words | None,
+        Field(
+            description="Command that kills the node's runner processes; absent: its agent, or the supervised process."
+        ),
+    ] = None
     drill: Annotated[
         dict[Operation, Words],
         Field(description="Commands that do to a node what a drill does: kill_server, start_server, kill_runner ..."),

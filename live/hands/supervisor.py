@@ -77,6 +77,19 @@ class Supervisor:
             self._back_off_s = self._back_off_first_s
             await self._start()
 
+    async def kill_runners(self) -> int:
+        """Kill what the server has started; it starts runners again when they are needed. How many there were."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._kill_children)
+
+    def _kill_children(self) -> int:
+        killed = 0
+        for child in self._process.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+                killed += 1
+        return killed
+
     async def stop(self) -> None:
         """End it with all that it started. May be called at any time, and twice."""
         if self._watching is not None:
@@ -119,16 +132,20 @@ class Supervisor:
 
 
 class SupervisedHands:
-    """Restarts servers that are processes of our own."""
+    """Restarts servers that are processes of our own, or kills their runners."""
 
     def __init__(self, supervisors: Mapping[str, Supervisor]) -> None:
         self._supervisors = supervisors
 
     async def perform(self, action: Action) -> HandResult:
-        """Restart the node's server; done once it answers."""
+        """Restart the node's server, done once it answers; or kill its runners."""
         supervisor = self._supervisors.get(action.node)
-        if action.kind != "restart" or supervisor is None:
+        if action.kind not in ("restart", "kill_runner") or supervisor is None:
             raise HandError(f"{action.node} has no server process of ours to {action.kind}")
+        if action.kind == "kill_runner":
+            killed = await supervisor.kill_runners()
+            detail = f"killed {killed} runners" if killed else "no runner is seen: no model is loaded"
+            return HandResult("done" if killed else "failed", detail)
         try:
             await supervisor.restart()
         except ProcessFailed as error:

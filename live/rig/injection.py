@@ -236,6 +236,14 @@ class LiveInjection:
                 active.end_signs(self.now(), "averted")
                 await self._withdraw(active)
 
+    async def runners_killed(self, node: str) -> None:
+        """The runners of the node are gone: faults that lived in them are over."""
+        self._paused.discard(node)
+        for active in self.faults:
+            if active.node == node and active.active and active.fault.about.ended_by_kill:
+                active.end(self.now(), "action")
+                await self._withdraw(active)
+
     async def put_back(self) -> list[str]:
         """Undo every fault that still holds. What could not be undone, in words."""
         problems: list[str] = []

@@ -34,6 +34,7 @@ from live.rig.machine import pin_itself, usable_cores
 from live.rig.operator_cluster import OperatorCluster, OperatorNodes, plan
 from live.rig.toxiproxy import ToxiproxyGone
 from twin.experiment.world import Progress, WorldName, manifest
+from twin.learn.model_file import model_for
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.model_names import ModelNames
 from twin.policy.vocabulary import OperatorOrder
@@ -222,7 +223,8 @@ class Drill:
     async def _controlled(self, cluster: DrillCluster) -> AsyncIterator[tuple[PolicyDriver, str, LiveInjection]]:
         """Gateway and controller in front of the rig, started."""
         parameters = self.scenario.policy.parameters()
-        policy = JournalingPolicy(ClusterPolicy(self.scenario.cluster.spec(), parameters), self.recorder)
+        spec = self.scenario.cluster.spec()
+        policy = JournalingPolicy(ClusterPolicy(spec, parameters, model=model_for(parameters)), self.recorder)
         names = ModelNames(self.scenario.cluster.models)
         prober = HttpProber(cluster.edges, names)
         injection = LiveInjection(cluster, self.scenario, self.seed)

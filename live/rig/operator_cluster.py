@@ -87,7 +87,7 @@ def restrictions(nodes: OperatorNodes) -> list[str]:
     if not nodes.allow_disruption:
         changes += ["policy.redundancy.enabled=false"]
     if not nodes.allow_disruption or not any(_can_restart(nodes, node) for node in nodes.urls):
-        changes += ["policy.healer.restart=false"]
+        changes += ["policy.healer.restart=false", "policy.healer.kill_runner=false"]
     return changes
 
 
@@ -273,6 +273,8 @@ class OperatorHands:
             node.down = False
             await self._cluster.network.restore(action.node, NetworkFault.REFUSE)
             await self._injection.restarted(action.node)
+        elif result.status == "done" and action.kind == "kill_runner":
+            await self._injection.runners_killed(action.node)
         elif result.status == "done" and action.kind == "load":
             self._cluster.note_load(action.node, action.model)
         return result

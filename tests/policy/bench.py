@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.forecast import Forecast, Forecaster
 from twin.policy.parameters import preset
 from twin.policy.vocabulary import (
     NEVER_S,
     Action,
     ActionResult,
+    Advice,
     AttemptEnded,
     AttemptError,
     ClusterSpec,
@@ -26,6 +28,7 @@ from twin.policy.vocabulary import (
     OperatorOrder,
     Probe,
     ProbeResult,
+    Question,
     RequestSpec,
     RequestWithdrawn,
     Route,
@@ -39,7 +42,12 @@ withdrawn N                                   it waited, and its client went awa
 NODE works                                    it answers every probe at once
 NODE refuses | is cut off | hangs | crashes | cannot load | answers in S s
 NODE forgets                                  it lets its models go
-restart NODE done | failed | timed_out        the result of that action; so with load. The others get theirs at once
+NODE loads s                                  somebody asked it for the small model
+restart NODE done | failed | timed_out        the result of that action; so with load, unload, kill_runner. The others get
+                                              theirs at once
+foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: with which probability, how soon; within 600 s
+foretell nothing                              it does not any more
+looking ahead loses REMEDY N [REMEDY N ...]   the answer to the question that is open; looking ahead fails: there is none
 operator drains | returns | restarts NODE     an operator's order
 advance S                                     time passes; the policy is woken whenever it wants to be
 show                                          where everything stands
@@ -70,11 +78,23 @@ class Asked:
     error: AttemptError = field(compare=False)
 
 
+class Foretold(Forecaster):
+    """Says what it is told to, and counts down."""
+
+    def __init__(self) -> None:
+        self.said: dict[tuple[str, str], tuple[Forecast, float]] = {}
+
+    def forecasts(self, now: float) -> list[Forecast]:
+        return [replace(it, lead_s=max(0.0, due_s - now)) for it, due_s in self.said.values()]
+
+
 class Bench:
     """One transcript's world."""
 
     def __init__(self) -> None:
-        self.policy = ClusterPolicy(cluster(1, 1, 1), preset("default"))
+        self.foretold = Foretold()
+        self.policy = ClusterPolicy(cluster(1, 1, 1), preset("default"), self.foretold)
+        self.question: Question | None = None
         self.now = 0.0
         self.lines: list[str] = []
         self.requests: dict[int, RequestSpec] = {}
@@ -108,7 +128,7 @@ class Bench:
             self._ended(int(words[1]), words[2], int(words[4]) if len(words) > 3 else 0)
         elif words[0] == "withdrawn":
             self.policy.observe(self.now, RequestWithdrawn(int(words[1])))
-        elif words[0] in ("restart", "load"):
+        elif words[0] in ("restart", "load", "unload", "kill_runner"):
             number = next(n for n, action in self.orders.items() if (action.kind, action.node) == (words[0], words[1]))
             self._result(number, words[2])
         elif words[0] == "operator":
@@ -119,8 +139,14 @@ class Bench:
             self._advance(float(words[1]))
         elif words[0] == "show":
             self._show()
+        elif words[0] == "foretell":
+            self._foretell(words[1:])
+        elif words[:2] == ["looking", "ahead"]:
+            self._advise(words[2:])
         elif words[-1] == "forgets":
             self.loaded[words[0]].clear()
+        elif words[1:2] == ["loads"]:
+            self.loaded[words[0]].add(words[2])
         elif words[0] in self.behaviour:
             self.behaviour[words[0]] = " ".join(words[1:])
         else:
@@ -143,11 +169,27 @@ class Bench:
                     value, (float(value) if "." in value else int(value)) if number else value
                 )
         spec = cluster(numbers["nodes"], numbers["slots"], numbers["replicas"])
-        self.policy = ClusterPolicy(spec, preset(name, overrides))
+        self.policy = ClusterPolicy(spec, preset(name, overrides), self.foretold)
         self.behaviour = {node.name: "works" for node in spec.nodes}
         self.loaded = {node.name: set(spec.placement.get(node.name, ())) for node in spec.nodes}
         self.health = {node.name: "serving" for node in spec.nodes}
         self._wake()
+
+    def _foretell(self, words: list[str]) -> None:
+        if words == ["nothing"]:
+            self.foretold.said.clear()
+            return
+        node, failure, probability, _, lead_s = words[:5]
+        reasons = (" ".join(words[7:]),) if words[6:7] == ["because"] else ()
+        forecast = Forecast(node, failure, float(probability), 600.0, float(lead_s), reasons)  # type: ignore[arg-type]
+        self.foretold.said[node, failure] = (forecast, self.now + float(lead_s))
+
+    def _advise(self, words: list[str]) -> None:
+        assert self.question is not None, "nobody has asked"
+        asked, self.question = self.question, None
+        lost = {name: float(count) for name, count in zip(words[1::2], words[2::2], strict=True)}
+        status = "done" if lost else "unavailable"
+        self.policy.observe(self.now, Advice(asked.question_id, asked.node, status, lost))  # type: ignore[arg-type]
 
     def _request(self, number: int, deadline_s: float) -> None:
         spec = self.requests[number] = RequestSpec(number, "m", 100, True, self.now, self.now + deadline_s)
@@ -190,7 +232,9 @@ class Bench:
 
     def _result(self, number: int, status: str) -> None:
         action = self.orders.pop(number)
-        if status == "done" and action.kind == "restart":
+        if status == "done" and action.kind == "unload":
+            self.loaded[action.node].discard(action.model)
+        if status == "done" and action.kind in ("restart", "kill_runner"):
             self.loaded[action.node].clear()
             for asked in [asked for asked in self.answers if asked.probe.node == action.node]:
                 self.answers.remove(asked)  # their connections broke with the old process
@@ -236,6 +280,9 @@ class Bench:
         for command in commands:
             if isinstance(command, Probe):
                 self._ask(command)
+            elif isinstance(command, Question):
+                self.question = command
+                self.say(f"asks what {command.node} would lose with {', '.join(command.options)}")
             else:
                 self._order(command)
         self._watch()
@@ -308,12 +355,15 @@ class Bench:
 
     def _order(self, action: Action) -> None:
         what = f"{action.kind} {action.model} on {action.node}" if action.model else f"{action.kind} {action.node}"
-        self.say(f"{what}, because {action.reason}")
+        self.say(f"{'advice: ' if action.advice else ''}{what}, because {action.reason}")
         self.orders[action.action_id] = action
+        if action.advice:
+            self._result(action.action_id, "advised")
+            return
         if action.kind == "abort":
             for number in [n for n, (_, node, _) in self.attempts.items() if node == action.node]:
                 self._ended(number, "aborted", 0)
-        if action.kind in ("abort", "drain", "return"):
+        if action.kind in ("abort", "drain", "return", "shift"):
             self._result(action.action_id, "done")
 
 

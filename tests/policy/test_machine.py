@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.policy.bench import cluster
+from tests.policy.bench import Foretold, cluster
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.forecast import FailureClass, Forecast
 from twin.policy.health import ROUTABLE
 from twin.policy.parameters import preset
 from twin.policy.views import LEVELS, Pool
@@ -20,11 +21,13 @@ from twin.policy.vocabulary import (
     DISRUPTIVE_ACTIONS,
     Action,
     ActionResult,
+    Advice,
     AttemptEnded,
     NodeInventory,
     OperatorOrder,
     Probe,
     ProbeResult,
+    Question,
     RequestSpec,
     RequestWithdrawn,
     Route,
@@ -71,18 +74,24 @@ class World(RuleBasedStateMachine):
         load_path=st.booleans(),
         reserve=st.integers(0, 5),
         cap=st.integers(1, 2),
+        look_ahead=st.booleans(),
     )
-    def begin(self, name: str, load_path: bool, reserve: int, cap: int) -> None:
+    def begin(self, name: str, load_path: bool, reserve: int, cap: int, look_ahead: bool) -> None:
         overrides: dict[str, Any] = {
             "retry.budget_reserve": float(reserve),
             "healer.concurrent_max": cap,
             "admission.queue_max": 3,
             "healer.cooldown_s": 1.0,
+            "healer.look_ahead": look_ahead,
+            "redundancy.scale_up_after_s": 1.0,
+            "redundancy.scale_down_after_s": 3.0,
         }
         if load_path:
             overrides["probes.load_path_model"] = "s"
         self.parameters = preset(name, overrides)
-        self.policy = ClusterPolicy(cluster(NODES, SLOTS, 3), self.parameters)
+        self.foretold = Foretold()
+        self.policy = ClusterPolicy(cluster(NODES, SLOTS, 3), self.parameters, self.foretold)
+        self.questions: dict[int, Question] = {}
         self.now = 0.0
         self.count = 0
         self.running: dict[int, tuple[str, int, float]] = {}  # request: node, attempt, start
@@ -198,6 +207,27 @@ class World(RuleBasedStateMachine):
         self.policy.observe(self.now, ActionResult(action.action_id, action.node, action.kind, status))  # type: ignore[arg-type]
         self.release()
 
+    @rule(
+        node=st.integers(0, NODES - 1),
+        failure=st.sampled_from(get_args(FailureClass)),
+        probability=st.sampled_from([0.5, 0.8, 0.99]),
+        lead_s=st.sampled_from([3.0, 30.0, 300.0]),
+    )
+    def something_is_foretold(self, node: int, failure: FailureClass, probability: float, lead_s: float) -> None:
+        forecast = Forecast(f"node-{node}", failure, probability, 600.0, lead_s, ("a sign",))
+        self.foretold.said[forecast.node, failure] = (forecast, self.now + lead_s)
+
+    @rule()
+    def nothing_is_foretold_any_more(self) -> None:
+        self.foretold.said.clear()
+
+    @precondition(lambda self: self.questions)
+    @rule(lost=st.sampled_from([{}, {"nothing": 0.0, "restart": 3.0}, {"nothing": 3.0, "restart": 0.0, "rest": 0.0}]))
+    def who_looks_ahead_answers(self, lost: dict[str, float]) -> None:
+        _, question = self.questions.popitem()
+        status = "done" if lost else "late"
+        self.policy.observe(self.now, Advice(question.question_id, question.node, status, lost))  # type: ignore[arg-type]
+
     @rule(node=st.integers(0, NODES - 1), order=st.sampled_from(["drain", "return", "restart"]))
     def operator_orders(self, node: int, order: str) -> None:
         self.policy.observe(self.now, OperatorOrder(f"node-{node}", order))  # type: ignore[arg-type]
@@ -226,6 +256,10 @@ class World(RuleBasedStateMachine):
                 assert command.probe_id not in self.probe_ids
                 self.probe_ids.add(command.probe_id)
                 self.probes[command.probe_id] = command
+            elif isinstance(command, Question):
+                assert command.question_id not in self.questions
+                assert "nothing" in command.options
+                self.questions[command.question_id] = command
             else:
                 assert command.action_id not in self.action_ids
                 self.action_ids.add(command.action_id)
@@ -237,6 +271,8 @@ class World(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Liveness: when everything works again, everything is served, every incident ends, every node serves."""
+        self.foretold.said.clear()
+        self.questions.clear()
         for index in range(NODES):
             self.policy.observe(self.now, NodeInventory(f"node-{index}", {"m": 5.0, "s": 1.0}, SLOTS))
             self.policy.observe(self.now, OperatorOrder(f"node-{index}", "return"))
@@ -309,7 +345,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def a_node_under_repair_gets_nothing(self) -> None:
         for action in self.actions.values():
-            if action.kind == "restart":
+            if action.kind == "restart" and not action.advice:
                 assert self.policy.view.nodes[action.node].health in ("down", "drained", "suspect")
 
     @invariant()

@@ -18,6 +18,17 @@ LOOP = "\n".join(f"request {n}\nended {n} error_record\nadvance 1\nended {n} suc
 TRIPPED = "requests 1-9\nended 1 server_error\nended 4 server_error\nended 7 server_error\nadvance 1"
 ONE_GETS_SLOW = "one of the nodes gets slow"
 LOADER = "probes.load_path_model=s"
+LEAK = "foretell node-0 gpu_memory 0.9 in 300 s\nadvance 3"
+HEAT = "foretell node-0 overheating 0.9 in 300 s\nadvance 3"
+FAILING = "foretell node-0 server_failure 0.9 in 300 s\nadvance 3"
+BUSY = "requests 1-4\nadvance 25\nload node-2 done"
+THEN_IDLE = "\n".join(f"ended {number} succeeded" for number in range(1, 5)) + "\nadvance 320"
+NEVER_HELPS = "node-0 hangs\nadvance 6\nrestart node-0 done\nadvance 80"
+AGAIN = "node-0 refuses\nadvance 3\nnode-0 works\nrestart node-0 done\nadvance 12\nnode-0 refuses\nadvance 20"
+"""The second restart's reason says how often the first kind has helped."""
+
+BURNING = "\n".join(f"request {n}\nended {n} overloaded\nadvance 0.3" for n in range(1, 40)) + "\nadvance 4\n"
+BURNING += "foretell node-0 gpu_memory 0.9 in 25 s\nadvance 3"
 
 WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
     # key: another value, what else the cluster has, and commands of the bench whose output then differs
@@ -91,6 +102,30 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
     "healer.crash_loop_failures": (2, "", LOOP),
     "healer.crash_loop_window_s": (5.0, "healer.crash_loop_failures=2", LOOP),
     "healer.replicas_min": (2, LOADER, STUCK),
+    "healer.mode": ("advise", "", CRASH.split("\nrestart", maxsplit=1)[0]),
+    "healer.period_s": (5.0, "", "node-0 refuses\nadvance 3\nrestart node-0 failed\nadvance 30\nshow"),
+    "healer.kill_runner": (False, "", NEVER_HELPS),
+    "healer.reallocation": (False, "", "node-0 crashes\nadvance 6"),
+    "healer.redistribution": (False, "", HEAT),
+    "healer.failover": (False, "", CRASH.split("\nrestart", maxsplit=1)[0]),
+    "healer.learning": (False, "", AGAIN),
+    "healer.predictive": (False, "", LEAK),
+    "healer.proactive": (False, "", LEAK),
+    "healer.probability_min": (0.95, "", LEAK),
+    "healer.false_hard_actions_per_node_day": (0.0, "", LEAK),
+    "healer.false_hard_actions_days_saved": (0.1, "", LEAK),
+    "healer.look_ahead": (True, LOADER, STUCK),
+    "healer.look_ahead_limit_s": (3.0, LOADER + " healer.look_ahead=true", STUCK),
+    "redundancy.default_factor": (3, "", "advance 2"),
+    "redundancy.max_factor": (2, "", "requests 1-4\nadvance 25"),
+    "redundancy.scaling": (False, "", "requests 1-4\nadvance 25"),
+    "redundancy.busy_share": (0.7, "", "requests 1-3\nadvance 25"),
+    "redundancy.scale_up_after_s": (5.0, "", "requests 1-4\nadvance 25"),
+    "redundancy.idle_share": (0.0, "", BUSY + "\n" + THEN_IDLE + "\nrequest 9\nadvance 300"),
+    "redundancy.scale_down_after_s": (100.0, "", BUSY + "\n" + THEN_IDLE),
+    "performance_tracking.enabled": (False, "retry.attempts_max=0", BURNING),
+    "performance_tracking.window_s": (40.0, "retry.attempts_max=0", BURNING + "\nadvance 30"),
+    "performance_tracking.objective": (0.5, "retry.attempts_max=0", BURNING),
     "redundancy.enabled": (False, "", CRASH.split("\nrestart", maxsplit=1)[0]),
     "redundancy.update_interval_s": (60.0, "", CRASH.split("\nrestart", maxsplit=1)[0]),
 }
@@ -120,6 +155,8 @@ ELSEWHERE = {
     "router.normalise_names": "see test_model_names.py",
     "healer.action_timeout_s": "an action's deadline; see below",
     "redundancy.load_timeout_s": "an action's deadline; see below",
+    "healer.look_ahead_horizon_s": "the horizon of a question; see below",
+    "redundancy.spread_racks": "see test_redundancy.py",
     "router.connect_timeout_s": "the live gateway's: live/serve.py hands it to the upstream",
 }
 
@@ -231,3 +268,12 @@ def test_the_limits_of_routes_and_the_deadlines_of_actions_are_parameters() -> N
     bench.do("cluster nodes 1 slots 1 replicas 1 router.stall_timeout_s=7.0")
     replica = bench.policy.view.nodes["node-0"].replicas["m"]
     assert (replica.hot_route.stall_timeout_s, replica.cold_route.stall_timeout_s) == (7.0, 7.0)
+
+
+def test_how_far_ahead_is_simulated_is_a_parameter() -> None:
+    bench = Bench()
+    bench.do(f"cluster nodes 3 slots 2 replicas 3 {LOADER} healer.look_ahead=true healer.look_ahead_horizon_s=300.0")
+    for command in "node-0 cannot load\nadvance 26".splitlines():
+        bench.do(command)
+    assert bench.question is not None
+    assert bench.question.horizon_s == 300.0

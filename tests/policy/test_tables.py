@@ -67,6 +67,7 @@ def test_the_default_policy_really_walks_through_every_state() -> None:
             [
                 "cluster nodes 3 slots 2 replicas 3 probes.load_path_model=s healer.attempts_max=1 healer.cooldown_s=1.0",
                 "node-0 cannot load",
+                "requests 1-3",
                 "node-1 crashes",
                 "advance 40",
                 "node-0 works",

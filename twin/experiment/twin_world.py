@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twin.experiment.world import Progress, WorldName, manifest
+from twin.learn.model_file import model_for
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.vocabulary import Policy
 from twin.record.journal import JournalingPolicy
@@ -51,7 +52,8 @@ class TwinWorld:
 
     def policy(self, scenario: Scenario) -> Policy:
         """A fresh policy, as the scenario wants it."""
-        return ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+        parameters = scenario.policy.parameters()
+        return ClusterPolicy(scenario.cluster.spec(), parameters, model=model_for(parameters))
 
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
         """Simulate it once."""

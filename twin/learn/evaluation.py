@@ -392,7 +392,7 @@ def budget(document: dict[str, Any]) -> dict[str, Any]:
         ]
         started_s = time.process_time()
         for sample in samples:
-            policy.predictor.sampled(now, sample)
+            policy.watching.sampled(now, sample)
         policy.predictor.forecasts(now)
         took_s.append(time.process_time() - started_s)
     return {

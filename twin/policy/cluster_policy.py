@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from mypy_extensions import mypyc_attr
 
 from twin.policy.detection import FAST_PROBE_S, Detection
-from twin.policy.forecast import Forecast
+from twin.policy.forecast import Forecast, Forecaster
+from twin.policy.foresight import Foresight
 from twin.policy.healer import Healer
 from twin.policy.operator import Operator
 from twin.policy.parameters import ParameterError, Parameters
@@ -15,10 +16,12 @@ from twin.policy.predictor.model import ML, Model, families_of
 from twin.policy.predictor.predictor import FusedPredictor, Predictor
 from twin.policy.redundancy import Redundancy
 from twin.policy.router import Router
+from twin.policy.tracking import Tracker
 from twin.policy.views import ClusterView
 from twin.policy.vocabulary import (
     NEVER_S,
     ActionResult,
+    Advice,
     AttemptEnded,
     ClusterSpec,
     Command,
@@ -49,16 +52,19 @@ class ClusterPolicy(Policy):
         self,
         cluster: ClusterSpec,
         parameters: Parameters,
+        predictor: Forecaster | None = None,
         model: Model | None = None,
-        predictor: Predictor | None = None,
     ) -> None:
         self.view = ClusterView(cluster, parameters)
-        self.predictor = predictor if predictor is not None else predictor_of(self.view, model)
-        self.foresees = type(self.predictor) is not Predictor
+        self.watching = predictor if isinstance(predictor, Predictor) else predictor_of(self.view, model)
+        self.predictor: Forecaster = predictor if predictor is not None else self.watching
+        self.foresees = type(self.watching) is not Predictor
         self.router = Router(self.view)
         self.detection = Detection(self.view)
-        self.healer = Healer(self.view, self.detection)
-        self.redundancy = Redundancy(self.view, self.healer)
+        self.tracker = Tracker(self.view)
+        self.healer = Healer(self.view, self.detection, self.tracker)
+        self.foresight = Foresight(self.view, self.healer, self.tracker)
+        self.redundancy = Redundancy(self.view, self.healer, self.foresight)
         self.operator = Operator(self.view, self.detection, self.healer)
         self.period_s = parameters.probes.period_s
         self.active = parameters.probes.enabled or parameters.circuit_breaker.enabled or parameters.redundancy.enabled
@@ -86,7 +92,7 @@ class ClusterPolicy(Policy):
 
     def warnings(self) -> Sequence[tuple[float, Forecast]]:
         """What the predictor foretold with confidence."""
-        return self.predictor.warnings()
+        return self.watching.warnings()
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """Where this attempt of the request goes."""
@@ -102,23 +108,24 @@ class ClusterPolicy(Policy):
             replica = self.router.ended(now, observation)
             if observation.outcome == "succeeded":
                 replica.node.served += 1
+                self.tracker.succeeded += 1
+            elif observation.outcome == "failed":
+                self.tracker.failed += 1
             self.detection.attempt_ended(now, observation, replica)
             if self.foresees:
-                self.predictor.attempt_ended(now, observation, replica.node, replica.model.memory_gib)
+                self.watching.attempt_ended(now, observation, replica.node, replica.model.memory_gib)
             while self.router.refuted:
                 self.detection.refuted(now, self.router.refuted.pop())
         elif type(observation) is ProbeResult:
             self.detection.answered(now, observation)
-            self.predictor.answered(now, observation)
+            self.watching.answered(now, observation)
         elif type(observation) is TelemetrySample:
-            self.predictor.sampled(now, observation)
+            self.watching.sampled(now, observation)
         elif type(observation) is ActionResult:
-            self.predictor.acted(now, observation)
+            self.watching.acted(now, observation)
             if self.operator.result(now, observation):
                 self._due_s = now
-            elif observation.kind == "load":
-                self.redundancy.result(now, observation)
-            else:
+            elif not self.redundancy.result(now, observation) and not self.foresight.result(now, observation):
                 self.healer.result(now, observation)
         elif type(observation) is RequestWithdrawn:
             self.router.withdraw(observation.request_id)
@@ -127,6 +134,8 @@ class ClusterPolicy(Policy):
             self._due_s = now
         elif type(observation) is NodeInventory:
             self.view.learn(now, observation)
+        elif type(observation) is Advice:
+            self.healer.advice(now, observation)
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""
@@ -138,9 +147,11 @@ class ClusterPolicy(Policy):
             self._due_s = now + self.period_s if self.operator.open else NEVER_S
             return commands
         self.router.reap(now)
-        self.predictor.tick(now)
+        self.watching.tick(now)
         self.detection.close_due_breakers(now)
+        self.tracker.look(now)
         self.healer.decide(now, commands)
+        self.foresight.decide(now, self.predictor.forecasts(now), commands)
         self.redundancy.decide(now, commands)
         self.detection.ask(now, probes)
         commands.extend(probes)
@@ -168,12 +179,20 @@ class ClusterPolicy(Policy):
             }
             for node in self.view.nodes.values()
         }
-        open_incidents = {name: [it.incident.diagnosis, it.incident.evidence] for name, it in self.healer.open.items()}
+        open_incidents = {
+            name: [it.incident.diagnosis, it.incident.evidence]
+            for name, it in self.healer.open.items()
+            if not it.foreseen
+        }
         parts = {
             "nodes": nodes,
             "retry_budget": self.router.budget,
             "waiting": self.waiting,
             "open_incidents": open_incidents,
+            "healer": self.healer.snapshot(),
+            "foresight": self.foresight.snapshot(),
+            "redundancy": self.redundancy.snapshot(),
+            "tracker": self.tracker.snapshot(),
         }
         return PolicyState(self._due_s, parts)
 
@@ -192,6 +211,10 @@ class ClusterPolicy(Policy):
                 replica.resident = model in known["resident"]
             self.view.replace(node, now)
         self.router.budget = state.parts["retry_budget"]
+        self.healer.restore(now, state.parts["healer"], state.now_s)
+        self.foresight.restore(state.parts["foresight"])
+        self.redundancy.restore(state.parts["redundancy"])
+        self.tracker.restore(state.parts["tracker"])
         for name, (diagnosis, evidence) in state.parts["open_incidents"].items():
             if name in self.view.nodes:
                 self.detection.reopen(now, self.view.nodes[name], diagnosis, evidence)

@@ -469,6 +469,15 @@ class Detection:
         if self.probes.enabled:
             self.wake_s = now
 
+    def runners_gone(self, now: float, node: NodeView, model: str = "") -> None:
+        """The runners of the node were killed, or that model was let go: it is loaded again when it is asked for."""
+        self.ask_anew(now, node)
+        for name, replica in node.replicas.items():
+            if not model or name == model:
+                replica.resident = False
+                replica.failures_in_row = 0
+        self.view.replace(node, now)
+
     def restarted(self, now: float, node: NodeView) -> None:
         """A new server process runs on the node: nothing is loaded, and what was known of it is old."""
         self.ask_anew(now, node)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from mypy_extensions import mypyc_attr
 
 FailureClass: TypeAlias = Literal[
     "gpu_memory",  # GPU memory runs out: a leak, an orphaned runner, another program, long contexts
@@ -28,3 +31,12 @@ class Forecast:
     horizon_s: float
     lead_s: float  # expected time until then, if it comes
     reasons: tuple[str, ...]  # for a person to read, the weightiest first
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Forecaster:
+    """Foretells failures. This one foretells nothing: what a policy without a predictor has."""
+
+    def forecasts(self, now: float) -> Sequence[Forecast]:
+        """What may come, as far as it can be told now; asked for in each control period."""
+        return ()

@@ -1,28 +1,52 @@
 """Which remedy for a failing node, when; and whether it worked.
 
-A remedy has worked only when an independent generation passes afterwards and the node goes on working for the hold
-time. Until then the incident is open, and the next remedy waits for a cooldown that doubles each time.
+The remedy is chosen by its expected benefit among all that are possible (`choice.py`), with success rates that are learnt
+from verified outcomes (`rates.py`). It has worked only when an independent generation passes afterwards and the node goes
+on working for the hold time. Until then the incident is open, the next remedy waits for a cooldown that doubles each
+time, and one that has not helped is less likely to be chosen again: so it escalates.
+
+In the mode `advise` everything is decided and written down as it would be done, and nothing is done.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
 
+from twin.policy.choice import Option, explained, weigh
 from twin.policy.detection import STILL_SERVING, Confirmed, Detection, Diagnosis
 from twin.policy.health import ROUTABLE
 from twin.policy.incidents import OpenIncident
+from twin.policy.rates import Rates
+from twin.policy.remedies import all_remedies
+from twin.policy.remedies.base import Case, Remedy
+from twin.policy.remedies.rest import REST_S
+from twin.policy.tracking import Tracker
 from twin.policy.views import ClusterView, NodeView
-from twin.policy.vocabulary import Action, ActionKind, ActionResult, Command, Incident
+from twin.policy.vocabulary import (
+    BOOKKEEPING_ACTIONS,
+    Action,
+    ActionKind,
+    ActionResult,
+    Advice,
+    Command,
+    Incident,
+    Question,
+)
 
-BENEFIT_HORIZON_S: Final = 60.0
-"""What a repaired node would serve in this time is the benefit of its repair."""
+SERVING_SHARE: Final = 0.3
+"""Assumption: a node that still serves, but slowly or without being able to load, costs this share of one that is down."""
 
-RESTART_SUCCESS_PRIOR: Final = 0.9
-"""Assumption: share of restarts that help, until outcomes are learnt."""
+HARM_HORIZON_S: Final = 600.0
+"""Assumption: a failed node that nobody repairs is missed for ten minutes, until a person has seen to it."""
+
+CONFIRMED_CERTAINTY: Final = 0.95
+"""Assumption: of failures that two independent signs confirm, so many are what they are taken for."""
 
 RELAPSE_S: Final = 600.0
-"""A failure this soon after the last action on the same node is the old trouble: cooldown and attempts go on from there."""
+"""A failure this soon after the last action on the same node is the old trouble: cooldown and attempts go on from there,
+and what seemed to have helped had not."""
 
 ABORT_TIMEOUT_S: Final = 5.0
 BOOKKEEPING_TIMEOUT_S: Final = 5.0
@@ -34,15 +58,25 @@ Item = TypeVar("Item")
 class Healer:
     """Opens incidents for confirmed failures, orders actions, verifies them, closes incidents."""
 
-    def __init__(self, view: ClusterView, detection: Detection) -> None:
+    def __init__(
+        self, view: ClusterView, detection: Detection, tracker: Tracker, remedies: Sequence[Remedy] | None = None
+    ) -> None:
         self.view = view
         self.detection = detection
+        self.tracker = tracker
         self.parameters = view.parameters.healer
+        self.advises: bool = self.parameters.mode == "advise"
+        self.remedies: list[Remedy] = list(remedies) if remedies is not None else all_remedies()
+        self.rates = Rates()
         self.open: dict[str, OpenIncident] = {}  # by node
         self.incidents: list[Incident] = []
-        self.actions: dict[int, str] = {}  # running disruptive actions: id to node
+        self.actions: dict[int, str] = {}  # running actions of incidents: id to node
+        self.ordered_s: dict[int, float] = {}  # when those were ordered
+        self.look_s = 0.0  # when incidents are looked at next
         self.action_id = 0
+        self.question_id = 0
         self.last_action: dict[str, tuple[float, int]] = {}  # by node: when, and the how manieth in a row
+        self.helped: dict[str, tuple[str, str, float]] = {}  # by node: remedy, ailment, until when a relapse refutes it
         self.slow_since_s: dict[str, float] = {}
         self.to_return: list[NodeView] = []  # drained nodes whose repair is over
 
@@ -53,7 +87,7 @@ class Healer:
                 continue  # its operator says when
             # A drained node is proved by a generation before it gets traffic.
             self.view.happened(node, "return", now)
-            reason = "its restart is over; a generation must pass before it gets traffic"
+            reason = "its repair is over; a generation must pass before it gets traffic"
             commands.append(self.action(now, "return", node, "", reason, BOOKKEEPING_TIMEOUT_S, 0.0))
         self._note_slow_nodes(now)
         for confirmed in self._taken(self.detection.confirmed):
@@ -64,6 +98,9 @@ class Healer:
             self._passed(now, node)
         for node in self._taken(self.detection.loads_again):
             self._works_by_itself(now, node, "load_path_stuck")
+        if now < self.look_s:
+            return
+        self.look_s = now + self.parameters.period_s
         for name in list(self.open):
             self._step(now, self.view.nodes[name], self.open[name], commands)
 
@@ -83,48 +120,83 @@ class Healer:
             if now - since_s >= self.view.parameters.slowness.patience_s and name not in self.open:
                 self.detection.confirmed.append(Confirmed(self.view.nodes[name], "slow", evidence))
 
+    # -- what was seen --------------------------------------------------------------------------------------------
+
     def _confirmed(self, now: float, confirmed: Confirmed, commands: list[Command]) -> None:
         node = confirmed.node
         if node.held:
             return  # its operator has set it aside, and may be working on it
+        self.look_s = now  # news are not kept waiting
         known = self.open.get(node.name)
+        if known is not None and known.foreseen and known.happened("dropped"):
+            self._close(now, node, known)
+            known = None
         if known is not None:
             if known.incident.diagnosis == "unreachable" and confirmed.diagnosis == "server_down":
                 # No network that a restart would not mend: the grace is over.
-                known.incident.diagnosis = confirmed.diagnosis
+                known.incident.diagnosis = known.ailment = confirmed.diagnosis
                 known.incident.evidence += f"; then {confirmed.evidence}"
                 known.not_before_s = min(known.not_before_s, now + self._cooldown_s(known))
             self._failed_again(now, node)
         else:
-            incident = Incident(len(self.incidents), node.name, confirmed.diagnosis, confirmed.evidence, now)
-            self.incidents.append(incident)
-            work = OpenIncident(incident)
-            acted_s, in_a_row = self.last_action.get(node.name, (-math.inf, 0))
-            if now - acted_s < RELAPSE_S:
-                work.earlier_actions = in_a_row
-                work.not_before_s = acted_s + self._cooldown_s(work)
+            work = self._open(now, node, confirmed.diagnosis, confirmed.evidence)
+            self._relapsed(now, node, confirmed.diagnosis)
             if confirmed.diagnosis == "unreachable":
                 work.not_before_s = max(work.not_before_s, now + self.parameters.unreachable_grace_s)
-            self.open[node.name] = work
-            self.detection.in_incident.add(node.name)
-            if node.health != "down" and confirmed.diagnosis not in STILL_SERVING | {"crash_loop"}:
+            if node.health not in ("down", "drained") and confirmed.diagnosis not in STILL_SERVING | {"crash_loop"}:
                 self._holds(now, work)  # a generation has passed since it was confirmed
         if node.health == "down" and node.in_flight:
             reason = f"{confirmed.diagnosis}: {confirmed.evidence}; its {node.in_flight} requests go on elsewhere"
             commands.append(self.action(now, "abort", node, "", reason, ABORT_TIMEOUT_S, float(node.in_flight)))
 
+    def _open(self, now: float, node: NodeView, diagnosis: str, evidence: str) -> OpenIncident:
+        incident = Incident(len(self.incidents), node.name, diagnosis, evidence, now)
+        self.incidents.append(incident)
+        work = OpenIncident(incident, ailment=diagnosis, probability=CONFIRMED_CERTAINTY)
+        acted_s, in_a_row = self.last_action.get(node.name, (-math.inf, 0))
+        if now - acted_s < RELAPSE_S:
+            work.earlier_actions = in_a_row
+            work.not_before_s = acted_s + self._cooldown_s(work)
+        self.open[node.name] = work
+        self.detection.in_incident.add(node.name)
+        return work
+
+    def foresee(
+        self, now: float, node: NodeView, option: Option, case: Case, evidence: str, reason: str, within_s: float
+    ) -> None:
+        """Begin to forestall a failure: as an incident in which nothing has failed so far."""
+        work = self._open(now, node, f"foreseen_{case.ailment}", evidence)
+        work.ailment = case.ailment
+        work.foreseen = True
+        work.probability = case.certainty
+        work.harm = case.harm
+        work.drop_at_s = now + within_s
+        work.choice = option
+        work.reason = reason
+
+    def _relapsed(self, now: float, node: NodeView, ailment: str) -> None:
+        """The node fails again in the same way: what had seemed to help did not."""
+        remedy, earlier, until_s = self.helped.pop(node.name, ("", "", -math.inf))
+        if earlier == ailment and now < until_s and self.parameters.learning:
+            self.rates.note(remedy, ailment, node.name, -1.0, 1.0)
+
     def _failed_again(self, now: float, node: NodeView) -> None:
         work = self.open.get(node.name)
         if work is not None and work.happened("failed"):
+            self._did_not_help(now, work)
             work.not_before_s = max(work.not_before_s, now + self._cooldown_s(work))
 
     def _passed(self, now: float, node: NodeView) -> None:
         work = self.open.get(node.name)
         if work is None:
             return
-        if work.incident.diagnosis in STILL_SERVING and work.incident.state in ("open", "given_up"):
+        if self._still_serves(work) and work.incident.state in ("open", "draining", "given_up"):
             return  # a generation from a loaded model says nothing of what is wrong here
         self._holds(now, work)
+
+    @staticmethod
+    def _still_serves(work: OpenIncident) -> bool:
+        return work.foreseen or work.incident.diagnosis in STILL_SERVING
 
     def _holds(self, now: float, work: OpenIncident) -> None:
         if work.happened("passed"):
@@ -141,25 +213,67 @@ class Healer:
         in_a_row = work.earlier_actions + work.incident.actions
         return self.parameters.cooldown_s * 2.0 ** (in_a_row - 1) if in_a_row else 0.0
 
+    # -- outcomes -------------------------------------------------------------------------------------------------
+
+    def _did_not_help(self, now: float, work: OpenIncident) -> None:
+        """The last remedy was done, and what verifies it failed."""
+        choice = work.choice
+        work.choice = None
+        work.question = 0
+        if choice is None or self.advises:
+            return
+        work.tried[choice.name] = work.tried.get(choice.name, 0) + 1
+        if self.parameters.learning:
+            self.rates.note(choice.name, work.ailment, work.incident.node, 0.0, 1.0)
+
+    def _close(self, now: float, node: NodeView, work: OpenIncident) -> None:
+        """The incident has ended, well or because there is nothing more to do about it."""
+        work.incident.closed_s = now
+        del self.open[node.name]
+        self.detection.in_incident.discard(node.name)
+
+    def _held(self, now: float, node: NodeView, work: OpenIncident) -> None:
+        work.happened("held")
+        choice = work.choice
+        if choice is not None and work.incident.actions and not self.advises and not work.foreseen:
+            if self.parameters.learning:
+                self.rates.note(choice.name, work.ailment, node.name, 1.0, 0.0)
+            self.helped[node.name] = (choice.name, work.ailment, now + RELAPSE_S)
+        self._close(now, node, work)
+        self.view.happened(node, "held", now)
+
+    # -- what is done ---------------------------------------------------------------------------------------------
+
     def _step(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
         state = work.incident.state
         if state == "holding" and now >= work.hold_until_s and node.health in ROUTABLE:
-            work.happened("held")
-            work.incident.closed_s = now
-            self.view.happened(node, "held", now)
-            del self.open[node.name]
-            self.detection.in_incident.discard(node.name)
+            self._held(now, node, work)
         elif state == "verifying" and now >= work.verify_by_s:
             work.happened("failed")
+            self._did_not_help(now, work)
             work.not_before_s = now + self._cooldown_s(work)
-        elif state in ("open", "given_up"):
+        elif state == "acting" and now >= work.rest_until_s:
+            work.rest_until_s = math.inf
+            self._done(now, node, work)
+        elif state in ("open", "draining", "given_up"):
+            if work.foreseen and state == "open" and now >= work.drop_at_s:
+                work.happened("dropped")
+                self._close(now, node, work)
+                return
             if work.incident.diagnosis == "slow" and node.name not in self.detection.slowness.slow:
                 self._works_by_itself(now, node, "slow")
-            if work.incident.state == "open":
+            if work.incident.state in ("open", "draining"):
                 self._remedy(now, node, work, commands)
 
+    def case(self, node: NodeView, ailment: str, certainty: float, harm: float, tried: dict[str, int]) -> Case:
+        """What the remedies need to know of a node."""
+        rate_rps = self.tracker.rate_rps(node)
+        return Case(
+            self.view, node, ailment, certainty, harm, rate_rps, self.tracker.load_s, self.tracker.restart_s, tried
+        )
+
     def _remedy(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
-        if not (self.parameters.enabled and self.parameters.restart) or now < work.not_before_s or node.held:
+        if not self.parameters.enabled or now < work.not_before_s or node.held:
             return
         if work.earlier_actions + work.incident.actions >= self.parameters.attempts_max:
             work.happened("exhausted")
@@ -168,42 +282,147 @@ class Healer:
             return
         if work.incident.diagnosis == "unreachable" and self._blind():
             return
-        if work.incident.diagnosis in STILL_SERVING and not self._drained(now, node, work, commands):
+        if work.choice is None and not self._choose(node, work):
             return
-        self.view.happened(node, "confirmed", now)  # whatever it does now, it gets nothing while it is restarted
-        benefit = RESTART_SUCCESS_PRIOR * node.served / max(now, 1.0) * BENEFIT_HORIZON_S - node.in_flight
-        reason = f"{work.incident.diagnosis}: {work.incident.evidence}"
-        order = self.action(now, "restart", node, "", reason, self.parameters.action_timeout_s, benefit)
-        commands.append(order)
-        self.actions[order.action_id] = node.name
-        work.pending_action = order.action_id
+        choice = work.choice
+        assert choice is not None
+        about = choice.remedy.about
+        if self._still_serves(work):
+            if not self._asked(now, node, work, commands):
+                return
+            choice = work.choice
+            if choice is None:
+                return  # who looked ahead would rather do nothing
+            about = choice.remedy.about
+            if about.drains and not self._drained(now, node, work, commands):
+                return
+        elif not self.advises:
+            self.view.happened(node, "confirmed", now)  # whatever it does now, it gets nothing while it is repaired
+        self._act(now, node, work, choice, commands)
+
+    def _choose(self, node: NodeView, work: OpenIncident) -> bool:
+        if not work.foreseen:
+            share = SERVING_SHARE if work.incident.diagnosis in STILL_SERVING else 1.0
+            work.harm = share * self.tracker.rate_rps(node) * HARM_HORIZON_S
+        case = self.case(node, work.ailment, work.probability, work.harm, work.tried)
+        options = weigh(case, self.remedies, self.rates, self.parameters)
+        if not options or options[0].value <= 0.0:
+            return False
+        work.choice = options[0]
+        work.reason = explained(options[0], options)
+        return True
+
+    def _act(self, now: float, node: NodeView, work: OpenIncident, choice: Option, commands: list[Command]) -> None:
+        about = choice.remedy.about
         work.incident.actions += 1
         work.happened("acted")
-        self.detection.under_repair.add(node.name)
         self.last_action[node.name] = (now, work.earlier_actions + work.incident.actions)
+        if about.action in BOOKKEEPING_ACTIONS and not self.advises:
+            # It was drained for this; there is nothing more to order.
+            work.rest_until_s = now + REST_S
+            return
+        reason = f"{work.incident.diagnosis}: {work.incident.evidence}; {work.reason}"
+        timeout_s = self.parameters.action_timeout_s
+        order = self.action(now, about.action, node, choice.model, reason, timeout_s, choice.value)
+        commands.append(order)
+        self.actions[order.action_id] = node.name
+        self.ordered_s[order.action_id] = now
+        work.pending_action = order.action_id
+        if not self.advises:
+            self.detection.under_repair.add(node.name)
 
     def _blind(self) -> bool:
         """Most of a fleet is out of reach at once: then it is we who see nothing, and no restart mends that."""
         unreachable = sum(work.incident.diagnosis == "unreachable" for work in self.open.values())
         return unreachable > len(self.view.nodes) / 2
 
+    def leaves_enough(self, node: NodeView) -> bool:
+        """Whether every model that the node serves keeps enough replicas without it."""
+        for name, replica in node.replicas.items():
+            if replica.resident and replica.model.replicas > 0:
+                others = sum(other.node is not node for other in self.view.serving_replicas(name))
+                if others < self.parameters.replicas_min:
+                    return False
+        return True
+
     def _drained(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> bool:
         """Set a node that still serves aside first, where its models keep enough replicas without it."""
+        if self.advises:
+            return True
         if node.health != "drained":
-            for name, replica in node.replicas.items():
-                if replica.resident and replica.model.replicas > 0:
-                    others = sum(other.node is not node for other in self.view.serving_replicas(name))
-                    if others < self.parameters.replicas_min:
-                        return False
+            if not self.leaves_enough(node):
+                return False
             self.view.happened(node, "drain", now)
-            reason = f"{work.incident.diagnosis}: {work.incident.evidence}; it is restarted once it is idle"
+            work.happened("set_aside")
+            what = "left alone for a while" if work.choice is not None and work.choice.name == "rest" else "repaired"
+            reason = f"{work.incident.diagnosis}: {work.incident.evidence}; it is {what} once it is idle: {work.reason}"
             commands.append(self.action(now, "drain", node, "", reason, BOOKKEEPING_TIMEOUT_S, 0.0))
             work.drained_at_s = now
         return node.in_flight == 0 or now - work.drained_at_s >= self.parameters.drain_timeout_s
 
+    # -- looking ahead --------------------------------------------------------------------------------------------
+
+    def _asked(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> bool:
+        """Have the choice simulated before a node that still serves is disturbed; whether that is over."""
+        choice = work.choice
+        assert choice is not None
+        if not self.parameters.look_ahead or not choice.remedy.about.hard or work.incident.state != "open":
+            return True
+        if not work.question:
+            self.question_id += 1
+            work.question = self.question_id
+            work.answer_by_s = now + self.parameters.look_ahead_limit_s
+            case = self.case(node, work.ailment, work.probability, work.harm, work.tried)
+            options = [it.name for it in weigh(case, self.remedies, self.rates, self.parameters) if it.value > 0.0]
+            names = tuple(dict.fromkeys([choice.name, *options, "nothing"]))
+            horizon_s = self.parameters.look_ahead_horizon_s
+            commands.append(Question(work.question, node.name, names, horizon_s, work.answer_by_s))
+            return False
+        if work.answer_by_s == math.inf:
+            return True
+        if now >= work.answer_by_s:
+            work.answer_by_s = math.inf
+            work.reason += "; the look-ahead did not answer in time, so the choice is by rates alone"
+            return True
+        return False
+
+    def advice(self, now: float, advice: Advice) -> None:
+        """What the simulations of a question gave."""
+        work = self.open.get(advice.node)
+        if work is None or work.question != advice.question_id or work.answer_by_s == math.inf or work.choice is None:
+            return
+        work.answer_by_s = math.inf
+        self.detection.wake_s = now
+        if advice.status != "done" or "nothing" not in advice.lost or len(advice.lost) < 2:
+            why = advice.detail or advice.status
+            work.reason += f"; the look-ahead says nothing ({why}), so the choice is by rates alone"
+            return
+        # Fewest lost; where two are equal, what was chosen, then doing nothing.
+        order = {work.choice.name: 0, "nothing": 1}
+        best = min(advice.lost, key=lambda name: (advice.lost[name], order.get(name, 2), name))
+        seen = ", ".join(f"{name} {lost:g}" for name, lost in sorted(advice.lost.items()))
+        if best == "nothing":
+            work.choice = None
+            work.question = 0
+            work.not_before_s = now + max(self.parameters.cooldown_s, self.parameters.look_ahead_horizon_s / 10.0)
+            return
+        work.reason += f"; looking ahead, requests lost: {seen}"
+        if best != work.choice.name:
+            self._choose_by_name(self.view.nodes[advice.node], work, best)
+
+    def _choose_by_name(self, node: NodeView, work: OpenIncident, name: str) -> None:
+        case = self.case(node, work.ailment, work.probability, work.harm, work.tried)
+        for option in weigh(case, self.remedies, self.rates, self.parameters):
+            if option.name == name:
+                work.choice = option
+                work.reason += f"; hence {name}"
+
+    # -- results --------------------------------------------------------------------------------------------------
+
     def result(self, now: float, result: ActionResult) -> None:
-        """The result of a disruptive action."""
+        """The result of an action of an incident."""
         name = self.actions.pop(result.action_id, None)
+        ordered_s = self.ordered_s.pop(result.action_id, now)
         if name is not None:
             self.detection.under_repair.discard(name)
         work = self.open.get(name) if name is not None else None
@@ -212,20 +431,58 @@ class Healer:
         work.pending_action = None
         node = self.view.nodes[result.node]
         if result.status == "done":
-            work.happened("action_done")
-            work.verify_by_s = now + self.parameters.verify_timeout_s
-            self.detection.restarted(now, node)
+            self.tracker.took(result.kind, now - ordered_s)
+            if result.kind == "restart":
+                self.detection.restarted(now, node)
+            else:
+                self.detection.runners_gone(now, node, work.choice.model if work.choice is not None else "")
+            self._done(now, node, work)
         else:
             work.happened("action_failed")
+            self._did_not_help(now, work)
             work.not_before_s = now + self._cooldown_s(work)
+            self._give_back(now, node)
+            if work.foreseen and work.happened("dropped"):
+                self._close(now, node, work)  # the next forecast may try something else
+
+    def _done(self, now: float, node: NodeView, work: OpenIncident) -> None:
+        """The remedy has been carried out: from now on it must show that it helped."""
+        work.happened("action_done")
+        work.verify_by_s = now + self.parameters.verify_timeout_s
+        self._give_back(now, node)
+
+    def _give_back(self, now: float, node: NodeView) -> None:
         if node.health == "drained":
             self.to_return.append(node)
             self.detection.wake_s = now
 
     def action(
-        self, now: float, kind: ActionKind, node: NodeView, model: str, reason: str, timeout_s: float, benefit: float
+        self,
+        now: float,
+        kind: ActionKind,
+        node: NodeView,
+        model: str,
+        reason: str,
+        timeout_s: float,
+        benefit: float,
+        ordered: bool = False,
     ) -> Action:
-        """A new action."""
+        """A new action; `ordered`: by an operator, who is not advised but obeyed."""
         self.action_id += 1
         benefit = round(benefit, 3) if math.isfinite(benefit) else 0.0
-        return Action(self.action_id, kind, node.name, model, reason, now + timeout_s, benefit)
+        advice = self.advises and not ordered
+        return Action(self.action_id, kind, node.name, model, reason, now + timeout_s, benefit, advice=advice)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What has been learnt, as plain data."""
+        return {
+            "rates": self.rates.snapshot(),
+            "last_action": {name: list(it) for name, it in sorted(self.last_action.items())},
+        }
+
+    def restore(self, now: float, known: dict[str, Any], taken_s: float) -> None:
+        """Go on from a snapshot that was taken at `taken_s` of its own clock."""
+        self.rates.restore(known["rates"])
+        for name, (acted_s, in_a_row) in known["last_action"].items():
+            if name in self.view.nodes:
+                self.last_action[name] = (now - (taken_s - float(acted_s)), int(in_a_row))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from twin.policy.choice import Option
 from twin.policy.vocabulary import NEVER_S, Incident, IncidentState
 
 IncidentEvent: TypeAlias = Literal[
+    "set_aside",  # a node that still serves gets nothing more, and is repaired once it is idle
     "acted",  # a disruptive action was ordered
     "action_done",
     "action_failed",
@@ -16,19 +18,28 @@ IncidentEvent: TypeAlias = Literal[
     "failed",  # one did not, or requests failed again
     "held",  # nothing failed for the hold time
     "exhausted",  # no remedy is left
+    "dropped",  # what was to be forestalled has come as an incident of its own, or there is nothing more to do about it
 ]
 
 TRANSITIONS: Final[dict[tuple[IncidentState, IncidentEvent], IncidentState]] = {
+    ("open", "set_aside"): "draining",
     ("open", "acted"): "acting",
     ("open", "passed"): "holding",  # it came back by itself
     ("open", "exhausted"): "given_up",
+    ("open", "dropped"): "closed",
+    ("draining", "acted"): "acting",
+    ("draining", "exhausted"): "given_up",
+    ("draining", "dropped"): "closed",
     ("acting", "action_done"): "verifying",
     ("acting", "action_failed"): "open",
     ("verifying", "passed"): "holding",
     ("verifying", "failed"): "open",
+    ("verifying", "dropped"): "closed",
+    ("holding", "dropped"): "closed",
     ("holding", "failed"): "open",  # a relapse: the same incident, the next remedy
     ("holding", "held"): "closed",
     ("given_up", "passed"): "holding",
+    ("given_up", "dropped"): "closed",
 }
 """What is not listed changes nothing."""
 
@@ -44,6 +55,17 @@ class OpenIncident:
     pending_action: int | None = None
     drained_at_s: float = math.nan
     earlier_actions: int = 0  # on the same node, in earlier incidents that this one follows soon
+    ailment: str = ""  # what remedies are chosen by: the diagnosis, or the failure class that was foretold
+    foreseen: bool = False  # nothing has failed so far
+    probability: float = 1.0  # that it is so, or would be
+    harm: float = 0.0  # requests that a foreseen failure would cost
+    choice: Option | None = None  # what is being done, or was last
+    reason: str = ""  # why that, and not something else
+    tried: dict[str, int] = field(default_factory=dict)  # remedies that did not help, and how often
+    rest_until_s: float = NEVER_S
+    drop_at_s: float = NEVER_S  # a foreseen failure about which nothing could be done until then
+    question: int = 0  # to who looks ahead; 0: none was asked
+    answer_by_s: float = NEVER_S
 
     def happened(self, event: IncidentEvent) -> bool:
         """Advance the state; true where it changed."""

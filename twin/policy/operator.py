@@ -98,7 +98,7 @@ class Operator:
             if not held.announced:
                 held.announced = True
                 commands.append(
-                    self.healer.action(now, "drain", held.node, "", OPERATOR_REASON, BOOKKEEPING_TIMEOUT_S, 0.0)
+                    self.healer.action(now, "drain", held.node, "", OPERATOR_REASON, BOOKKEEPING_TIMEOUT_S, 0.0, True)
                 )
             if held.phase == "emptying":
                 self._restart_once_idle(now, held, commands)
@@ -115,7 +115,7 @@ class Operator:
             return  # the healer's own restart of it is not over, or enough are restarted at once
         if node.in_flight and now - held.since_s < parameters.drain_timeout_s:
             return
-        order = self.healer.action(now, "restart", node, "", OPERATOR_REASON, parameters.action_timeout_s, 0.0)
+        order = self.healer.action(now, "restart", node, "", OPERATOR_REASON, parameters.action_timeout_s, 0.0, True)
         commands.append(order)
         held.restart_id = order.action_id
         held.phase = "restarting"
@@ -132,7 +132,7 @@ class Operator:
                 continue
             replica.loading = True
             timeout_s = self.view.parameters.redundancy.load_timeout_s
-            order = self.healer.action(now, "load", node, name, "the node is to come back warm", timeout_s, 0.0)
+            order = self.healer.action(now, "load", node, name, "the node is to come back warm", timeout_s, 0.0, True)
             held.loads[order.action_id] = replica
             commands.append(order)
         held.models = []
@@ -143,7 +143,7 @@ class Operator:
         node.returning = True
         self.view.happened(node, "return", now)
         reason = f"{OPERATOR_REASON}; a generation must pass before it gets traffic"
-        commands.append(self.healer.action(now, "return", node, "", reason, BOOKKEEPING_TIMEOUT_S, 0.0))
+        commands.append(self.healer.action(now, "return", node, "", reason, BOOKKEEPING_TIMEOUT_S, 0.0, True))
         if self.verifies:
             self.detection.ask_anew(now, node)
         else:

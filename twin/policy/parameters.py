@@ -232,7 +232,67 @@ class HealerParameters:
     """Repair, verified."""
 
     enabled: bool = _switch(True, "Repair nodes.", "self_healing.enabled")
+    mode: str = _text(
+        "act",
+        "act: what is decided is done; advise: it is written down with the status `advised`, and nothing is done.",
+        ("act", "advise"),
+    )
     restart: bool = _switch(True, "Restarting a node's service is allowed.", "self_healing.service_restart")
+    kill_runner: bool = _switch(True, "Killing the runner processes of a node is allowed.")
+    reallocation: bool = _switch(
+        True, "Unloading, reloading and moving models is allowed.", "self_healing.resource_reallocation"
+    )
+    redistribution: bool = _switch(
+        True,
+        "Asking less of a node for a while, or nothing, is allowed.",
+        "self_healing.load_redistribution",
+    )
+    failover: bool = _switch(
+        True,
+        "Loading elsewhere what a failed or endangered node has is allowed.",
+        "self_healing.enable_failover",
+    )
+    learning: bool = _switch(
+        True, "Learn from verified outcomes how often each remedy helps.", "self_healing.enable_learning"
+    )
+    predictive: bool = _switch(True, "Take in what the predictor foretells.", "self_healing.enable_predictive")
+    proactive: bool = _switch(
+        True,
+        "Act on it before the failure comes; off: only what can cost no running work is done beforehand.",
+        "self_healing.enable_proactive",
+    )
+    probability_min: float = _number(
+        0.7,
+        0,
+        1,
+        "",
+        "Nothing is done about a failure that is foretold with less than this.",
+        "self_healing.healing_threshold",
+    )
+    false_hard_actions_per_node_day: float = _number(
+        0.05,
+        0,
+        100,
+        "actions",
+        "Disruptive actions before a failure that may be in vain, as their forecasts' probabilities add up.",
+    )
+    false_hard_actions_days_saved: float = _number(
+        7.0, 0, 365, "days", "How many days' worth of these may be saved up; a run starts with so many."
+    )
+    look_ahead: bool = _switch(
+        False, "Before a node that still serves is disturbed, have the twin simulate what would follow."
+    )
+    look_ahead_limit_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for that; then the rates decide alone.")
+    look_ahead_horizon_s: float = _number(600.0, 10, 7200, "s", "How far ahead is simulated.")
+    period_s: float = _number(
+        0.0,
+        0,
+        1800,
+        "s",
+        "Least time between two looks at what is open; 0: each time that the controller looks. It was documented as "
+        "1 m, for a healer that never acted; recovery within seconds needs looks within seconds.",
+        "self_healing.healing_interval",
+    )
     concurrent_max: int = _number(2, 1, 1000, "actions", "Disruptive actions that may run at once.")
     cooldown_s: float = _number(15.0, 0, 3600, "s", "Between two disruptive actions on one node; doubles each time.")
     attempts_max: int = _number(
@@ -269,6 +329,54 @@ class RedundancyParameters:
         1.0, 0.5, 3600, "s", "Between two looks at the replicas.", "redundancy.update_interval"
     )
     load_timeout_s: float = _number(300.0, 1, 3600, "s", "Longest wait for a load.")
+    default_factor: int = _number(
+        1,
+        1,
+        20,
+        "replicas",
+        "Fewest replicas of each model that the cluster is to serve; a cluster may ask for more of each. It was "
+        "documented as 2; a second copy costs GPU memory that a cluster may not have, so here it is asked for.",
+        "redundancy.default_factor",
+    )
+    max_factor: int = _number(
+        5, 1, 20, "replicas", "Most replicas that demand and risk may ask for.", "redundancy.max_factor"
+    )
+    scaling: bool = _switch(
+        True, "More replicas where demand or risk asks for them, fewer when it is over.", "self_healing.enable_scaling"
+    )
+    busy_share: float = _number(
+        0.85, 0.1, 1, "share of the slots", "A model whose replicas are busier than this for long gets one more."
+    )
+    idle_share: float = _number(
+        0.3,
+        0,
+        0.9,
+        "share of the slots",
+        "A surplus replica of a model that is less busy than this for long is let go.",
+    )
+    scale_up_after_s: float = _number(20.0, 1, 3600, "s", "How long busy is long.")
+    scale_down_after_s: float = _number(300.0, 1, 86400, "s", "How long idle is long.")
+    spread_racks: bool = _switch(True, "Put a model's replicas into different racks where there is room.")
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceTrackingParameters:
+    """What is normal, and how fast the error budget burns."""
+
+    enabled: bool = _switch(
+        True,
+        "While attempts at nodes fail far too often, disturb no node for a mere forecast.",
+        "performance_tracking.enabled",
+    )
+    window_s: float = _number(
+        600.0,
+        10,
+        86400,
+        "s",
+        "The long of its two windows; the short one is a twelfth.",
+        "performance_tracking.window_size",
+    )
+    objective: float = _number(0.99, 0.5, 0.99999, "", "Share of the attempts at nodes that are to succeed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +438,7 @@ class Parameters:
     healer: HealerParameters = field(default_factory=HealerParameters)
     redundancy: RedundancyParameters = field(default_factory=RedundancyParameters)
     predictor: PredictorParameters = field(default_factory=PredictorParameters)
+    performance_tracking: PerformanceTrackingParameters = field(default_factory=PerformanceTrackingParameters)
 
     def with_values(self, values: Mapping[str, object]) -> Parameters:
         """These parameters with some changed, by key or alias. Raises `ParameterError`."""
@@ -396,6 +505,7 @@ PRESETS: dict[str, dict[str, Value]] = {
         "healer.enabled": False,
         "redundancy.enabled": False,
         "predictor.enabled": False,
+        "performance_tracking.enabled": False,
     },
     # A well-kept generic proxy: least connections, a passive breaker, a liveness check, one retry before the first byte.
     "reactive": {
@@ -414,6 +524,7 @@ PRESETS: dict[str, dict[str, Value]] = {
         "healer.enabled": False,
         "redundancy.enabled": False,
         "predictor.enabled": False,
+        "performance_tracking.enabled": False,
     },
     "default": {},
 }

@@ -68,6 +68,7 @@ class NodeView:
         "replicas",
         "returning",
         "rising",
+        "rising_over_s",
         "rising_since_s",
         "served",
         "spec",
@@ -92,6 +93,7 @@ class NodeView:
         self.returning = False  # an operator returns it: not even a last resort before a generation has passed
         self.rising = 0  # levels that a node which came back is set back, fewer from look to look
         self.rising_since_s = 0.0
+        self.rising_over_s = 0.0  # how long that takes
         self.replicas: dict[str, Replica] = {}
 
     def free_gib(self) -> float:
@@ -331,17 +333,21 @@ class ClusterView:
 
     def _rise(self, node: NodeView, now: float) -> None:
         """A node came back: it is chosen after all others at first, and little by little as any other."""
-        if self.parameters.router.slow_start_s <= 0.0:
-            return
+        if self.parameters.router.slow_start_s > 0.0:
+            self.set_back(node, now, self.parameters.router.slow_start_s)
+
+    def set_back(self, node: NodeView, now: float, over_s: float) -> None:
+        """A node is chosen after all others, and in the course of this time little by little as any other."""
         node.rising = self._most_slots()
         node.rising_since_s = now
+        node.rising_over_s = over_s
         if node not in self.rising:
             self.rising.append(node)
 
     def let_rise(self, now: float) -> None:
-        """Give the nodes that came back as much as is due to them by now. To be called every control period."""
+        """Give the nodes that were set back as much as is due to them by now. To be called every control period."""
         for node in self.rising[:]:
-            left = 1.0 - (now - node.rising_since_s) / self.parameters.router.slow_start_s
+            left = 1.0 - (now - node.rising_since_s) / node.rising_over_s
             rising = math.ceil(self._most_slots() * left) if left > 0.0 else 0
             if rising != node.rising:
                 node.rising = rising

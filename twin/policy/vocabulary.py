@@ -55,20 +55,26 @@ ProbeKind: TypeAlias = Literal[
 ActionKind: TypeAlias = Literal[
     "abort",  # close our own connections to the node; their requests go on elsewhere
     "restart",  # restart the node's Ollama service
+    "kill_runner",  # kill the node's runner processes; its server loads the models again when they are asked for
     "load",  # load a model on a node
     "unload",  # ask a node to let a model go
     "pull",  # have a node fetch a model
     "copy",  # give a model of a node a second name
     "drain",  # send no new request to the node
     "return",  # end a drain
+    "shift",  # send the node fewer requests than others, for a while
 ]
-DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "unload"})
+BOOKKEEPING_ACTIONS: Final[frozenset[str]] = frozenset({"drain", "return", "shift"})
+"""Actions that happen within the policy; a world has nothing to do for them but to write them down."""
+
+DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "kill_runner", "unload"})
 """Actions that can cost running work; caps, cooldowns and floors hold for these."""
 
 OPERATOR_REASON: Final = "the operator ordered it"
 """The reason of an action that no failure called for."""
 
-ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown"]
+ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown", "advised"]
+"""`advised`: it was to be decided and written down, and not to be done."""
 
 
 FIT_SHARE: Final = 0.8
@@ -83,6 +89,7 @@ class NodeSpec:
     name: str
     vram_gib: float = NEVER_S
     max_models: int = 0  # OLLAMA_MAX_LOADED_MODELS; 0: not known
+    rack: str = ""  # what fails together with it; empty: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +307,34 @@ class NodeInventory:
     slots: int
 
 
+AdviceStatus: TypeAlias = Literal[
+    "done",
+    "late",  # the simulations took too long
+    "uncalibrated",  # nothing says that the twin is like this cluster
+    "unavailable",  # nobody there can simulate it
+]
+
+
+@dataclass(slots=True)
+class Advice:
+    """The one answer to a `Question`. `lost`: requests lost within the horizon, for each option that could be simulated."""
+
+    question_id: int
+    node: str
+    status: AdviceStatus
+    lost: dict[str, float]
+    detail: str = ""
+
+
 Observation: TypeAlias = (
-    AttemptEnded | RequestWithdrawn | ProbeResult | TelemetrySample | ActionResult | OperatorOrder | NodeInventory
+    AttemptEnded
+    | RequestWithdrawn
+    | ProbeResult
+    | TelemetrySample
+    | ActionResult
+    | OperatorOrder
+    | NodeInventory
+    | Advice
 )
 
 
@@ -328,11 +361,26 @@ class Action:
     deadline_s: float
     expected_benefit: float  # requests that it is expected to save, less those that it costs
     destination: str = ""  # the new name of a copy
+    advice: bool = False  # write it down with the status `advised`, and do nothing
 
 
-Command: TypeAlias = Probe | Action
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Asks the world to simulate what might be done to a node, to be answered by one `Advice` by `deadline_s`.
 
-IncidentState: TypeAlias = Literal["open", "acting", "verifying", "holding", "closed", "given_up"]
+    `options` are names of remedies, `nothing` among them. The world may say that it cannot.
+    """
+
+    question_id: int
+    node: str
+    options: tuple[str, ...]
+    horizon_s: float
+    deadline_s: float
+
+
+Command: TypeAlias = Probe | Action | Question
+
+IncidentState: TypeAlias = Literal["open", "draining", "acting", "verifying", "holding", "closed", "given_up"]
 
 
 @dataclass(slots=True)

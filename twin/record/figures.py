@@ -15,9 +15,10 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
 - `incidents_healed`: an incident that was opened while a fault held its node, had at least one action, was verified and
   closed, whose fault was really over by the time it was verified, and that was verified before the fault would have
   ended by itself (its planned end, where it has one).
-- `false_actions`: disruptive actions (restart, unload) on a node that no fault held, and that no operator ordered. A
-  fault holds its node from its injection to its real end, both included; so an action that ends a fault is not a false
-  one. A fault of a gateway's own uplink holds no node here: who is cut off itself has nothing to repair.
+- `actions`: by kind. What was only advised is counted as `advised`, and nowhere else.
+- `false_actions`: disruptive actions (restart, kill_runner, unload) on a node that no fault held, and that no operator
+  ordered. A fault holds its node from its injection to its real end, both included; so an action that ends a fault is
+  not a false one. A fault of a gateway's own uplink holds no node here: who is cut off itself has nothing to repair.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _hidden_wait_s(served: Any) -> Times:
 
 
 def _healing(record: RunRecord) -> dict[str, Any]:
-    actions = record.table("actions", ["time_s", "kind", "node", "reason"]).to_pylist()
+    actions = record.table("actions", ["time_s", "kind", "node", "reason", "status"]).to_pylist()
     incidents = record.table(
         "incidents", ["node", "opened_s", "state", "verified_s", "closed_s", "actions"]
     ).to_pylist()
@@ -138,7 +139,8 @@ def _healing(record: RunRecord) -> dict[str, Any]:
     false_actions = [
         action
         for action in actions
-        if action["kind"] in DISRUPTIVE_ACTIONS
+        if action["status"] != "advised"
+        and action["kind"] in DISRUPTIVE_ACTIONS
         and action["reason"] != OPERATOR_REASON
         and not _holding(of_nodes, action["node"], action["time_s"])
     ]
@@ -148,11 +150,15 @@ def _healing(record: RunRecord) -> dict[str, Any]:
         if any(_heals(incident, fault) for fault in _holding(faults, incident["node"], incident["opened_s"]))
     ]
     return {
-        "actions": dict(sorted(Counter(action["kind"] for action in actions).items())),
+        "actions": dict(sorted(Counter(_kind(action) for action in actions).items())),
         "incidents": len(incidents),
         "incidents_healed": len(healed),
         "false_actions": len(false_actions),
     }
+
+
+def _kind(action: dict[str, Any]) -> str:
+    return "advised" if action["status"] == "advised" else str(action["kind"])
 
 
 def _holding(faults: list[dict[str, Any]], node: str, time_s: float) -> list[dict[str, Any]]:

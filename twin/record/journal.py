@@ -20,6 +20,7 @@ from twin.policy.forecast import Forecast
 from twin.policy.vocabulary import (
     Action,
     ActionResult,
+    Advice,
     AttemptEnded,
     Command,
     Incident,
@@ -30,6 +31,7 @@ from twin.policy.vocabulary import (
     PolicyState,
     Probe,
     ProbeResult,
+    Question,
     RequestId,
     RequestSpec,
     RequestWithdrawn,
@@ -50,8 +52,9 @@ OBSERVATION_KINDS: dict[str, type[Any]] = {
     "action_result": ActionResult,
     "operator_order": OperatorOrder,
     "node_inventory": NodeInventory,
+    "advice": Advice,
 }
-COMMAND_KINDS: dict[str, type[Any]] = {"probe": Probe, "action": Action}
+COMMAND_KINDS: dict[str, type[Any]] = {"probe": Probe, "action": Action, "question": Question}
 _KIND_OF = {kind: name for name, kind in (OBSERVATION_KINDS | COMMAND_KINDS).items()}
 _READ = ("gateway", "sequence", "time_s", "call", "kind", "payload", "decision")
 

@@ -36,7 +36,7 @@ class Coordination:
 
     def holder_instead_of(self, gateway: str, action: Action, now: float) -> str:
         """Who holds the lease where this gateway may not act; empty where it may."""
-        if not self._leased or action.kind not in DISRUPTIVE_ACTIONS:
+        if not self._leased or action.advice or action.kind not in DISRUPTIVE_ACTIONS:
             return ""
         holder = self.holder(now)
         return "" if holder == gateway else holder or "nobody"

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from twin.policy.vocabulary import (
     NEVER_S,
     Action,
+    Advice,
     AttemptEnded,
     AttemptError,
     AttemptOutcome,
     Observation,
     Policy,
     Probe,
+    Question,
     RequestWithdrawn,
     Route,
 )
@@ -410,12 +412,23 @@ class Gateway:
         for command in self.policy.decide(now):
             if isinstance(command, Probe):
                 self.probing.perform(command)
+            elif isinstance(command, Question):
+                self._ask(now, command)
             else:
                 self._perform(now, command)
         self._deciding = False
         if self.policy.waiting:
             self._release(now)
         self.arm_wakeup()
+
+    def _ask(self, now: float, question: Question) -> None:
+        """Have somebody simulate what might be done. It is answered after the policy's turn, as whatever takes time is."""
+        advise = self.simulation.advise
+        if advise is None:
+            advice = Advice(question.question_id, question.node, "unavailable", {}, "nobody here can look ahead")
+        else:
+            advice = advise(self.simulation, question)
+        self.engine.call_at(now, partial(self.observe, advice))
 
     def _perform(self, now: float, action: Action) -> None:
         holder = self.simulation.coordination.holder_instead_of(self.name, action, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from twin.policy.vocabulary import Action, ActionResult, ActionStatus, AttemptError
+from twin.policy.vocabulary import BOOKKEEPING_ACTIONS, Action, ActionResult, ActionStatus, AttemptError
 from twin.sim.runner import Job
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class SimulatedHands:
         gateway = self.gateway
         engine = gateway.engine
         ordered = Ordered(action, engine.now)
+        if action.advice:
+            self._answer(ordered, "advised", "")
+            return
         if action.kind == "abort":
             aborted = 0
             for flight in list(gateway.flights.values()):
@@ -50,7 +53,7 @@ class SimulatedHands:
                     aborted += 1
             self._answer(ordered, "done", f"{aborted} connections closed")
             return
-        if action.kind in ("drain", "return"):
+        if action.kind in BOOKKEEPING_ACTIONS:
             self._answer(ordered, "done", "")
             return
         engine.call_at(action.deadline_s, partial(self._answer, ordered, "timed_out", "no result by its deadline"))
@@ -63,6 +66,8 @@ class SimulatedHands:
             engine.call_at(
                 engine.now + gateway.simulation.scenario.cluster.restart_s, partial(self._restarted, ordered)
             )
+        elif action.kind == "kill_runner":
+            self._kill_runner(ordered)
         elif action.kind == "load":
             self._load(ordered)
         elif action.kind == "unload":
@@ -88,6 +93,16 @@ class SimulatedHands:
             engine.call_at(engine.now + START_POLL_S, partial(self._when_it_answers, ordered))
         else:
             self._answer_from_node(ordered, "failed", "the server died while it started")
+
+    def _kill_runner(self, ordered: Ordered) -> None:
+        node = self.gateway.nodes[ordered.action.node]
+        if not node.runners:
+            self._answer_from_node(ordered, "failed", "no runner is seen: no model is loaded")
+            return
+        count = len(node.runners)
+        node.kill_runner()
+        self.gateway.simulation.injection.runners_killed(ordered.action.node)
+        self._answer_from_node(ordered, "done", f"killed {count} runners")
 
     def _load(self, ordered: Ordered) -> None:
         node = self.gateway.nodes[ordered.action.node]

@@ -136,6 +136,14 @@ class Injection:
             self.simulation.nodes[node].slow_gpu(1.0)
         self._spoke(node)
 
+    def runners_killed(self, node: str) -> None:
+        """The runners of the node are gone: faults that lived in them are over."""
+        for active in self.faults:
+            if active.node == node and active.active and active.fault.about.ended_by_kill:
+                active.end(self.simulation.engine.now, "action")
+                self._withdraw(active)
+        self._spoke(node)
+
     def _reloaded(self, node: str) -> None:
         """A runner of the node is gone: what lived in the memory of the loaded models is over with the last of them."""
         for active in self.faults:

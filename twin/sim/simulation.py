@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from twin.policy.parameters import Parameters
-from twin.policy.vocabulary import OperatorOrder, Policy
+from twin.policy.vocabulary import Advice, OperatorOrder, Policy, Question
 from twin.record.rows import forecast_row, incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
@@ -57,6 +57,7 @@ class Simulation:
         self.sampling = Sampling(self)
         self.abort = AbortWatch(scenario)
         self.aborted = ""  # why the run was broken off
+        self.advise: Callable[[Simulation, Question], Advice] | None = None  # who simulates what might be done
         self.start: ClusterNow | None = None  # what the run begins with; None: what the scenario says
 
     def run(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from twin.policy.forecast import Forecast
+from twin.policy.forecast import Forecast, Forecaster
 from twin.policy.predictor import patterns, statistical
 from twin.policy.predictor.features import FEATURES, NodeFeatures
 from twin.policy.predictor.model import ML, Model
@@ -30,7 +30,7 @@ EARLY_SHARE: Final = 0.9
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Predictor:
+class Predictor(Forecaster):
     """Foresees nothing: what there is when prediction is off."""
 
     def forecasts(self, now: float) -> Sequence[Forecast]:

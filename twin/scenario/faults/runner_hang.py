@@ -19,6 +19,7 @@ class RunnerHang(Fault):
         precursor="rising gaps between tokens; none when sudden",
         source="ollama/ollama issues 1863, 12640, 12942, 2176",
         ended_by_restart=True,
+        ended_by_kill=True,
         live="SIGSTOP to the runner processes; on your own cluster by a command",
     )
     kind: Literal["runner_hang"]

@@ -23,6 +23,8 @@ class DrainedNode(Checker):
 
     def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
         """A drain begins or ends."""
+        if action.advice:
+            return
         if action.kind == "drain":
             self.drained.add((gateway, action.node))
         elif action.kind == "return":

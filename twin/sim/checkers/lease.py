@@ -24,7 +24,7 @@ class Lease(Checker):
     def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
         """Two gateways may not disturb nodes within one lease of each other."""
         cluster = simulation.scenario.cluster
-        if action.kind not in DISRUPTIVE_ACTIONS or cluster.coordination != "lease":
+        if action.advice or action.kind not in DISRUPTIVE_ACTIONS or cluster.coordination != "lease":
             return
         for other, acted_s in self.last_acted_s.items():
             if other != gateway and now - acted_s < cluster.lease_s:

@@ -18,7 +18,7 @@ class ReplicaFloor(Checker):
 
     def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
         """Only working nodes can be taken away."""
-        if action.kind != "restart" or not simulation.works(action.node):
+        if action.advice or action.kind not in ("restart", "kill_runner") or not simulation.works(action.node):
             return
         floor = simulation.parameters.healer.replicas_min
         for model in simulation.nodes[action.node].resident():
