@@ -389,6 +389,93 @@ def soak(
     raise typer.Exit(EXIT_STATUS[summary["verdict"]])
 
 
+@app.command()
+def train(
+    scenarios: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SCENARIO...]", help="Scenarios to learn from; none: worlds that are drawn."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Where the model file goes.")] = Path(
+        "model.json"
+    ),
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Training worlds, or runs of each scenario; 60 worlds, 10 runs.")
+    ] = None,
+    jobs: Jobs = None,
+    shuffle_labels: Annotated[
+        bool, typer.Option("--shuffle-labels", help="A check for leaks: what is learnt must be worthless.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the predictor from runs in the twin, whose truth is known.
+
+    [bold]ollamamax train --out model.json[/bold]   the shipped model is made so
+    """
+    from rich.console import Console
+
+    from reports.prediction import print_training
+    from reports.progress import progress_bar
+    from twin.experiment.engines import LocalEngine
+    from twin.learn import model_file
+    from twin.learn.training import TRAINING_WORLDS
+    from twin.learn.training import train as make
+
+    given = [_load(path, None, None, None) for path in scenarios or ()]
+    with progress_bar("train", "steps") as on_step:
+        document = make(
+            LocalEngine(jobs),
+            seeds or (10 if given else TRAINING_WORLDS),
+            given,
+            lambda _what, done, wanted: on_step(done, wanted),
+            shuffle_labels,
+        )
+    model_file.write(document, out)
+    if as_json:
+        _print_json({key: document[key] for key in ("digest", "data", "figures")} | {"model": str(out)})
+        return
+    print_training(document, Console(highlight=False))
+    typer.echo(f"Written to {out}; next: {_program()} evaluate {shlex.quote(str(out))}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model file; the shipped one unless given.")
+    ] = None,
+    worlds: Annotated[int, typer.Option(min=1, help="Test worlds; those of other kinds are in proportion.")] = 100,
+    jobs: Jobs = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures into a file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the predictor in worlds that it has not seen, by event, beside baselines.
+
+    [bold]ollamamax evaluate[/bold]   the figures of docs/prediction.md
+    """
+    from rich.console import Console
+
+    from reports.prediction import print_evaluation
+    from reports.progress import progress_bar
+    from twin.experiment.engines import LocalEngine
+    from twin.learn import evaluation, model_file
+
+    path = model if model is not None else model_file.SHIPPED
+    document = model_file.read(path)
+    model_file.model_of(document, path)
+    with progress_bar("evaluate", "worlds") as on_world:
+        found = evaluation.evaluate(
+            document, LocalEngine(jobs), worlds, lambda _what, done, wanted: on_world(done, wanted)
+        )
+    if out is not None:
+        try:
+            out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OperatorError(f"--out {out}: {error.strerror}; name a file that can be written") from error
+    if as_json:
+        _print_json(found)
+    else:
+        print_evaluation(found, Console(highlight=False))
+
+
 def _precision(until: str | None) -> Precision | None:
     from twin.experiment.study import parse_precision
 

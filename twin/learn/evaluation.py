@@ -17,6 +17,7 @@ import numpy.typing as npt
 from twin.experiment.engines import Engine
 from twin.learn import baselines
 from twin.learn.collect import DAY_S, Asked, Seen, see_all
+from twin.learn.downtime import downtime
 from twin.learn.events import ACTION_S, FALSE_A_NODE_DAY, Tally, threshold_for, thresholds_of, total
 from twin.learn.model_file import model_of
 from twin.learn.scoring import probabilities, smoothed_logits
@@ -74,7 +75,10 @@ def evaluate(
         for number in range(FIRST_CALIBRATION, FIRST_CALIBRATION + count)
     ]
     seen = see_all(asked, engine, lambda done, wanted: progress("worlds", done, wanted))
-    return figures(document, seen)
+    found = figures(document, seen)
+    arms = max(2, worlds // 4)
+    found["downtime"] = downtime(document, engine, arms, lambda done, wanted: progress("downtime", done, wanted))
+    return found
 
 
 def figures(document: dict[str, Any], seen: Sequence[Seen]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twin.learn.collect import Seen, smooth
-from twin.policy.predictor.model import LOGIT_MAX, ML, PATTERN, STATISTICAL
+from twin.policy.predictor.model import FIRST_TREES, LOGIT_MAX, ML, PATTERN, STATISTICAL
 from twin.policy.predictor.statistical import CLASSES
 
 Floats = npt.NDArray[np.float64]
@@ -21,14 +21,17 @@ def class_scores(ensembles: Sequence[dict[str, Any]], features: npt.NDArray[np.f
 
 
 def _logits(ensemble: dict[str, Any], features: npt.NDArray[np.float32]) -> Floats:
-    rows = np.arange(len(features))
     feature = np.array(ensemble["feature"], dtype=np.int64)
     threshold = np.array(ensemble["threshold"])
     left, right = np.array(ensemble["left"], dtype=np.int64), np.array(ensemble["right"], dtype=np.int64)
     missing_left = np.array(ensemble["missing_left"], dtype=bool)
     found = np.full(len(features), float(ensemble["base"]))
-    for root in ensemble["roots"]:
-        node = np.full(len(features), root, dtype=np.int64)
+    asked = np.arange(len(features))
+    for count, root in enumerate(ensemble["roots"]):
+        if count == FIRST_TREES:
+            asked = np.flatnonzero(found >= float(ensemble["base"]))
+        rows = asked
+        node = np.full(len(rows), root, dtype=np.int64)
         walking = feature[node] >= 0
         while walking.any():
             here = node[walking]
@@ -36,7 +39,7 @@ def _logits(ensemble: dict[str, Any], features: npt.NDArray[np.float32]) -> Floa
             goes_left = np.where(np.isnan(value), missing_left[here], value <= threshold[here])
             node[walking] = np.where(goes_left, left[here], right[here])
             walking = feature[node] >= 0
-        found += threshold[node]
+        found[rows] += threshold[node]
     clipped: Floats = np.clip(found, -LOGIT_MAX, LOGIT_MAX)
     return clipped
 

@@ -31,7 +31,7 @@ from twin.policy.predictor.statistical import CLASSES
 from twin.scenario.schema import Scenario
 
 HORIZON_S = 300.0
-TRAINING_WORLDS = 120
+TRAINING_WORLDS = 60
 CALIBRATION_SHARE = 0.4
 """Calibration worlds for each training world."""
 
@@ -184,7 +184,7 @@ def _flat(base: float, trees: Sequence[Any], columns: Sequence[int] = ()) -> dic
         for node in nodes:
             leaf = bool(node["is_leaf"])
             found["feature"].append(-1 if leaf else columns[int(node["feature_idx"])])
-            found["threshold"].append(_rounded(float(node["value"] if leaf else node["num_threshold"])))
+            found["threshold"].append(_rounded(float(node["value"])) if leaf else float(node["num_threshold"]))
             found["left"].append(0 if leaf else root + int(node["left"]))
             found["right"].append(0 if leaf else root + int(node["right"]))
             found["missing_left"].append(int(not leaf and bool(node["missing_go_to_left"])))
@@ -192,7 +192,7 @@ def _flat(base: float, trees: Sequence[Any], columns: Sequence[int] = ()) -> dic
 
 
 def _rounded(value: float) -> float:
-    """Eight digits are more than a float of a feature has."""
+    """Eight digits of what is added up are enough; thresholds are kept as they are, since a value may lie next to one."""
     return float(f"{value:.8g}")
 
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 LOGIT_MAX: Final = 12.0
-LEAF: Final = -1
+FIRST_TREES: Final = 6
+"""Where the first trees of a class find nothing that speaks for its failure, the others are not asked: most nodes are well
+most of the time, and it saves most of the cost."""
 STATISTICAL: Final = 1
 PATTERN: Final = 2
 ML: Final = 4
@@ -42,10 +44,12 @@ class Ensemble:
         self.missing_left = missing_left
 
     def logit(self, vector: list[float]) -> float:
-        """The sum of the leaves that a vector comes to."""
+        """The sum of the leaves that a vector comes to; of the first trees alone, where they find nothing."""
         feature, threshold, left, right = self.feature, self.threshold, self.left, self.right
         total = self.base
-        for root in self.roots:
+        for count, root in enumerate(self.roots):
+            if count == FIRST_TREES and total < self.base:
+                break
             node = root
             asked = feature[node]
             while asked >= 0:
