@@ -157,6 +157,7 @@ ELSEWHERE = {
     "redundancy.load_timeout_s": "an action's deadline; see below",
     "healer.look_ahead_horizon_s": "the horizon of a question; see below",
     "redundancy.spread_racks": "see test_redundancy.py",
+    **{key: "see predictor/test_predictor.py" for key in IDS if key.startswith("predictor.")},
     "router.connect_timeout_s": "the live gateway's: live/serve.py hands it to the upstream",
 }
 

@@ -111,3 +111,39 @@ def test_what_is_missing_goes_where_the_tree_says() -> None:
     vector = [math.nan] * len(FEATURES)
     assert stump("vram_free", 0.5, -1.0, 1.0).logit(vector) == -1.0
     assert stump("vram_free", 0.5, -1.0, 1.0, missing_left=False).logit(vector) == 1.0
+
+
+def test_a_warning_begins_at_the_threshold_of_confidence() -> None:
+    """The small model never says more than it can: nothing reaches 1."""
+    anxious, sure = policy(confidence_threshold=0.1), policy(confidence_threshold=1.0)
+    leak(anxious)
+    leak(sure)
+    assert anxious.warnings()
+    assert not sure.warnings()
+
+
+def test_a_statistical_score_below_the_threshold_counts_as_nothing() -> None:
+    only = {"pattern": False, "ml": False}
+    sensitive, deaf = policy(**only, threshold=0.7), policy(**only, threshold=1.0)
+    now = leak(sensitive)
+    leak(deaf)
+    assert sensitive.predictor.forecasts(now)
+    assert not deaf.predictor.forecasts(now)
+
+
+def test_a_longer_window_has_a_slower_trend() -> None:
+    trends = []
+    for window_s in (300.0, 900.0):
+        it = policy(window_s=window_s, ml=False)
+        leak(it, until_s=600.0)
+        trends.append(it.watching.nodes["node-0"].features.tracks[1].slope())  # type: ignore[attr-defined]
+    assert trends[0] > 1.2 * trends[1] > 0.0
+
+
+def test_telemetry_is_wanted_once_an_interval() -> None:
+    assert policy(prediction_interval_s=20.0).telemetry_period_s == 20.0
+    it = policy(prediction_interval_s=50.0, ml=False)
+    assert it.telemetry_period_s == 50.0
+    for second in range(100):
+        it.observe(float(second), TelemetrySample("node-0", sample()))
+    assert it.watching.nodes["node-0"].features.tracks[0].count == 3  # type: ignore[attr-defined]
