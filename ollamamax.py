@@ -400,6 +400,142 @@ def soak(
     raise typer.Exit(EXIT_STATUS[summary["verdict"]])
 
 
+@app.command()
+def train(
+    scenarios: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SCENARIO...]", help="Scenarios to learn from; none: worlds that are drawn."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="MODEL", help="Where the model file goes.")] = Path(
+        "model.json"
+    ),
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Training worlds, or runs of each scenario; 60 worlds, 10 runs.")
+    ] = None,
+    jobs: Jobs = None,
+    shuffle_labels: Annotated[
+        bool, typer.Option("--shuffle-labels", help="A check for leaks: what is learnt must be worthless.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the predictor from runs in the twin, whose truth is known.
+
+    [bold]ollamamax train --out model.json[/bold]   the shipped model is made so
+    """
+    from rich.console import Console
+
+    from reports.prediction import print_training
+    from reports.progress import progress_bar
+    from twin.experiment.engines import LocalEngine
+    from twin.learn import model_file
+    from twin.learn.training import TRAINING_WORLDS
+    from twin.learn.training import train as make
+
+    given = [_load(path, None, None, None) for path in scenarios or ()]
+    with progress_bar("train", "steps") as on_step:
+        document = make(
+            LocalEngine(jobs),
+            seeds or (10 if given else TRAINING_WORLDS),
+            given,
+            lambda _what, done, wanted: on_step(done, wanted),
+            shuffle_labels,
+        )
+    model_file.write(document, out)
+    if as_json:
+        _print_json({key: document[key] for key in ("digest", "data", "figures")} | {"model": str(out)})
+        return
+    print_training(document, Console(highlight=False))
+    typer.echo(f"Written to {out}; next: {_program()} evaluate {shlex.quote(str(out))}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model file; the shipped one unless given.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of labelled series of real machines: a .npz for each machine."),
+    ] = None,
+    period_s: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For --data: between samples; by the data set's name unless given."),
+    ] = None,
+    worlds: Annotated[int, typer.Option(min=1, help="Test worlds; those of other kinds are in proportion.")] = 100,
+    jobs: Jobs = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures into a file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the predictor in worlds that it has not seen, by event; or the detector on series of real machines.
+
+    Both beside baselines and with each part switched off.
+
+    [bold]ollamamax evaluate[/bold]              the figures of docs/prediction.md
+    [bold]ollamamax evaluate --data DIR[/bold]   the statistical detector on real machines
+    """
+    from rich.console import Console
+
+    if data is not None:
+        if model is not None:
+            raise OperatorError("give either a model file or --data, not both: they are scored on other things")
+        _evaluate_series(data, period_s, out, as_json)
+        return
+    if period_s is not None:
+        raise OperatorError("--period-s is for --data; give that, too")
+    from reports.prediction import print_evaluation
+    from reports.progress import progress_bar
+    from twin.experiment.engines import LocalEngine
+    from twin.learn import evaluation, model_file
+
+    path = model if model is not None else model_file.SHIPPED
+    document = model_file.read(path)
+    model_file.model_of(document, path)
+    with progress_bar("evaluate", "worlds") as on_world:
+        found = evaluation.evaluate(
+            document, LocalEngine(jobs), worlds, lambda _what, done, wanted: on_world(done, wanted)
+        )
+    _write_figures(found, out)
+    if as_json:
+        _print_json(found)
+    else:
+        print_evaluation(found, Console(highlight=False))
+
+
+def _evaluate_series(data: Path, period_s: float | None, out: Path | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from twin.learn.series_evaluation import evaluate_folder
+    from twin.learn.series_words import heading, rows
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("evaluate: reading") as status:
+
+        def progress(line: str) -> None:
+            status.update(f"evaluate: {line}")
+            if not console.is_terminal:
+                console.print(f"evaluate: {line}")
+
+        found = evaluate_folder(data, period_s, progress)
+    _write_figures(found, out)
+    if as_json:
+        _print_json(found)
+        return
+    from reports.tables import print_table
+
+    for line in heading(found):
+        typer.echo(line)
+    print_table(rows(found), None if sys.stdout.isatty() else Console(highlight=False, width=120))
+
+
+def _write_figures(found: dict[str, Any], out: Path | None) -> None:
+    if out is None:
+        return
+    try:
+        out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"--out {out}: {error.strerror}; name a file that can be written") from error
+
+
 def _precision(until: str | None) -> Precision | None:
     from twin.experiment.study import parse_precision
 
@@ -535,47 +671,6 @@ def replay(
         for difference in outcome.differences:
             typer.echo(f"  {difference}")
     raise typer.Exit(0 if outcome.same else 1)
-
-
-@app.command()
-def evaluate(
-    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="A trained model.")] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A folder of labelled series of real machines: a .npz for each machine."),
-    ] = None,
-    period_s: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="For --data: between samples; by the data set's name unless given."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score what detects failures, beside baselines and with each part switched off.
-
-    [bold]ollamamax evaluate --data DIR[/bold] scores the statistical detector on real machines (docs/prediction.md).
-    """
-    from rich.console import Console
-
-    from twin.learn.evaluate_command import evaluate as run_evaluation
-    from twin.learn.evaluate_command import heading, rows
-
-    console = Console(stderr=True, highlight=False)
-    with console.status("evaluate: reading") as status:
-
-        def progress(line: str) -> None:
-            status.update(f"evaluate: {line}")
-            if not console.is_terminal:
-                console.print(f"evaluate: {line}")
-
-        found = run_evaluation(model, data, period_s, progress)
-    if as_json:
-        _print_json(found)
-        return
-    from reports.tables import print_table
-
-    for line in heading(found):
-        typer.echo(line)
-    print_table(rows(found), None if sys.stdout.isatty() else Console(highlight=False, width=120))
 
 
 @app.command()

@@ -29,6 +29,7 @@ from live.gateway.settings import GatewaySettings
 from live.hands.build import build_hands
 from live.logs import configure_log
 from twin.errors import OperatorError
+from twin.learn.model_file import model_for
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.model_names import ModelNames, canonical
 from twin.policy.vocabulary import NEVER_S, ClusterSpec, ModelSpec, NodeSpec
@@ -79,7 +80,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
                 _log.warning("node_not_there", node=report.node, why=report.problem)
         names = ModelNames(model.name for model in cluster.models)
         prober = HttpProber(addresses, names)
-        driver = PolicyDriver(ClusterPolicy(cluster, parameters), prober, hands)
+        driver = PolicyDriver(ClusterPolicy(cluster, parameters, model=model_for(parameters)), prober, hands)
         gateway = Gateway(
             driver,
             addresses,

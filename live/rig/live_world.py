@@ -34,12 +34,13 @@ from live.rig.machine import pin_itself, usable_cores
 from live.rig.operator_cluster import OperatorCluster, OperatorNodes, plan
 from live.rig.toxiproxy import ToxiproxyGone
 from twin.experiment.world import Progress, WorldName, manifest
+from twin.learn.model_file import model_for
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.model_names import ModelNames
 from twin.policy.vocabulary import OperatorOrder
 from twin.record.journal import JournalingPolicy
 from twin.record.reader import RunRecord
-from twin.record.rows import FIRST_GATEWAY, incident_row
+from twin.record.rows import FIRST_GATEWAY, forecast_row, incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
 from twin.scenario.generators import expanded
@@ -222,7 +223,8 @@ class Drill:
     async def _controlled(self, cluster: DrillCluster) -> AsyncIterator[tuple[PolicyDriver, str, LiveInjection]]:
         """Gateway and controller in front of the rig, started."""
         parameters = self.scenario.policy.parameters()
-        policy = JournalingPolicy(ClusterPolicy(self.scenario.cluster.spec(), parameters), self.recorder)
+        spec = self.scenario.cluster.spec()
+        policy = JournalingPolicy(ClusterPolicy(spec, parameters, model=model_for(parameters)), self.recorder)
         names = ModelNames(self.scenario.cluster.models)
         prober = HttpProber(cluster.edges, names)
         injection = LiveInjection(cluster, self.scenario, self.seed)
@@ -337,6 +339,8 @@ class Drill:
                 self.recorder.signs.add(active.signs_row())
         for incident in driver.policy.incidents:
             self.recorder.incidents.add(incident_row(incident))
+        for time_s, forecast in driver.policy.warnings():
+            self.recorder.forecasts.add(forecast_row(time_s, forecast))
         return {
             "invariants": {"admitted_request_ends_once": twice, "gateway_knows_every_request": unknown},
             "clients_late_by_at_most_s": round(load.lateness_s, 4),

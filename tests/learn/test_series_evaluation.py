@@ -16,10 +16,10 @@ from tests.learn.series import machine, write
 from tests.test_command_line import ollamamax
 from twin.errors import OperatorError
 from twin.learn import series_evaluation
-from twin.learn.evaluate_command import evaluate, heading, rows
 from twin.learn.series_baselines import BASELINES, baseline_scores
 from twin.learn.series_evaluation import evaluate_folder
 from twin.learn.series_files import read_folder, sampling_period_s
+from twin.learn.series_words import heading, rows
 
 WIDE = "recall_at_1_false_page_per_machine_day"
 
@@ -165,14 +165,14 @@ def test_the_sampling_period_is_what_is_asked_for_or_that_of_a_known_data_set_an
     assert (period_s, how) == (60.0, "assumed: nothing says it, so 60 s; --period-s sets it")
 
 
-def test_evaluate_wants_a_model_or_data_and_says_so(tmp_path: Path) -> None:
-    done = ollamamax("evaluate")
+def test_a_model_and_data_are_not_evaluated_together_and_periods_have_bounds(tmp_path: Path) -> None:
+    done = ollamamax("evaluate", str(tmp_path / "model.json"), "--data", str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("ollamamax: give a model file or --data")
-    with pytest.raises(OperatorError, match="not both"):
-        evaluate(tmp_path, tmp_path, None, print)
+    assert done.stderr.startswith("ollamamax: give either a model file or --data, not both")
+    alone = ollamamax("evaluate", "--period-s", "60")
+    assert (alone.returncode, alone.stderr.startswith("ollamamax: --period-s is for --data")) == (2, True)
     with pytest.raises(OperatorError, match="--period-s 0"):
-        evaluate(None, tmp_path, 0.0, print)
+        evaluate_folder(tmp_path, 0.0)
 
 
 def test_the_command_prints_a_table_or_one_json_object_and_its_progress_on_stderr(tmp_path: Path) -> None:

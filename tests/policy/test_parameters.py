@@ -161,6 +161,7 @@ ELSEWHERE = {
     "config_adaptation.enabled": "see test_adaptation.py",
     "config_adaptation.interval_s": "see test_adaptation.py",
     "redundancy.spread_racks": "see test_redundancy.py",
+    **{key: "see predictor/test_predictor.py" for key in IDS if key.startswith("predictor.")},
     "router.connect_timeout_s": "the live gateway's: live/serve.py hands it to the upstream",
 }
 

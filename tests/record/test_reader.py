@@ -62,7 +62,7 @@ def test_a_damaged_manifest_is_refused(run: Path) -> None:
 
 def test_another_version_of_the_record_is_refused(run: Path) -> None:
     rewrite(run, record_version=99)
-    with pytest.raises(RunUnreadable, match="has record version 99, where this version reads 3"):
+    with pytest.raises(RunUnreadable, match="has record version 99, where this version reads 4"):
         open_run(run)
 
 

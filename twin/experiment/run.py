@@ -18,6 +18,7 @@ from twin.experiment.replay import Replay, replay
 from twin.experiment.statistics import interval
 from twin.experiment.verdict import Replication, expectation, verdict
 from twin.experiment.world import Progress, World, WorldName, scenario_digest
+from twin.learn.model_file import model_for
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.vocabulary import Policy
 from twin.record.figures import compute_figures
@@ -83,7 +84,8 @@ def looked_at(record: RunRecord, scenario: Scenario) -> Replication:
 
 def own_policy(scenario: Scenario) -> Policy:
     """A fresh policy, as the scenario wants it."""
-    return ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+    parameters = scenario.policy.parameters()
+    return ClusterPolicy(scenario.cluster.spec(), parameters, model=model_for(parameters))
 
 
 def replayed(record: RunRecord, scenario: Scenario, policy: Callable[[Scenario], Policy] = own_policy) -> Replay | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from twin.experiment.advisor import advise
 from twin.experiment.world import Progress, WorldName, manifest
+from twin.learn.model_file import model_for
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.vocabulary import Policy
 from twin.record.journal import JournalingPolicy
@@ -75,7 +76,8 @@ class TwinWorld:
 
     def policy(self, scenario: Scenario) -> Policy:
         """A fresh policy, as the scenario wants it."""
-        return ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+        parameters = scenario.policy.parameters()
+        return ClusterPolicy(scenario.cluster.spec(), parameters, model=model_for(parameters))
 
     def run(self, scenario: Scenario, seed: int, folder: Path | None, progress: Progress) -> RunRecord:
         """Simulate it once."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twin.experiment.world import manifest
+from twin.learn.model_file import model_for
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.record.figures import compute_figures
 from twin.record.writer import Recorder
@@ -61,7 +62,9 @@ def _one(scenario: Scenario, state: ClusterNow, candidate: Candidate, horizon_s:
     parameters = ahead.policy.parameters()
     recorder = Recorder(None)
     spec = ahead.cluster.spec()
-    policies = [ClusterPolicy(spec, parameters) for _ in ahead.cluster.gateway_names()]  # the state is the first one's
+    model = model_for(parameters)
+    # The state is the first one's.
+    policies = [ClusterPolicy(spec, parameters, model=model) for _ in ahead.cluster.gateway_names()]
     simulation = Simulation(ahead, seed, policies, recorder, parameters=parameters)
     simulation.start = state
     simulation.run()

@@ -1,1 +1,1 @@
-"""Training, validation and scoring of what the policy learns."""
+"""Training and measuring of what the policy learns, from runs whose truth is known."""

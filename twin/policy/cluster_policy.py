@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from mypy_extensions import mypyc_attr
 
 from twin.policy.detection import FAST_PROBE_S, Detection
-from twin.policy.forecast import Forecaster
+from twin.policy.forecast import Forecast, Forecaster
 from twin.policy.foresight import Foresight
 from twin.policy.healer import Healer
 from twin.policy.operator import Operator
-from twin.policy.parameters import Parameters
+from twin.policy.parameters import ParameterError, Parameters
+from twin.policy.predictor.model import ML, Model, families_of
+from twin.policy.predictor.predictor import FusedPredictor, Predictor
 from twin.policy.redundancy import Redundancy
 from twin.policy.router import Router
 from twin.policy.slots import SlotLearning
@@ -36,19 +38,31 @@ from twin.policy.vocabulary import (
     RequestSpec,
     RequestWithdrawn,
     Route,
+    TelemetrySample,
 )
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ClusterPolicy(Policy):
-    """Routes, detects, heals and keeps replicas for one cluster. See `twin.policy.vocabulary.Policy`."""
+    """Routes, detects, foresees, heals and keeps replicas for one cluster. See `twin.policy.vocabulary.Policy`.
 
-    def __init__(self, cluster: ClusterSpec, parameters: Parameters, predictor: Forecaster | None = None) -> None:
+    It foresees with the `model` that `ollamamax train` made, or with another `predictor`; without either, not at all.
+    """
+
+    def __init__(
+        self,
+        cluster: ClusterSpec,
+        parameters: Parameters,
+        predictor: Forecaster | None = None,
+        model: Model | None = None,
+    ) -> None:
         self.view = ClusterView(cluster, parameters)
+        self.watching = predictor if isinstance(predictor, Predictor) else predictor_of(self.view, model)
+        self.predictor: Forecaster = predictor if predictor is not None else self.watching
+        self.foresees = type(self.watching) is not Predictor
         self.router = Router(self.view)
         self.slots = SlotLearning(self.view)
         self.detection = Detection(self.view)
-        self.predictor = predictor if predictor is not None else Forecaster()
         self.tracker = Tracker(self.view)
         self.healer = Healer(self.view, self.detection, self.tracker)
         self.foresight = Foresight(self.view, self.healer, self.tracker)
@@ -70,8 +84,17 @@ class ClusterPolicy(Policy):
 
     @property
     def reads_telemetry(self) -> bool:
-        """No part of it does so far."""
-        return False
+        """The predictor does."""
+        return self.foresees
+
+    @property
+    def telemetry_period_s(self) -> float:
+        """The predictor's interval."""
+        return self.view.parameters.predictor.prediction_interval_s
+
+    def warnings(self) -> Sequence[tuple[float, Forecast]]:
+        """What the predictor foretold with confidence."""
+        return self.watching.warnings()
 
     def health_of(self, node: str) -> str:
         """What it takes a node for."""
@@ -97,11 +120,17 @@ class ClusterPolicy(Policy):
             elif observation.outcome == "failed":
                 self.tracker.failed += 1
             self.detection.attempt_ended(now, observation, replica)
+            if self.foresees:
+                self.watching.attempt_ended(now, observation, replica.node, replica.model.memory_gib)
             while self.router.refuted:
                 self.detection.refuted(now, self.router.refuted.pop())
         elif type(observation) is ProbeResult:
             self.detection.answered(now, observation)
+            self.watching.answered(now, observation)
+        elif type(observation) is TelemetrySample:
+            self.watching.sampled(now, observation)
         elif type(observation) is ActionResult:
+            self.watching.acted(now, observation)
             if self.operator.result(now, observation):
                 self._due_s = now
             elif not self.redundancy.result(now, observation) and not self.foresight.result(now, observation):
@@ -127,6 +156,7 @@ class ClusterPolicy(Policy):
             self._due_s = now + self.period_s if self.operator.open else NEVER_S
             return commands
         self.router.reap(now)
+        self.watching.tick(now)
         self.detection.close_due_breakers(now)
         self.tracker.look(now)
         self.healer.decide(now, commands)
@@ -203,3 +233,24 @@ class ClusterPolicy(Policy):
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
         """Take over a request that is at a node already."""
         return self.router.adopt(now, request, node)
+
+
+def predictor_of(view: ClusterView, model: Model | None) -> Predictor:
+    """The predictor that the parameters want. Raises `ParameterError` where the model was trained for others."""
+    parameters = view.parameters.predictor
+    if not parameters.enabled or model is None:
+        return Predictor()
+    families = families_of(statistical=parameters.statistical, pattern=parameters.pattern, ml=parameters.ml)
+    if not families:
+        raise ParameterError(
+            "predictor: no family is on; switch statistical, pattern or ml on, or say predictor.enabled=false"
+        )
+    if families & ML and (
+        parameters.window_s != model.window_s or parameters.prediction_interval_s != model.interval_s
+    ):
+        raise ParameterError(
+            f"predictor: the model was trained with window_s {model.window_s:g} and prediction_interval_s "
+            f"{model.interval_s:g}, not {parameters.window_s:g} and {parameters.prediction_interval_s:g}; train another "
+            "(`ollamamax train`), or say predictor.ml=false"
+        )
+    return FusedPredictor(view, model, families)

@@ -400,6 +400,52 @@ class ConfigAdaptationParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictorParameters:
+    """Will it fail soon?"""
+
+    enabled: bool = _switch(True, "Foresee failures from telemetry and requests.", "predictive_detection.enabled")
+    statistical: bool = _switch(
+        True, "Use what is unusual for a node (residuals, change-points).", "predictive_detection.enable_statistical"
+    )
+    pattern: bool = _switch(
+        True, "Use the signatures of known failures.", "predictive_detection.enable_pattern_recognition"
+    )
+    ml: bool = _switch(True, "Use the trained model.", "predictive_detection.enable_ml_detection")
+    confidence_threshold: float = _number(
+        0.6,
+        0,
+        1,
+        "probability",
+        "A forecast from this probability on is a warning, and is written into the record.",
+        "predictive_detection.confidence_threshold",
+    )
+    prediction_interval_s: float = _number(
+        20.0,
+        1,
+        300,
+        "s",
+        "Between two predictions for a node; its telemetry is asked for as often.",
+        "predictive_detection.prediction_interval",
+    )
+    window_s: float = _number(
+        300.0,
+        60,
+        3600,
+        "s",
+        "The window of trends; what is normal has twelve of them. A trained model is for one window.",
+        "predictive_detection.window_size",
+    )
+    threshold: float = _number(
+        0.7,
+        0,
+        1,
+        "score",
+        "Sensitivity: a smaller statistical score counts as nothing (0.7 is about ten spreads from normal).",
+        "predictive_detection.threshold",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """All of them. `DEFAULT` is the preset `default`."""
 
@@ -411,6 +457,7 @@ class Parameters:
     slowness: SlownessParameters = field(default_factory=SlownessParameters)
     healer: HealerParameters = field(default_factory=HealerParameters)
     redundancy: RedundancyParameters = field(default_factory=RedundancyParameters)
+    predictor: PredictorParameters = field(default_factory=PredictorParameters)
     performance_tracking: PerformanceTrackingParameters = field(default_factory=PerformanceTrackingParameters)
     config_adaptation: ConfigAdaptationParameters = field(default_factory=ConfigAdaptationParameters)
 
@@ -515,6 +562,7 @@ PRESETS: dict[str, dict[str, Value]] = {
         "slowness.enabled": False,
         "healer.enabled": False,
         "redundancy.enabled": False,
+        "predictor.enabled": False,
         "performance_tracking.enabled": False,
     },
     # A well-kept generic proxy: least connections, a passive breaker, a liveness check, one retry before the first byte.
@@ -533,6 +581,7 @@ PRESETS: dict[str, dict[str, Value]] = {
         "slowness.enabled": False,
         "healer.enabled": False,
         "redundancy.enabled": False,
+        "predictor.enabled": False,
         "performance_tracking.enabled": False,
     },
     "default": {},

@@ -15,6 +15,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from mypy_extensions import mypyc_attr
 
+from twin.policy.forecast import Forecast
+
 RequestId: TypeAlias = int
 
 NEVER_S: Final = math.inf
@@ -429,6 +431,15 @@ class Policy:
     def health_of(self, node: str) -> str:
         """What it takes a node for."""
         raise NotImplementedError
+
+    @property
+    def telemetry_period_s(self) -> float:
+        """How often a node's sample is wanted; a world may keep those between back. 0: every one."""
+        return 0.0
+
+    def warnings(self) -> Sequence[tuple[float, Forecast]]:
+        """What it foretold with confidence: the time, and the forecast as it began, changed its class, or ended."""
+        return ()
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """Where this attempt of the request goes. The hot path: its cost does not grow with the fleet."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, cast, get_origin, get_type_hints
 import pyarrow as pa
 from pydantic_core import from_json, to_json
 
+from twin.policy.forecast import Forecast
 from twin.policy.vocabulary import (
     Action,
     ActionResult,
@@ -109,6 +110,15 @@ class JournalingPolicy(Policy):
     def health_of(self, node: str) -> str:
         """What the policy takes a node for. Not recorded: it changes nothing."""
         return self.policy.health_of(node)
+
+    @property
+    def telemetry_period_s(self) -> float:
+        """How often the policy wants a sample."""
+        return self.policy.telemetry_period_s
+
+    def warnings(self) -> Sequence[tuple[float, Forecast]]:
+        """What the policy foretold with confidence."""
+        return self.policy.warnings()
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """The policy's route."""

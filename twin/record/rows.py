@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twin.policy.forecast import Forecast
 from twin.policy.vocabulary import Incident
 
 FIRST_GATEWAY = "gateway-0"
@@ -20,5 +21,19 @@ def incident_row(incident: Incident, gateway: str = FIRST_GATEWAY) -> tuple[obje
         incident.verified_s,
         incident.closed_s,
         incident.actions,
+        gateway,
+    )
+
+
+def forecast_row(time_s: float, forecast: Forecast, gateway: str = FIRST_GATEWAY) -> tuple[object, ...]:
+    """A row of the table `forecasts`."""
+    return (
+        time_s,
+        forecast.node,
+        forecast.failure,
+        forecast.probability,
+        forecast.horizon_s,
+        forecast.lead_s,
+        "; ".join(forecast.reasons),
         gateway,
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from twin.record.telemetry_columns import TELEMETRY_NAMES
 
-RECORD_VERSION = 3
+RECORD_VERSION = 4
 """Version of this schema, in every manifest; a reader refuses any other."""
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -150,6 +150,21 @@ INCIDENTS = pa.schema(
     ]
 )
 
+FORECASTS = pa.schema(
+    [
+        ("time_s", pa.float64()),
+        ("node", TEXT),
+        ("failure", TEXT),  # a class of `twin.policy.forecast`
+        ("probability", pa.float64()),  # that it fails so within the horizon
+        ("horizon_s", pa.float64()),
+        ("lead_s", pa.float64()),  # expected time until then, if it comes; infinite where the warning ended
+        ("reasons", pa.string()),  # in words, the weightiest first, with "; " between
+        ("gateway", TEXT),  # whose policy said so
+    ]
+)
+"""Warnings of the predictor: a row where the probability of a node's likeliest failure reached the threshold of
+confidence, where its class changed, and where it fell to half of the threshold (the warning has ended)."""
+
 PROBES = pa.schema(
     [
         ("time_s", pa.float64()),  # when the answer came, or its time was over
@@ -174,5 +189,6 @@ TABLES: dict[str, pa.Schema] = {
     "faults": FAULTS,
     "signs": SIGNS,
     "incidents": INCIDENTS,
+    "forecasts": FORECASTS,
     "probes": PROBES,
 }

@@ -173,6 +173,7 @@ class Recorder:
         self.faults = TableWriter("faults", TABLES["faults"], folder)
         self.signs = TableWriter("signs", TABLES["signs"], folder)
         self.incidents = TableWriter("incidents", TABLES["incidents"], folder)
+        self.forecasts = TableWriter("forecasts", TABLES["forecasts"], folder)
         self.probes = TableWriter("probes", TABLES["probes"], folder)
         self.writers: tuple[TableWriter, ...] = tuple(getattr(self, name) for name in TABLES)
 

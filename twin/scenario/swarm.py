@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Protocol, Union, get_args, get_origin
 
 import annotated_types
 import numpy as np
@@ -27,6 +27,13 @@ SPREAD = 2.0
 
 PLACES_TRIED = 50
 """So often a fault is drawn anew where too many nodes would be down; then it is left out."""
+
+
+class Lucky(Protocol):
+    """What gives draws in [0, 1): a random generator, or one that is bent."""
+
+    def random(self) -> float:
+        """One draw."""
 
 
 def swarm(scenario: Scenario, it: Swarm, seed: int, name: str) -> list[Fault]:
@@ -49,7 +56,7 @@ def swarm(scenario: Scenario, it: Swarm, seed: int, name: str) -> list[Fault]:
     found: list[Fault] = []
     for _ in range(int(amount.integers(it.faults.min, it.faults.max + 1))):
         kind = drawn[int(on.integers(len(drawn)))]
-        template = {"kind": kind, **_parameters(FAULT_KINDS[kind], how)}
+        template = {"kind": kind, **parameters_of(FAULT_KINDS[kind], how)}
         signs = _signs(FAULT_KINDS[kind], it, shows)
         for _ in range(PLACES_TRIED):
             at_s = round(float(when.uniform(from_s, max(from_s, until_s))), 3)
@@ -122,7 +129,7 @@ def _fits(topology: Topology, found: list[Fault], fault: Fault, it: Swarm) -> bo
     return all(count + len(own) <= it.at_most_down for count in down)
 
 
-def _parameters(kind: type[Fault], random: np.random.Generator) -> dict[str, Any]:
+def parameters_of(kind: type[Fault], random: Lucky) -> dict[str, Any]:
     """Values for what the kind has beyond every fault; what cannot be drawn keeps its default."""
     found: dict[str, Any] = {}
     for name, field in kind.model_fields.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.policy.vocabulary import TelemetrySample
 from twin.record.telemetry_columns import TELEMETRY_NAMES
@@ -14,6 +14,9 @@ from twin.sim.machine import Machine
 if TYPE_CHECKING:
     from twin.sim.gateway import Gateway
     from twin.sim.simulation import Simulation
+
+EARLY_SHARE: Final = 0.9
+"""A sample that is taken this share of a policy's period after the last one is sent."""
 
 _NOTHING = (math.nan,) * len(TELEMETRY_NAMES)
 
@@ -35,6 +38,7 @@ class Sampling:
         self._node_codes = rows.codes["node"]
         self._health_codes = rows.codes["health"]
         self._gaps = stream(simulation.seed, "telemetry:gaps")
+        self._due_s: dict[tuple[str, str], float] = {}  # gateway and node: when its policy wants the next sample
 
     def sample(self, now: float) -> None:
         """Look at every node."""
@@ -66,7 +70,8 @@ class Sampling:
                 continue
             late_s = agents.late_s if fate < agents.missing_share + agents.late_share else 0.0
             for each in simulation.gateways:
-                if each.policy.reads_telemetry:
+                if each.policy.reads_telemetry and now >= self._due_s.get((each.name, name), 0.0):
+                    self._due_s[(each.name, name)] = now + EARLY_SHARE * each.policy.telemetry_period_s
                     self._send(now, late_s, each, name, values)
 
     def _send(self, now: float, late_s: float, gateway: Gateway, node: str, values: tuple[float, ...]) -> None:

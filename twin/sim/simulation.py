@@ -10,7 +10,7 @@ from typing import Final
 
 from twin.policy.parameters import Parameters
 from twin.policy.vocabulary import Advice, OperatorOrder, Policy, Question
-from twin.record.rows import incident_row
+from twin.record.rows import forecast_row, incident_row
 from twin.record.writer import Recorder
 from twin.scenario.abort import AbortWatch
 from twin.scenario.demand import Demand
@@ -95,6 +95,8 @@ class Simulation:
         for gateway in self.gateways:
             for incident in gateway.policy.incidents:
                 self.recorder.incidents.add(incident_row(incident, gateway.name))
+            for time_s, forecast in gateway.policy.warnings():
+                self.recorder.forecasts.add(forecast_row(time_s, forecast, gateway.name))
             gateway.probing.count()
 
     def end_if_done(self) -> None:

@@ -1,24 +1,10 @@
-"""`ollamamax evaluate --data DIR`: the statistical detector on labelled series of real machines."""
+"""What `ollamamax evaluate --data DIR` found, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from twin.errors import OperatorError
 from twin.learn.series_scoring import BUDGETS
-
-
-def evaluate(model: Path | None, data: Path | None, period_s: float | None, progress: Callable[[str], None]) -> Any:
-    """What `evaluate` found, JSON-able. OperatorError where there is nothing to evaluate, or it is not of its form."""
-    if data is None:
-        raise OperatorError("give a model file or --data (a folder with a .npz for each machine)")
-    if model is not None:
-        raise OperatorError("give either a model file or --data, not both: they are scored on other things")
-    from twin.learn.series_evaluation import evaluate_folder  # noqa: PLC0415  # dear to import
-
-    return evaluate_folder(data, period_s, progress)
 
 
 def heading(found: dict[str, Any]) -> list[str]:

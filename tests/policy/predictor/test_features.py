@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.policy.predictor.nodes import sample
+from twin.policy.predictor.features import FEATURES, PLACE, NodeFeatures
+from twin.policy.vocabulary import AttemptEnded, ProbeResult
+
+
+def ended(seconds_per_token: float, error: str = "", load_s: float = 0.0) -> AttemptEnded:
+    outcome = "failed" if error else "succeeded"
+    decode_s = 100 * seconds_per_token
+    total_s = load_s + 0.2 + decode_s
+    return AttemptEnded(1, 0, "n", "a", outcome, error, 0.0, 0.1, 100, load_s, 0.2, decode_s, total_s, 200)  # type: ignore[arg-type]
+
+
+def seen(features: NodeFeatures, name: str, now: float = 0.0) -> float:
+    return features.vector(now, 0)[PLACE[name]]
+
+
+def test_a_vector_has_a_value_for_every_name_and_no_name_twice() -> None:
+    assert len(NodeFeatures(300.0, 300.0).vector(0.0, 0)) == len(FEATURES) == len(set(FEATURES))
+
+
+def test_without_an_agent_the_machine_is_unknown_and_requests_are_counted() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(20):
+        features.attempt_ended(20.0 * step, ended(0.01), 5.0, 0)
+        features.look(20.0 * step, None)
+    features.attempt_ended(401.0, ended(0.01, "reset"), 5.0, 0)
+    assert math.isnan(seen(features, "vram_free"))
+    assert seen(features, "pace") == pytest.approx(1.0)
+    assert seen(features, "failures") == 1.0
+
+
+def test_memory_beyond_what_ollama_lists_has_a_trend() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(40):
+        features.look(20.0 * step, sample(vram_used_gib=10.0 + 0.1 * step, ollama_vram_gib=10.0))
+    assert seen(features, "vram_unlisted.trend") == pytest.approx(0.1 / 24.0 / 20.0 * 300.0, rel=1e-3)
+
+
+def test_a_counter_counts_what_comes_and_nothing_when_it_is_started_anew() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step, count in enumerate((5.0, 7.0, 0.0, 0.0)):
+        features.look(0.001 * step, sample(gpu_fault_events=count))
+    assert seen(features, "gpu_fault_events.window") == pytest.approx(2.0, rel=1e-3)
+
+
+def test_a_clock_that_runs_backwards_is_not_listened_to() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    features.look(100.0, sample())
+    before = features.vector(100.0, 0)
+    features.look(50.0, sample(vram_used_gib=24.0))
+    after = features.vector(100.0, 0)
+    assert [it for it in before if not math.isnan(it)] == [it for it in after if not math.isnan(it)]
+
+
+def test_a_long_gap_is_no_trend() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(20):
+        features.look(20.0 * step, sample(vram_used_gib=10.0))
+    features.look(5000.0, sample(vram_used_gib=20.0))
+    assert seen(features, "vram_free.trend") == 0.0
+
+
+def test_a_slow_load_is_told_against_the_nodes_own_loads() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for now, load_s in ((0.0, 3.0), (10.0, 3.0), (20.0, 9.0)):
+        features.attempt_ended(now, ended(0.01, load_s=load_s), 5.0, 0)
+    assert seen(features, "load_slowness", 25.0) == pytest.approx(3.0)
+    assert seen(features, "load_age_s", 25.0) == pytest.approx(5.0)
+
+
+def test_a_probe_of_the_lock_leaves_its_latency() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    features.answered(ProbeResult(1, "n", "residency", "", False, 1.5, "first_token_timeout"))
+    assert seen(features, "residency_latency_s") == 1.5
+    assert seen(features, "residency_failures") == 1.0
+
+
+def test_heat_that_its_power_does_not_explain_is_excess() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(200):
+        power_w = 100.0 + 50.0 * (step // 20 % 4)
+        features.look(20.0 * step, sample(gpu_power_w=power_w, gpu_temperature_c=25.0 + 0.1 * power_w))
+    assert abs(seen(features, "heat_excess")) < 2.0
+    for step in range(200, 206):
+        features.look(20.0 * step, sample(gpu_power_w=100.0, gpu_temperature_c=50.0))
+    assert seen(features, "heat_excess") > 6.0

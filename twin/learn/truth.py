@@ -1,0 +1,157 @@
+"""What truly happened to the nodes of a run: the only place where the simulator's truth meets what is learnt.
+
+A *failure* is a row of `faults` whose kind belongs to a class; a *sign* a row of `signs`. Nothing here is ever seen by a
+policy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from twin.policy.forecast import FailureClass
+from twin.policy.predictor.statistical import CLASSES
+from twin.record.reader import RunRecord
+from twin.scenario.faults import FAULT_KINDS
+
+CLASS_OF_KIND: dict[str, FailureClass] = {
+    "vram_leak": "gpu_memory",
+    "orphan_runner": "gpu_memory",
+    "gpu_out_of_memory": "gpu_memory",
+    "load_out_of_memory": "gpu_memory",
+    "load_failure": "gpu_memory",
+    "cpu_offload": "gpu_memory",
+    "host_out_of_memory": "host_memory",
+    "thermal_throttle": "overheating",
+    "slow_decay": "overheating",
+    "gpu_off_the_bus": "gpu_fault",
+    "gpu_vanished": "gpu_fault",
+    "gpu_discovery": "gpu_fault",
+    "long_prompt_crash": "gpu_fault",
+    "scheduler_deadlock": "scheduler_stuck",
+    "unload_hang": "scheduler_stuck",
+    "load_stall": "scheduler_stuck",
+    "slow_loads": "scheduler_stuck",
+    "disk_full": "disk_full",
+    "runner_crash": "runner_failure",
+    "runner_crash_loop": "runner_failure",
+    "runner_hang": "runner_failure",
+    "hang_after_requests": "runner_failure",
+    "poison_request": "runner_failure",
+    "server_crash": "server_failure",
+}
+"""Kinds that make a node fail, by what mends them. Others (network, answers, downloads, foreign load) belong to no class:
+they are around in every world, and a forecast that they provoke is false."""
+
+FORETELLABLE = tuple(kind for kind in CLASS_OF_KIND if FAULT_KINDS[kind].has_signs())
+"""Kinds that can show beforehand."""
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure of a node. `signs_s`: when it began to show; nan: it did not."""
+
+    node: str
+    kind: str
+    which: int  # its class, by place in `CLASSES`
+    at_s: float
+    ended_s: float
+    signs_s: float
+
+    @property
+    def foretellable(self) -> bool:
+        """It showed beforehand."""
+        return self.signs_s == self.signs_s
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """Signs that did not pass into a failure: `nothing` (a look-alike), `averted` by an action, `teardown`, or `failed`
+    where the defect was there, and never came about. `late_s`: how long after the signs' end that defect lasted."""
+
+    node: str
+    kind: str
+    began_s: float
+    ended_s: float
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """All failures and episodes of a run."""
+
+    failures: list[Failure]
+    episodes: list[Episode]
+    disturbed: list[tuple[str, float, float]]
+    """Faults of no class, by node: from, to. A node that is disturbed is not sound, though nothing of ours fails."""
+    restarts: list[tuple[str, float]]
+    """What somebody restarted, and when it was done."""
+
+
+def truth_of(record: RunRecord) -> Truth:
+    """Read the truth of a run."""
+    end_s = float(record.manifest["simulated_s"])
+    signs = record.table("signs").to_pylist()
+    showed = {(row["fault_id"], row["node"]): row["began_s"] for row in signs if row["outcome"] == "failed"}
+    failures, disturbed = [], []
+    came = set()
+    for row in record.table("faults").to_pylist():
+        key = (row["fault_id"], row["node"])
+        ended_s = row["ended_s"] if row["ended_s"] is not None else end_s
+        which = CLASS_OF_KIND.get(row["kind"])
+        if which is None:
+            disturbed.append((row["node"], row["injected_s"], ended_s))
+            continue
+        came.add(key)
+        failures.append(
+            Failure(
+                row["node"], row["kind"], CLASSES.index(which), row["injected_s"], ended_s, showed.get(key, math.nan)
+            )
+        )
+    episodes = [
+        Episode(row["node"], row["kind"], row["began_s"], row["ended_s"], row["outcome"])
+        for row in signs
+        if (row["fault_id"], row["node"]) not in came
+    ]
+    actions = record.table("actions", ["kind", "node", "status", "result_s"]).to_pylist()
+    restarts = [
+        (row["node"], row["result_s"]) for row in actions if row["kind"] == "restart" and row["status"] == "done"
+    ]
+    return Truth(failures, episodes, disturbed, restarts)
+
+
+def labels(truth: Truth, node: str, times_s: FloatArray, horizon_s: float) -> tuple[npt.NDArray[np.int8], FloatArray]:
+    """For each time of a node: the class that fails within the horizon (-1: none; -2: not to be used) and the time until
+    then (nan where none).
+
+    Not used are times at which the node fails or is disturbed already, one horizon after that (the embargo), and one
+    horizon before an action that averted a failure, or a defect that never came about (censored: nobody knows what
+    would have been).
+    """
+    found = np.full(len(times_s), -1, dtype=np.int8)
+    until_s = np.full(len(times_s), np.nan)
+    for failure in sorted((it for it in truth.failures if it.node == node), key=lambda it: -it.at_s):
+        before = (times_s < failure.at_s) & (times_s >= failure.at_s - horizon_s)
+        found[before] = failure.which
+        until_s[before] = failure.at_s - times_s[before]
+    spoilt = np.zeros(len(times_s), dtype=bool)
+    for failure in truth.failures:
+        if failure.node == node:
+            spoilt |= (times_s >= failure.at_s) & (times_s <= failure.ended_s + horizon_s)
+    for name, began_s, ended_s in truth.disturbed:
+        if name == node:
+            spoilt |= (times_s >= began_s) & (times_s <= ended_s + horizon_s)
+    for episode in truth.episodes:
+        if episode.node == node and episode.outcome != "nothing":
+            spoilt |= (times_s >= episode.began_s) & (times_s <= episode.ended_s + 2.0 * horizon_s)
+    for name, at_s in truth.restarts:  # the restart of a node that was not failing changes what follows
+        if name == node:
+            spoilt |= (times_s >= at_s - horizon_s) & (times_s <= at_s + horizon_s) & (found == -1)
+    found[spoilt] = -2
+    until_s[spoilt] = np.nan
+    return found, until_s
