@@ -45,7 +45,7 @@ NODE forgets                                  it lets its models go
 NODE loads s                                  somebody asked it for the small model
 restart NODE done | failed | timed_out        the result of that action; so with load, unload, kill_runner. The others get
                                               theirs at once
-foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: with which probability, how soon; within 600 s
+foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: how likely, how soon; within 600 s
 foretell nothing                              it does not any more
 looking ahead loses REMEDY N [REMEDY N ...]   the answer to the question that is open; looking ahead fails: there is none
 operator drains | returns | restarts NODE     an operator's order
