@@ -681,6 +681,55 @@ def emulate(
     run_emulator(listen, hardware, model or ["llama3.1:8b"])
 
 
+@app.command()
+def gate(
+    gate_file: Annotated[Path, typer.Argument(metavar="[GATE]", help="What is held; gate.yaml unless given.")] = Path(
+        "gate.yaml"
+    ),
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Figures of before; beside the gate file unless given.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Write the baseline instead of comparing with it.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="First seed of every scenario; others than the baseline's: not paired.")
+    ] = None,
+    jobs: Jobs = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit's XML, for a CI server.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Gate: hold figures of many simulated runs against a committed baseline; fail for a reason, not for noise.
+
+    Exit status: 0 nothing got worse, 1 something did, 2 bad input, 3 not everything could be compared.
+    """
+    from rich.console import Console
+
+    from reports.gate import print_gate, write_junit
+    from reports.progress import progress_bar
+    from twin.experiment.engines import LocalEngine
+    from twin.experiment.gate import baseline_of, compare, measure
+    from twin.experiment.gate_file import load_gate, read_baseline, write_baseline
+
+    asked, items = load_gate(gate_file)
+    place = baseline or gate_file.with_suffix(".baseline.json")
+    before = None if update else read_baseline(place)
+    with progress_bar(gate_file.stem, "runs") as on_result:
+        measured = measure(asked, items, LocalEngine(jobs), on_result, seed)
+    if before is None:
+        if not measured.complete:
+            raise OperatorError(f"interrupted; {place} is left as it was")
+        write_baseline(place, baseline_of(items, measured))
+        typer.echo(str(place))
+        return
+    result = compare(asked, items, measured, before)
+    if junit is not None:
+        write_junit(result, junit)
+    if as_json:
+        _print_json(result)
+    else:
+        print_gate(result, Console(highlight=False))
+    raise typer.Exit(EXIT_STATUS[result["verdict"]])
+
+
 def _bad_input(line: str) -> NoReturn:
     sys.stderr.write(f"ollamamax: {line}\n")
     raise SystemExit(BAD_INPUT)
