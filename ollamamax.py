@@ -682,6 +682,59 @@ def emulate(
 
 
 @app.command()
+def claims(
+    world: Annotated[WorldChoice, typer.Option(help="Simulated, or on real processes.")] = WorldChoice.twin,
+    nodes: Annotated[str, typer.Option(help="For --world live: real (Ollama processes) or emulated.")] = "emulated",
+    only: Annotated[
+        list[int] | None, typer.Option(metavar="NUMBER", help="Only this promise, 1 to 7; repeatable.")
+    ] = None,
+    replications: Annotated[int | None, typer.Option(min=1, help="At most so many runs of each part.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For promise 4: what `ollamamax evaluate --json` printed.")
+    ] = None,
+    scenarios: Annotated[Path, typer.Option(help="The folder with the scenario files.")] = Path("scenarios"),
+    jobs: Jobs = None,
+    out: OutFolder = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Go on with claims that were broken off.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Claims: the seven promises that such systems make, each measured, with its verdict and the baselines beside.
+
+    Exit status: 0 all are kept, 1 one is not, 2 bad input, 3 one could not be judged.
+    """
+    from rich.console import Console
+
+    from reports.claims import print_overall, print_promise
+    from reports.progress import progress_bar
+    from twin.experiment.claims.conduct import Asked as AskedClaims
+    from twin.experiment.claims.conduct import look_at_claims
+    from twin.experiment.engines import LocalEngine
+
+    live = world is WorldChoice.live
+    asked = AskedClaims(world.value, scenarios, only or (), replications, evaluation, resume, f"{_program()} claims")
+    console = Console(highlight=False)
+    with progress_bar("claims", "runs") as on_result:
+        folder, document = look_at_claims(
+            asked,
+            None if live else LocalEngine(jobs),
+            _world(world, nodes, None) if live else None,
+            out,
+            on_result,
+            (lambda promise: None) if as_json else (lambda promise: print_promise(promise, console)),
+        )
+    if as_json:
+        _print_json(document)
+    else:
+        print_overall(document, console)
+        typer.echo(f"\nresults {folder}")
+    if not document["complete"]:
+        sys.stderr.write(f"ollamamax: {document['stopped']}; go on with --resume {shlex.quote(str(folder))}\n")
+    raise typer.Exit(EXIT_STATUS[document["verdict"]])
+
+
+@app.command()
 def gate(
     gate_file: Annotated[Path, typer.Argument(metavar="[GATE]", help="What is held; gate.yaml unless given.")] = Path(
         "gate.yaml"
