@@ -682,6 +682,108 @@ def emulate(
 
 
 @app.command()
+def calibrate(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Run folders: several loads, and a few cold loads.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="PROFILE", help="Where the profile goes.")] = Path("profile.yaml"),
+    drive: Annotated[
+        Path | None, typer.Option(metavar="SCENARIO", help="Make the runs now, on the cluster of this scenario.")
+    ] = None,
+    nodes: Annotated[
+        str, typer.Option(help="For --drive: real (Ollama processes), emulated, or your own nodes: URL,URL,...")
+    ] = "real",
+    seconds: Annotated[float, typer.Option(help="For --drive: how long each of its five runs takes.")] = 60.0,
+    changes: Changes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrate: from recorded runs to a profile of the machines, for the twin.
+
+    With [bold]--drive[/bold] the runs are made first: a sweep of loads, and on the rig a crash. Your own nodes get the
+    loads alone.
+    """
+    from rich.console import Console
+
+    from twin.experiment.calibration.drive import drive as drive_runs
+    from twin.experiment.calibration.profile import calibrate as calibrated
+    from twin.experiment.calibration.profile import source, write_profile
+    from twin.record.reader import open_run
+
+    if (drive is None) == (not runs):
+        raise OperatorError("give either run folders, or --drive SCENARIO to make them")
+    console = Console(stderr=True, highlight=False)
+    if drive is not None:
+        from twin.experiment.run import new_folder
+
+        own = _own_cluster(nodes, None, False)
+        if own is not None:
+            from live.rig.operator_cluster import restrictions
+
+            changes = [*(changes or []), *restrictions(own)]
+        scenario = _load(drive, changes, None, None)
+        folder = new_folder(Path("runs"), f"{scenario.name}-calibration")
+        sources = drive_runs(
+            _world(WorldChoice.live, nodes, own), scenario, folder, seconds, disrupt=own is None, progress=console.print
+        )
+    else:
+        sources = [source(folder, open_run(folder)) for folder in runs or []]
+    profile = calibrated(out.stem, sources)
+    write_profile(out, profile)
+    if as_json:
+        _print_json(profile)
+    else:
+        from reports.fidelity import print_profile
+
+        print_profile(profile, Console(highlight=False))
+        typer.echo(f"\nprofile {out}; name it in a scenario: --set cluster.hardware={out}")
+
+
+@app.command()
+def fidelity(
+    scenario: ScenarioFile,
+    profile: Annotated[Path, typer.Option(metavar="PROFILE", help="What `ollamamax calibrate` wrote.")],
+    live: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="A live run that is there already; repeatable: none is made."),
+    ] = None,
+    nodes: Annotated[str, typer.Option(help="real (Ollama processes) or emulated.")] = "real",
+    repeats: Annotated[int, typer.Option(min=1, help="Live runs on one seed: how much it differs from itself.")] = 3,
+    policies: Annotated[
+        int, typer.Option(min=1, max=4, help="Policies whose order must agree: default, reactive, none, none + router.")
+    ] = 4,
+    replications: Annotated[int, typer.Option(min=1, help="Twin runs beside each live one.")] = 5,
+    changes: Changes = None,
+    out: OutFolder = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Go on: live runs in it are kept.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fidelity: the twin beside live runs, on the same requests and faults, figure by figure.
+
+    Exit status: 0 close or not to be told apart, 1 off or drifted, 2 bad input, 3 not all could be judged.
+    """
+    from rich.console import Console
+
+    from reports.fidelity import print_fidelity
+    from twin.experiment.fidelity_run import POLICIES, fidelity_folder, given_runs, judge_fidelity, live_runs
+
+    loaded = _load(scenario, changes, None, None)
+    folder = fidelity_folder(out, loaded.name, resume)
+    console = Console(stderr=True, highlight=False)
+    if live:
+        runs = given_runs(live)
+    else:
+        world = _world(WorldChoice.live, nodes, None)
+        runs = live_runs(world, loaded, folder, repeats, list(POLICIES)[:policies], console.print)
+    result = judge_fidelity(loaded.name, runs, profile, folder, replications)
+    if as_json:
+        _print_json(result)
+    else:
+        print_fidelity(result, Console(highlight=False))
+        typer.echo(f"\nresults {folder}")
+    raise typer.Exit(EXIT_STATUS[result["verdict"]])
+
+
+@app.command()
 def claims(
     world: Annotated[WorldChoice, typer.Option(help="Simulated, or on real processes.")] = WorldChoice.twin,
     nodes: Annotated[str, typer.Option(help="For --world live: real (Ollama processes) or emulated.")] = "emulated",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from twin.policy.parameters import PRESETS, ParameterError, Parameters, find, preset
 from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec, OrderKind
 from twin.record.names import EXPECTABLE
+from twin.scenario.calibrated import outside
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
 from twin.scenario.generator_kinds import FaultGenerator
@@ -431,6 +432,16 @@ class Scenario(_Closed):
                 raise ValueError(
                     f"orders[{place}]: at_s {order.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _it_stays_within_what_was_measured(self) -> Scenario:
+        problems = outside(self)
+        if problems:
+            raise ValueError(
+                f"outside of the calibration: {'; '.join(problems)}; calibrate with such a load, or take guesses for what "
+                "they are: --set cluster.hardware.calibration.extrapolate=true"
+            )
         return self
 
     @model_validator(mode="after")

@@ -74,6 +74,8 @@ class OllamaNode:
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
         self.pending: deque[Job] = deque()
+        self.arriving: list[Job] = []  # in the server's hands, before a runner or the loader has them
+        self._server_s = hardware.server_ms / 1000.0
         self.loading: Job | None = None
         self.load_version = 0
         self.loader_stuck = False
@@ -106,6 +108,19 @@ class OllamaNode:
         job.submitted_s = now
         if self.intercepting and self.malfunctions.intercepts(job):
             return
+        if self._server_s > 0.0:
+            self.arriving.append(job)
+            self.clock.call_at(now + self._server_s * self.slowdown, partial(self._arrived, job))
+            return
+        self._take(job, now)
+
+    def _arrived(self, job: Job) -> None:
+        """The server has read the request, unless its client or the server is gone."""
+        if job in self.arriving:
+            self.arriving.remove(job)
+            self._take(job, self.clock.time())
+
+    def _take(self, job: Job, now: float) -> None:
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
             self._hand_over(runner, job)
@@ -139,6 +154,8 @@ class OllamaNode:
         elif job in self.pending:
             self.pending.remove(job)
             self._load_next()
+        elif job in self.arriving:
+            self.arriving.remove(job)
         else:
             self.malfunctions.forget(job)
 
@@ -167,6 +184,7 @@ class OllamaNode:
         if self.loading is not None:
             yield self.loading
         yield from list(self.pending)
+        yield from list(self.arriving)
         yield from list(self.malfunctions.blocked)
 
     def _needs_reload(self, runner: Runner, job: Job) -> bool:
@@ -417,6 +435,7 @@ class OllamaNode:
         for runner in list(self.runners.values()):
             self._drop(runner, crashed=True)
         self.pending.clear()
+        self.arriving.clear()
         self.memory.server_ended()
         self._room_at_s = 0.0
         self._victim = None

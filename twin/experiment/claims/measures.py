@@ -131,7 +131,7 @@ def _admitted_succeed(lines: Lines) -> list[Row]:
             admitted = sum(line["figures"]["requests_admitted"] for line in of_part)
             most = 0.0 if policy == "default" else None
             made = row(
-                f"{said}: share of admitted requests lost ({lost:,} of {admitted:,})",
+                f"{said}: share of admitted requests lost",
                 policy,
                 _judged(policy, "promised"),
                 lost / admitted if admitted else None,
