@@ -693,7 +693,7 @@ def calibrate(
     nodes: Annotated[
         str, typer.Option(help="For --drive: real (Ollama processes), emulated, or your own nodes: URL,URL,...")
     ] = "real",
-    seconds: Annotated[float, typer.Option(help="For --drive: how long each of its five runs takes.")] = 60.0,
+    seconds: Annotated[float, typer.Option(help="For --drive: how long each of its runs takes.")] = 60.0,
     changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:

@@ -8,10 +8,10 @@ Contracts for reports:
     rank_agreement(live, twin, figure) -> {"figure", "policies", "live", "twin", "tau"}
 
 `live` and `twin` are records (`RunRecord`) of the same scenario. `error` is twin - live in the figure's unit,
-`error_share` of live's mean. `spread` is the largest less the smallest of the live runs of one seed: what the live system differs by from
-itself. Verdicts: `indistinguishable` (the error is within the live spread), `close` (within the aim), `off`, and `unknown`
-where one of the worlds did not observe the figure. A difference within the live spread shows nothing, so nobody may call it
-accurate.
+`error_share` of live's mean. `spread` is the largest less the smallest of the live runs of one seed: what the live system
+differs by from itself. Verdicts: `indistinguishable` (the error is within the live spread), `close` (within the aim), `off`,
+and `unknown` where one of the worlds did not observe the figure. A difference within the live spread shows nothing, so
+nobody may call it accurate.
 
 Aims: mean and median of latencies 5 %, p95 and the times of recovery 10 %.
 """

@@ -1,8 +1,8 @@
 """Runs to calibrate from, made on the spot: a sweep of loads, and where it is allowed a crash with what follows it.
 
 First as many clients as there are slots, each asking as soon as it was answered: what the nodes carry. Then Poisson loads of
-30, 60 and 90 % of that, since steps under a real load differ from those under a steady one. A crash shows a restart and a
-cold load; nodes of an operator's own are spared it.
+30, 60 and 90 % of that, since steps under a real load differ from those under a steady one. On the rig a crash shows a
+restart, and a run in which idle models are let go at once shows loads; nodes of an operator's own are spared both.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from twin.scenario.schema import Scenario
 SHARES = (0.3, 0.6, 0.9)
 WARMUP_S = 3.0
 LEAST_S = 10.0
+LOADS_APART_S = 8.0
+"""Between two requests that a node must load for, in the mean."""
 
 
 def drive(
@@ -56,6 +58,8 @@ def drive(
         arrivals = {"kind": "poisson", "rate_rps": round(SHARES[0] * rate_rps, 4)}
         progress(f"a crash of {crash['target']}")
         sources.append(_run(world, _changed(live, arrivals, seconds, [crash]), folder / "crash", progress))
+        progress("loads: idle models are let go, so that requests find none")
+        sources.append(_run(world, _loading(live, seconds), folder / "loads", progress))
     return sources
 
 
@@ -68,6 +72,15 @@ def _changed(live: Scenario, arrivals: dict[str, Any], seconds: float, faults: l
     document["workload"].pop("patience", None)
     document["workload"].pop("sessions", None)
     document["record"] = {**document.get("record", {}), "journal": False}
+    return Scenario.model_validate(document)
+
+
+def _loading(live: Scenario, seconds: float) -> Scenario:
+    """A few requests, far apart, to nodes that let go of a model as soon as it is idle; no probe keeps it."""
+    arrivals = {"kind": "poisson", "rate_rps": len(live.cluster.node_names()) / LOADS_APART_S}
+    document = _changed(live, arrivals, seconds, []).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document["cluster"]["keep_alive_s"] = 0.5
+    document["policy"] = {"preset": "none"}
     return Scenario.model_validate(document)
 
 
