@@ -256,7 +256,7 @@ def run(
     raise typer.Exit(EXIT_STATUS[result.summary["verdict"]])
 
 
-def _write_page(path: Path, write: Callable[[], None]) -> None:
+def _write_page(path: Path, write: Callable[[], Any]) -> None:
     try:
         write()
     except OSError as error:
@@ -800,6 +800,9 @@ def claims(
     resume: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Go on with claims that were broken off.")
     ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the tables as a page of Markdown.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Claims: the seven promises that such systems make, each measured, with its verdict and the baselines beside.
@@ -808,7 +811,7 @@ def claims(
     """
     from rich.console import Console
 
-    from reports.claims import print_overall, print_promise
+    from reports.claims import as_markdown, print_overall, print_promise
     from reports.progress import progress_bar
     from twin.experiment.claims.conduct import Asked as AskedClaims
     from twin.experiment.claims.conduct import look_at_claims
@@ -826,6 +829,9 @@ def claims(
             on_result,
             (lambda promise: None) if as_json else (lambda promise: print_promise(promise, console)),
         )
+    if markdown is not None:
+        page = markdown
+        _write_page(page, lambda: page.write_text(as_markdown(document), encoding="utf-8"))
     if as_json:
         _print_json(document)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -71,10 +71,16 @@ def _limit(limit: Mapping[str, float], unit: str) -> str:
     return ", ".join(f"{words[key]} {_number(value, unit)}" for key, value in limit.items())
 
 
-def as_markdown(promises: Iterable[Mapping[str, Any]]) -> str:
-    """The tables of docs/claims.md."""
-    parts: list[str] = []
-    for promise in promises:
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """A page with a table for each promise."""
+    parts = [
+        "# The promises, as measured",
+        "",
+        f"`ollamamax claims`, {document['world']} world, version {document['version']}. "
+        "[What the columns mean](claims.md).",
+        "",
+    ]
+    for promise in document["promises"]:
         verdict = promise["verdict"]
         parts += [
             f"### {promise['number']}. {promise['promised']}: {VERDICTS[verdict].lower()}",

@@ -190,33 +190,40 @@ def _cascades(lines: Lines) -> list[Row]:
 
 
 def _prediction(evaluation: Path | None) -> list[Row]:
-    """From the file of `evaluate --json`: `rows`, or a mapping, with recall, its interval and n. None: it was not made."""
-    what = "recall of foreseeable failures at the evaluation's false alarms"
+    """From what `evaluate --json` printed: `methods`, each with `method`, `failures`, `recall`, `recall_ci95`,
+    `false_a_node_day`, `false_a_node_day_ci95`. The method `predictor` is what the promise is judged by."""
+    what = "foreseeable failures foretold in time for an action, at the allowed false alarms"
     if evaluation is None:
         missing = row(what, "default", "promised", None, None, 0, "", least=table.RECALL)
         return [missing | {"note": "no evaluation file; make one: ollamamax evaluate --json > evaluation.json"}]
     try:
         document = json.loads(evaluation.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        rows = []
+        for it in document["methods"]:
+            ours = it["method"] == "predictor"
+            policy = "default" if ours else str(it["method"])
+            failures, recall, false_rate = int(it["failures"]), it["recall"], it["false_a_node_day"]
+            least = table.RECALL if ours else None
+            kind: Kind = "promised" if ours else "shown"
+            rows.append(row(what, policy, kind, recall, it["recall_ci95"], failures, "", least=least))
+            most = table.FALSE_A_NODE_DAY if ours else None
+            days = round(it["node_days"])
+            ends = it["false_a_node_day_ci95"]
+            own: Kind = "own" if ours else "shown"
+            rows.append(
+                row("false alarms a node-day (n: node-days)", policy, own, false_rate, ends, days, "", most=most)
+            )
+    except OSError as error:
         raise OperatorError(
-            f"--evaluation {evaluation}: not readable as JSON; `ollamamax evaluate --json` writes it"
+            f"--evaluation {evaluation}: {error.strerror}; `ollamamax evaluate --json` writes it"
         ) from error
-    found = _find_recall(document)
-    if found is None:
+    except (ValueError, KeyError, TypeError) as error:
         raise OperatorError(
-            f"--evaluation {evaluation}: it has no recall with its interval and n; `ollamamax evaluate --json` writes one"
-        )
-    value, ends, n = found
-    return [row(what, "default", "promised", value, ends, n, "", least=table.RECALL)]
-
-
-def _find_recall(document: Any) -> tuple[float, list[float] | None, int] | None:
-    """`recall`: {"value", "ci95", "n"} at the top or under `overall`."""
-    for place in (document, document.get("overall") if isinstance(document, dict) else None):
-        it = place.get("recall") if isinstance(place, dict) else None
-        if isinstance(it, dict) and isinstance(it.get("value"), (int, float)):
-            return float(it["value"]), it.get("ci95"), int(it.get("n") or 0)
-    return None
+            f"--evaluation {evaluation}: not what `ollamamax evaluate --json` of this version prints; make it anew"
+        ) from error
+    if not any(it["policy"] == "default" for it in rows):
+        raise OperatorError(f"--evaluation {evaluation}: it has no method `predictor`; make it anew")
+    return rows
 
 
 def _healing(lines: Lines) -> list[Row]:
