@@ -73,6 +73,10 @@ def test_live_that_left_the_profile_is_said_to_have_drifted(profile: Path) -> No
     lines = drift(known, [throttled])
     assert lines[0].startswith("a step with 1 in the batch takes 25")
     assert "+25 %" in lines[0]
+    farther = run(asked(1.0, cluster__restart_s=3.0), 7)
+    farther.manifest["scenario"]["cluster"]["network"] = {"latency_ms": 3}
+    far_off = {**known, "cluster": {"network": {"latency_ms": 40.0}}}
+    assert "gateway and network take 6" in drift(far_off, [farther])[0]
 
 
 def test_ranks_of_policies_that_agree_have_tau_one_and_reversed_ones_minus_one() -> None:

@@ -25,8 +25,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from twin.errors import OperatorError
-from twin.experiment.calibration.fits import decode_steps_s
+from twin.experiment.calibration.fits import decode_steps_s, way_s
 from twin.experiment.calibration.occupancy import joined, served
 from twin.experiment.statistics import interval
 from twin.experiment.twin_world import TwinWorld
@@ -34,6 +36,7 @@ from twin.experiment.verdict import look_up
 from twin.record.figures import compute_figures
 from twin.record.names import FIGURES as UNITS
 from twin.record.reader import RunRecord
+from twin.record.recovery import flags, numbers, outcomes
 from twin.scenario.calibrated import put_profiles
 from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
@@ -57,14 +60,35 @@ AIMS: dict[str, float] = {
 """Figures that are held against each other, and the share of live's mean within which the twin is close."""
 DRIFT_SHARE = 0.10
 """A step that takes so much longer or shorter than in the profile has drifted."""
+WAY_DRIFT_MS = 5.0
 LEAST_REPEATS = 3
 
 
 def twin_and_live(live: Sequence[RunRecord], twin: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Live beside twin, figure by figure; the module's text says what is in a row."""
-    of_live = [compute_figures(record) for record in live]
-    of_twin = [compute_figures(record) for record in twin]
+    of_live = [figures_for_both(record) for record in live]
+    of_twin = [figures_for_both(record) for record in twin]
     return [_row(name, of_live, of_twin) for name in AIMS]
+
+
+def figures_for_both(record: RunRecord) -> dict[str, Any]:
+    """The figures, with the time to the first token of streams alone: without streaming a client sees one answer at the
+    end, and of that only the twin knows when its first token was there."""
+    figures = compute_figures(record)
+    table = record.table(
+        "requests", ["stream", "admitted", "outcome", "arrival_s", "first_token_s", "end_s", "deadline_s"]
+    )
+    succeeded, _, _ = outcomes(table)
+    counted = succeeded & flags(table, "stream")
+    counted &= numbers(table, "arrival_s") >= record.number("scenario.workload.warmup_s")
+    waits_s = (numbers(table, "first_token_s") - numbers(table, "arrival_s"))[counted]
+    waits_s = waits_s[~np.isnan(waits_s)]
+    if waits_s.size:
+        p50, p95 = np.quantile(waits_s, [0.5, 0.95])
+        figures["ttft_s"] = {"mean": float(waits_s.mean()), "p50": float(p50), "p95": float(p95), "p99": None}
+    else:
+        figures["ttft_s"] = None
+    return figures
 
 
 def _row(name: str, live: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -205,7 +229,7 @@ def simulate_beside(
 
 
 def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
-    """Where live runs have left the profile: a line for each batch size whose step takes another time now."""
+    """Where live runs have left the profile: a line for each step, way or restart that takes another time now."""
     steps_ms = profile["hardware"]["decode_ms"]
     calibration = profile["hardware"]["calibration"]
     parts, block = [], 0
@@ -218,7 +242,23 @@ def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
         block = int(part.block.max(initial=block)) + 2
         parts.append(part)
     said = []
-    for place, step_s in enumerate(decode_steps_s(joined(parts)).tolist()):
+    whole = joined(parts)
+    now_ms, then_ms = way_s(whole) * 1000.0, 2.0 * profile["cluster"]["network"]["latency_ms"]
+    if abs(now_ms - then_ms) > WAY_DRIFT_MS + DRIFT_SHARE * then_ms:
+        said.append(f"gateway and network take {now_ms:.3g} ms, the profile has {then_ms:.3g} ms: calibrate again")
+    restarts = [
+        action["result_s"] - action["time_s"]
+        for record in live
+        for action in record.table("actions", ["kind", "status", "time_s", "result_s"]).to_pylist()
+        if action["kind"] == "restart" and action["status"] == "done"
+    ]
+    then_s = profile["cluster"].get("restart_s")
+    if restarts and then_s and abs(statistics.median(restarts) / then_s - 1.0) > DRIFT_SHARE:
+        now_s = statistics.median(restarts)
+        said.append(
+            f"a restart takes {now_s:.3g} s, {100 * (now_s / then_s - 1.0):+.0f} % beside the profile's {then_s:.3g} s"
+        )
+    for place, step_s in enumerate(decode_steps_s(whole).tolist()):
         if math.isnan(step_s) or place >= len(steps_ms):
             continue
         now_ms = step_s * 1000.0

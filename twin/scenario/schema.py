@@ -67,6 +67,15 @@ class Agents(_Closed):
     late_s: Annotated[float, Field(gt=0, description="How late these come.")] = 5.0
 
 
+class Hosts(_Closed):
+    """Machines with several nodes each, in the order of their names."""
+
+    nodes_each: Annotated[int, Field(ge=2)]
+    room: Annotated[
+        float, Field(gt=0, description="Runners that can work at once at full speed; more share it evenly.")
+    ]
+
+
 class Cluster(_Closed):
     """The machines and what they serve."""
 
@@ -111,6 +120,9 @@ class Cluster(_Closed):
         bool,
         Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
     ] = False
+    hosts: Annotated[
+        Hosts | None, Field(description="Twin: nodes that share the processor of one machine; null: each has its own.")
+    ] = None
     restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from twin.scenario.memory import Placement
 from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.hosts import Host
 from twin.sim.iteration import IterationRunner
 from twin.sim.malfunctions import Malfunctions
 from twin.sim.memory import Memory
@@ -76,6 +77,7 @@ class OllamaNode:
         self.pending: deque[Job] = deque()
         self.arriving: list[Job] = []  # in the server's hands, before a runner or the loader has them
         self._server_s = hardware.server_ms / 1000.0
+        self.host: Host | None = None  # whose processor it shares with others
         self.loading: Job | None = None
         self.load_version = 0
         self.loader_stuck = False
@@ -209,6 +211,11 @@ class OllamaNode:
             if self.shaping or job.prompt_tokens > runner.context_tokens:
                 self.answers.shape(runner, job)
             runner.submit(job)
+            self._tell_host()
+
+    def _tell_host(self) -> None:
+        if self.host is not None:
+            self.host.look()
 
     def _end_later(self, job: Job, error: AttemptError, after_s: float = 0.0) -> None:
         def end() -> None:
@@ -365,6 +372,7 @@ class OllamaNode:
         return runner
 
     def _runner_idle(self, runner: Runner) -> None:
+        self._tell_host()
         self._let_go(runner)
         if self.pending:
             self._load_next()
@@ -380,6 +388,7 @@ class OllamaNode:
             if not long_ago:
                 self._room_at_s = max(now, self._room_at_s) + wait_s
         jobs = runner.kill()
+        self._tell_host()
         self._dead_busy_s += runner.busy_s
         if runner.paused and self.on_silence is not None:
             self.on_silence()
@@ -389,7 +398,8 @@ class OllamaNode:
 
     def pace(self) -> float:
         """Times that a step or a prefill takes as long as on a sound machine."""
-        return self.slowdown * self.conditions.values["step_factor"] / self.clock_share
+        pace = self.slowdown * self.conditions.values["step_factor"] / self.clock_share
+        return pace if self.host is None else pace / self.host.share
 
     # -- what can be read -----------------------------------------------------------------------------------------
 
@@ -492,11 +502,13 @@ class OllamaNode:
         """The runners stop executing."""
         for runner in self.runners.values():
             runner.pause()
+        self._tell_host()
 
     def resume_runner(self) -> None:
         """Those that still exist go on."""
         for runner in list(self.runners.values()):
             runner.resume()
+        self._tell_host()
 
     def stick_loader(self) -> None:
         """The loading routine stops for good."""

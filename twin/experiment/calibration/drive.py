@@ -20,8 +20,10 @@ from twin.scenario.schema import Scenario
 SHARES = (0.3, 0.6, 0.9)
 WARMUP_S = 3.0
 LEAST_S = 10.0
-LOADS_APART_S = 8.0
+LOADS_APART_S = 3.0
 """Between two requests that a node must load for, in the mean."""
+SHORT_TOKENS = 8
+"""Of their answers, so that a model is idle soon."""
 
 
 def drive(
@@ -81,6 +83,7 @@ def _loading(live: Scenario, seconds: float) -> Scenario:
     document = _changed(live, arrivals, seconds, []).model_dump(mode="json", by_alias=True, exclude_unset=True)
     document["cluster"]["keep_alive_s"] = 0.5
     document["policy"] = {"preset": "none"}
+    document["workload"]["output_tokens"] = {"kind": "constant", "mean": SHORT_TOKENS}
     return Scenario.model_validate(document)
 
 

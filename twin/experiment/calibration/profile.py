@@ -19,12 +19,15 @@ from twin.experiment.calibration.fits import LOAD_S, bootstrapped, decode_steps_
 from twin.experiment.calibration.occupancy import Numbers, joined, served
 from twin.experiment.replication import this_version
 from twin.record.reader import RunRecord, RunUnreadable
-from twin.record.recovery import recoveries
+from twin.record.recovery import numbers, recoveries
 from twin.record.schema import RECORD_VERSION
 from twin.scenario.schema import Scenario
 
 RUNNER_START_S = 0.3
 """Of a load that was seen at one size alone, so much is taken for the start of the process (`Hardware.runner_start_s`)."""
+
+LOAD_TIMES = 5.0
+"""A request that waited so many times as long for its model as is usual met a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,11 @@ def _loads(sources: Sequence[Source], model: str) -> dict[str, list[float]]:
     """How long loads took: the first on a node is cold, the others are warm (its files may be in memory)."""
     cold: list[float] = []
     warm: list[float] = []
+    waits = np.concatenate(
+        [numbers(it.record.table("requests", ["load_duration_s"]), "load_duration_s") for it in sources]
+    )
+    usual_s = float(np.nanmedian(waits)) if np.isfinite(waits).any() else 0.0
+    least_s = max(LOAD_S, LOAD_TIMES * usual_s)
     for it in sources:
         seen: set[str] = set()
         found = [
@@ -180,7 +188,7 @@ def _loads(sources: Sequence[Source], model: str) -> dict[str, list[float]]:
         found += [
             (row["end_s"], row["node"], row["load_duration_s"])
             for row in table
-            if row["outcome"] == "succeeded" and row["model"] == model and (row["load_duration_s"] or 0.0) > LOAD_S
+            if row["outcome"] == "succeeded" and row["model"] == model and (row["load_duration_s"] or 0.0) > least_s
         ]
         for _, node, took_s in sorted(found):
             (warm if node in seen else cold).append(took_s)
