@@ -12,7 +12,8 @@ from reports.tables import print_table
 from reports.terminal import STYLES
 from reports.words import VERDICT_SIGNS, VERDICTS, number
 
-AGREEMENT = {"indistinguishable": "pass", "close": "pass", "off": "fail", "unknown": "unknown"}
+WIDTH_MIN = 110
+"""A row of the comparison is that wide."""
 
 
 def print_profile(profile: Mapping[str, Any], console: Console) -> None:
@@ -59,6 +60,7 @@ def _text(value: float | None) -> str:
 
 def print_fidelity(result: Mapping[str, Any], console: Console) -> None:
     """Print the object of `fidelity --json`."""
+    console = Console(file=console.file, width=max(console.width, WIDTH_MIN), highlight=False)
     rows = []
     for it in result["figures"]:
         twin = it["twin"]
