@@ -247,6 +247,12 @@ def test_the_projects_gate_catches_a_deliberate_regression(regression: str) -> N
 
 
 @pytest.mark.long
+def test_the_projects_gate_passes() -> None:
+    done = ollamamax("gate", limit_s=600)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.long
 def test_twenty_gates_on_other_seeds_raise_no_alarm() -> None:
     baseline = read_baseline(ROOT / "gate.baseline.json")
     alarms = [worse(judged(ROOT / "gate.yaml", baseline, first_seed=1000 * (number + 1))) for number in range(20)]
