@@ -228,12 +228,13 @@ def test_a_failure_in_the_junit_file_says_what_the_table_says(
 
 REGRESSIONS = {
     "a probe is switched off": ("policy.probes.generation=false", "runner-hang ttd_s"),
+    "liveness is looked at seldom": ("policy.probes.period_s=10", "node-crash ttd_s"),
     "retries are removed": ("policy.retry.attempts_max=0", "cascade requests_lost"),
     "nothing is healed": ("policy.healer.enabled=false", "runner-hang ttr_s"),
-    "admission is off": ("policy.admission.enabled=false", "overload ttft_s.p95"),
+    "a second repair waits for an hour": ("policy.healer.cooldown_s=3600", "three-hangs ttr_s"),
+    "admission is off": ("policy.admission.enabled=false", "overload success_ratio"),
     "slow nodes are not looked for": ("policy.slowness.enabled=false", "slow-decay ttd_s"),
     "silence is borne for long": ("policy.router.stall_timeout_s=30", "runner-hang ttm_s"),
-    "the gateway goes in turn": ("policy.router.kind=round_robin", "no-fault e2e_s.p95"),
 }
 
 
