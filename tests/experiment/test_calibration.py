@@ -31,6 +31,8 @@ def asked(rate_rps: float, **changes: Any) -> Scenario:
         cluster__hardware=changes.pop("hardware", TRUTH),
         cluster__slots_per_model=4,
         cluster__network={"latency_ms": 3},
+        cluster__restart_cv=0,
+        cluster__load_cv=0,
         workload__arrivals={"kind": "poisson", "rate_rps": rate_rps},
         workload__prompt_tokens={"kind": "lognormal", "mean": 150, "cv": 1},
         workload__duration_s=100,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
 from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from twin.sim.engine import Engine, Timer
 
@@ -29,6 +34,60 @@ def test_simultaneous_calls_run_in_the_order_in_which_they_were_asked_for() -> N
     engine.run_calls()
     assert notes == ["first", "second", "third", "late"]
     assert (engine.now, engine.calls) == (2.0, 4)
+
+
+@given(
+    asked=st.lists(
+        st.tuples(
+            st.one_of(
+                st.sampled_from([0.0, 0.25, 0.5, 1e9, 2e9]),
+                st.floats(0, 3, allow_subnormal=False),
+                st.floats(0, 1e12),
+                st.just(math.inf),
+            ),
+            st.lists(st.floats(0, 2), max_size=3),
+        ),
+        max_size=40,
+    ),
+    bucket_s=st.sampled_from([2.0**-8, 0.25, 4.0]),
+)
+def test_calls_run_in_the_order_of_one_heap_of_all_whatever_the_buckets(
+    asked: list[tuple[float, list[float]]], bucket_s: float
+) -> None:
+    engine = Engine(bucket_s)
+    ran: list[tuple[float, int]] = []
+    reference: list[tuple[float, int, list[float]]] = []
+    expected: list[tuple[float, int]] = []
+    numbers = itertools.count()
+
+    def ask(time_s: float, later: list[float]) -> None:
+        number = next(numbers)
+
+        def call() -> None:
+            ran.append((engine.now, number))
+            for after_s in later:
+                ask(engine.now + after_s, [])
+
+        engine.call_at(time_s, call)
+
+    for time_s, later in asked:
+        ask(time_s, later)
+    engine.run_calls()
+
+    fresh = itertools.count()
+    for time_s, later in asked:
+        heapq.heappush(reference, (time_s, next(fresh), later))
+    while reference:
+        now, number, later = heapq.heappop(reference)
+        expected.append((now, number))
+        for after_s in later:
+            heapq.heappush(reference, (now + after_s, next(fresh), []))
+    assert ran == expected
+
+
+def test_a_bucket_whose_bounds_would_be_rounded_is_refused() -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        Engine(0.1)
 
 
 def test_what_is_asked_for_in_the_past_runs_at_once_and_not_before_its_asker_is_done() -> None:

@@ -182,7 +182,7 @@ def replayed_in_twin(record: RunRecord, profile: Path, trace: Path) -> Scenario:
     begin_s = write_trace(record, trace)
     document = live.model_dump(mode="json", by_alias=True, exclude_unset=True)
     document["cluster"] |= {"hardware": str(profile.absolute())}
-    for key in ("network", "restart_s"):
+    for key in ("network", "restart_s", "restart_cv", "load_cv"):
         document["cluster"].pop(key, None)
     if live.cluster.groups:
         raise OperatorError("fidelity is for nodes of one kind: groups of several need a profile for each")

@@ -64,6 +64,10 @@ class ClusterPolicy(Policy):
         """No part of it does so far."""
         return False
 
+    def health_of(self, node: str) -> str:
+        """What it takes a node for."""
+        return self.view.nodes[node].health
+
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """Where this attempt of the request goes."""
         return self.router.route(now, request, attempt)

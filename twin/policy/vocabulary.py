@@ -375,6 +375,10 @@ class Policy:
         """Whether it makes use of `TelemetrySample`s; a world keeps them back from a policy that does not."""
         raise NotImplementedError
 
+    def health_of(self, node: str) -> str:
+        """What it takes a node for."""
+        raise NotImplementedError
+
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """Where this attempt of the request goes. The hot path: its cost does not grow with the fleet."""
         raise NotImplementedError

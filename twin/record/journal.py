@@ -103,6 +103,10 @@ class JournalingPolicy(Policy):
         """Whether the policy does."""
         return self.policy.reads_telemetry
 
+    def health_of(self, node: str) -> str:
+        """What the policy takes a node for. Not recorded: it changes nothing."""
+        return self.policy.health_of(node)
+
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """The policy's route."""
         answer = self.policy.route(now, request, attempt)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twin.errors import OperatorError
+from twin.record.packing import Codes, PackedRows, coded
 from twin.record.reader import MANIFEST, PARTIAL, RunRecord, check_manifest
 from twin.record.schema import RECORD_VERSION, TABLES
 
@@ -31,19 +32,6 @@ ROWS_PER_BATCH = 2_048
 
 class RunFolderTaken(OperatorError):
     """The folder holds a finished run already. The operator's to mend."""
-
-
-class _Codes(dict[Any, int]):
-    """Text to its code in order of first appearance; null is -1."""
-
-    def __init__(self) -> None:
-        super().__init__({None: -1})
-        self.texts: list[str] = []
-
-    def __missing__(self, text: str) -> int:
-        code = self[text] = len(self.texts)
-        self.texts.append(text)
-        return code
 
 
 class TableWriter:
@@ -60,10 +48,11 @@ class TableWriter:
         self.rows = 0  # flushed so far
         self.batches: list[pa.RecordBatch] = []
         self._written = 0
-        self._pending: list[Row] = []
-        self.add: Callable[[Row], None] = self._pending.append
+        self._pending: list[Any] = []
+        self.add: Callable[[Any], None] = self._pending.append
         self.converter: Converter | None = None
-        self._codes = {field.name: _Codes() for field in schema if pa.types.is_dictionary(field.type)}
+        self._packed: PackedRows | None = None
+        self._codes = {field.name: Codes() for field in schema if pa.types.is_dictionary(field.type)}
         self._final = folder / f"{name}.parquet" if folder else None
         self._file: pq.ParquetWriter | None = None
 
@@ -72,6 +61,13 @@ class TableWriter:
         if self.rows or self._pending:
             raise ValueError(f"table {self.name} has rows already; set its converter before the first one")
         self.converter = converter
+
+    def packed_rows(self) -> PackedRows:
+        """From now on `add` takes rows that were packed so. To be called before the first row is added."""
+        if self.rows or self._pending:
+            raise ValueError(f"table {self.name} has rows already; say how they are packed before the first one")
+        self._packed = PackedRows(self.schema, self._codes)
+        return self._packed
 
     @property
     def pending(self) -> int:
@@ -128,7 +124,9 @@ class TableWriter:
             )
         return self._file
 
-    def _batch(self, added: list[Row]) -> pa.RecordBatch:
+    def _batch(self, added: list[Any]) -> pa.RecordBatch:
+        if self._packed is not None:
+            return pa.RecordBatch.from_arrays(self._packed.arrays(added), schema=self.schema)
         rows = self.converter(added) if self.converter else added
         try:
             columns = list(zip(*rows, strict=True))
@@ -142,11 +140,7 @@ class TableWriter:
     def _array(self, field: pa.Field, column: Sequence[Any]) -> pa.Array:
         if field.name in self._codes:
             codes = self._codes[field.name]
-            indices = np.fromiter(map(codes.__getitem__, column), np.int32, len(column))
-            nulls = indices < 0
-            return pa.DictionaryArray.from_arrays(
-                pa.array(indices, mask=nulls) if nulls.any() else pa.array(indices), pa.array(codes.texts, pa.string())
-            )
+            return coded(np.fromiter(map(codes.code, column), np.int32, len(column)), codes)
         if pa.types.is_floating(field.type):
             try:
                 values = np.fromiter(column, np.float64, len(column))

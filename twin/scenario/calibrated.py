@@ -31,8 +31,9 @@ def put_profiles(document: dict[str, Any], folder: Path) -> None:
         profile = read_profile(folder / cluster["hardware"])
         cluster["hardware"] = profile["hardware"]
         of_cluster = profile.get("cluster", {})
-        if "restart_s" in of_cluster:
-            cluster.setdefault("restart_s", of_cluster["restart_s"])
+        for key in ("restart_s", "restart_cv", "load_cv"):
+            if key in of_cluster:
+                cluster.setdefault(key, of_cluster[key])
         if isinstance(cluster.setdefault("network", {}), dict):
             for key, value in of_cluster.get("network", {}).items():
                 cluster["network"].setdefault(key, value)

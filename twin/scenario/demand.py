@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import starmap
+from functools import partial
+from itertools import chain, islice, repeat, takewhile
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from twin.scenario.workload.arrivals import CHUNK
 from twin.scenario.workload.clients import ClosedLoopArrivals
 from twin.scenario.workload.trace import TraceArrivals
 from twin.scenario.workload.trace_files import read_trace
+
+_ARRIVAL: partial[Arrival] = partial(tuple.__new__, Arrival)
+"""An arrival of a tuple of all its values: half the time of its own name, which fills in defaults."""
 
 CLIENT_CHUNK = 16
 """Conversations that a client of a closed loop draws at a time."""
@@ -49,15 +53,16 @@ class Demand:
     def openings(self) -> Iterator[Arrival]:
         """What comes whatever happens, in order of arrival, up to the end of the load. Raises `TraceError`."""
         if isinstance(self._arrivals, TraceArrivals):
-            found = self._traced(self._arrivals)
-        elif isinstance(self._arrivals, ClosedLoopArrivals):
-            found = self._first_of_clients(self._arrivals)
-        else:
-            found = self._open()
-        for arrival in found:
-            if arrival.arrival_s >= self.end_s:
-                return
-            yield arrival
+            return self._before_end(self._traced(self._arrivals))
+        if isinstance(self._arrivals, ClosedLoopArrivals):
+            return self._before_end(self._first_of_clients(self._arrivals))
+        workload = self.scenario.workload
+        if workload.sessions or workload.patience or workload.kinds or workload.context_tokens:
+            return self._before_end(self._open())
+        return chain.from_iterable(self._plain())
+
+    def _before_end(self, found: Iterator[Arrival]) -> Iterator[Arrival]:
+        return takewhile(lambda arrival: arrival.arrival_s < self.end_s, found)
 
     def following(self, arrival: Arrival, ended_s: float, outcome: str) -> Arrival | None:
         """What a client asks next, after its request ended so; None: nothing, or only after the end of the load."""
@@ -95,19 +100,25 @@ class Demand:
 
     # -- what comes whatever happens -------------------------------------------------------------------------------
 
-    def _open(self) -> Iterator[Arrival]:
-        workload = self.scenario.workload
+    def _plain(self) -> Iterator[Iterator[Arrival]]:
+        """Arrivals with nothing but a model and lengths, chunk by chunk: the common case, made without Python's help."""
         contents = Contents(self.scenario, self.seed)
         assert not isinstance(self._arrivals, (ClosedLoopArrivals, TraceArrivals))
-        plain = not (workload.sessions or workload.patience or workload.kinds or workload.context_tokens)
-        session = 0
+        rest = [repeat(default) for default in Arrival._field_defaults.values()]
         for times in self._arrivals.chunks(contents.stream):
             count = len(times)
-            if plain:
-                columns = (times.tolist(), contents.models(count), *contents.lengths(count), contents.streaming(count))
-                yield from starmap(Arrival, zip(*columns, strict=True))
-                continue
-            for time_s, talk in zip(times.tolist(), contents.conversations(count), strict=True):
+            columns = (times.tolist(), contents.models(count), *contents.lengths(count), contents.streaming(count))
+            wanted = int(np.searchsorted(times, self.end_s))
+            yield map(_ARRIVAL, islice(zip(*columns, *rest, strict=False), wanted))
+            if wanted < count:
+                return
+
+    def _open(self) -> Iterator[Arrival]:
+        contents = Contents(self.scenario, self.seed)
+        assert not isinstance(self._arrivals, (ClosedLoopArrivals, TraceArrivals))
+        session = 0
+        for times in self._arrivals.chunks(contents.stream):
+            for time_s, talk in zip(times.tolist(), contents.conversations(len(times)), strict=True):
                 if len(talk) > 1:
                     session += 1
                 yield _opened(talk, time_s, session if len(talk) > 1 else 0, 0, self._talks)

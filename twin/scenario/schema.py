@@ -123,7 +123,16 @@ class Cluster(_Closed):
     hosts: Annotated[
         Hosts | None, Field(description="Twin: nodes that share the processor of one machine; null: each has its own.")
     ] = None
-    restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
+    restart_s: Annotated[
+        float, Field(gt=0, description="From a restart's order until the server answers; its mean.")
+    ] = 3.0
+    restart_cv: Annotated[
+        float, Field(ge=0, le=3, description="How much restarts vary (lognormal; an assumption). 0: they do not.")
+    ] = 0.15
+    load_cv: Annotated[
+        float,
+        Field(ge=0, le=3, description="How much loads of a model vary (lognormal; an assumption). 0: they do not."),
+    ] = 0.1
 
     @model_validator(mode="after")
     def _one_way_to_say_how_many(self) -> Cluster:

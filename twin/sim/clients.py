@@ -11,6 +11,7 @@ from twin.policy.vocabulary import RequestSpec
 from twin.scenario.contents import Arrival
 from twin.scenario.draws import stream
 from twin.sim.answers import Share
+from twin.sim.engine import Timer
 from twin.sim.flight import Flight
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from twin.sim.simulation import Simulation
 
 
-class Clients:
+class Clients(Timer):
     """Offers the workload's requests in order of arrival, to the gateways in turn; which is the first is drawn.
 
     Clients reach every gateway: what is between them and it is not modelled, and a client stays with its gateway.
@@ -48,7 +49,7 @@ class Clients:
         self._arrivals = self._demand.openings()
         self._next = next(self._arrivals, None)
         if self._next is not None:
-            self.engine.call_at(self._next.arrival_s, self._arrive)
+            self.engine.wake_at(self._next.arrival_s, self)
 
     @property
     def done(self) -> bool:
@@ -56,12 +57,13 @@ class Clients:
         nobody_comes = self._next is None and not self._following
         return nobody_comes and not any(gateway.flights for gateway in self.simulation.gateways)
 
-    def _arrive(self) -> None:
+    def fire(self) -> None:
+        """The next request of the workload arrives."""
         arrival = self._next
         assert arrival is not None
         following = self._next = next(self._arrivals, None)
         if following is not None:
-            self.engine.call_at(following.arrival_s, self._arrive)
+            self.engine.wake_at(following.arrival_s, self)
         flight = self._flight(arrival)
         if self._watched:
             self._send(arrival, flight)
@@ -75,9 +77,8 @@ class Clients:
         return gateway
 
     def _flight(self, arrival: Arrival) -> Flight:
-        now = arrival.arrival_s
+        now, model, prompt_tokens, output_tokens, streamed, context_tokens, session, shared_tokens, _, _, _ = arrival
         self.requests += 1
-        model = arrival.model
         if self.simulation.conditions.disturbed and self._aliased.takes(
             self.simulation.conditions.values["alias_share"]
         ):
@@ -85,16 +86,16 @@ class Clients:
         spec = RequestSpec(
             self.requests,
             model,
-            arrival.prompt_tokens,
-            arrival.stream,
+            prompt_tokens,
+            streamed,
             now,
             now + self._deadline_s,
-            arrival.context_tokens,
-            arrival.session,
+            context_tokens,
+            session,
         )
-        flight = Flight(spec, arrival.output_tokens)
-        if arrival.session:
-            flight.shared_tokens = arrival.shared_tokens
+        flight = Flight(spec, output_tokens)
+        if session:
+            flight.shared_tokens = shared_tokens
         return flight
 
     def ended(self, now: float, flight: Flight, outcome: str) -> None:

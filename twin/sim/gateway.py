@@ -23,6 +23,7 @@ from twin.policy.vocabulary import (
     RequestWithdrawn,
     Route,
 )
+from twin.record.packing import NULL_CODE, NULL_INTEGER
 from twin.sim.answers import Share, repeat_ratio
 from twin.sim.flight import NAN, Flight
 from twin.sim.hands import SimulatedHands
@@ -51,13 +52,22 @@ class Gateway:
         self._forgotten = Share()
         self.hands = SimulatedHands(self)
         self._clients = simulation.clients
-        hooks = simulation.hooks
-        self._on_dispatch = hooks["on_dispatch"]
-        self._on_served = hooks["on_served"]
-        self._on_request_end = hooks["on_request_end"]
-        self._on_admitted = hooks["on_admitted"]
-        self._on_action = hooks["on_action"]
+        watching = simulation.watching
+        self._watch_on_dispatch = watching["on_dispatch"]
+        self._watch_on_served = watching["on_served"]
+        self._watch_on_request_end = watching["on_request_end"]
+        self._watch_on_admitted = watching["on_admitted"]
+        self._watch_on_action = watching["on_action"]
+        rows = simulation.request_rows
         self._add_request = simulation.recorder.requests.add
+        self._pack_request = rows.pack
+        self._model_codes = rows.codes["model"]
+        self._outcome_codes = rows.codes["outcome"]
+        self._error_codes = rows.codes["error"]
+        self._node_codes = rows.codes["node"]
+        self._answer_codes = rows.codes["answer"]
+        self._gateway_code = rows.codes["gateway"].code(name)
+        self._on_job_end = self._job_ended  # bound once: a job needs it
         self._deadlines: deque[Flight] = deque()
         self._deadline_armed = False
         self._wakeup_armed_s = NEVER_S
@@ -86,8 +96,8 @@ class Gateway:
             return
         flight.gateway = self.name
         self.flights[spec.request_id] = flight
-        for hook in self._on_admitted:
-            hook(now, flight)
+        for checker in self._watch_on_admitted:
+            checker.on_admitted(now, flight)
         self._deadlines.append(flight)
         if not self._deadline_armed:
             self._deadline_armed = True
@@ -100,8 +110,8 @@ class Gateway:
     def adopt(self, now: float, flight: Flight, node: str) -> None:
         """A request that is at a node already when the run starts."""
         self.flights[flight.spec.request_id] = flight
-        for hook in self._on_admitted:
-            hook(now, flight)
+        for checker in self._watch_on_admitted:
+            checker.on_admitted(now, flight)
         self.engine.call_at(flight.spec.deadline_s, partial(self._adopted_deadline, flight))
         self._dispatch(now, flight, self.policy.adopt(now, flight.spec, node))
 
@@ -117,15 +127,15 @@ class Gateway:
         flight.started_s = now
         if flight.dispatched_s != flight.dispatched_s:
             flight.dispatched_s = now
-        for hook in self._on_dispatch:
-            hook(now, flight, self.simulation)
+        for checker in self._watch_on_dispatch:
+            checker.on_dispatch(now, flight, self.simulation)
         path = flight.path = self.paths[name]
         spec = flight.spec
         job = flight.job = Job(
             spec.model,
             spec.prompt_tokens,
             flight.output_tokens or 1,  # an embedding ends with its prefill
-            self._job_ended,
+            self._on_job_end,
             flight,
             spec.context_tokens,
             spec.request_id,  # stands for what it says
@@ -160,10 +170,12 @@ class Gateway:
         assert isinstance(flight, Flight)
         path = flight.path
         assert path is not None
-        if path.plain and flight.passage is None:
-            self.attempt_ended(flight, job, error)
-        else:
+        if not path.plain or flight.passage is not None:
             self.transport.node_ended(flight, job, error, path)
+        elif error:
+            self.transport.bad_news(flight, job, error, path)
+        else:
+            self.attempt_ended(flight, job, error)
 
     def attempt_ended(
         self, flight: Flight, job: Job, error: AttemptError, served_s: float | None = None, seen_s: float = NAN
@@ -207,11 +219,12 @@ class Gateway:
             repeat_ratio(spec.request_id, job.answer),
         )
         flight.answer = job.answer
+        flight.served_s = served_s
         if error != "deadline" or not self._is_forgotten():
             self.policy.observe(now, ended)
         if not error:
-            for hook in self._on_served:
-                hook(now, flight, self.simulation)
+            for checker in self._watch_on_served:
+                checker.on_served(now, flight, self.simulation)
             self._end_request(now, flight, "succeeded", "", ended)
         else:
             flight.error = error
@@ -244,8 +257,8 @@ class Gateway:
     def _end_request(self, now: float, flight: Flight, outcome: str, error: str, ended: AttemptEnded | None) -> None:
         flight.ended = True
         self.flights.pop(flight.spec.request_id, None)
-        for hook in self._on_request_end:
-            hook(now, flight, outcome)
+        for checker in self._watch_on_request_end:
+            checker.on_request_end(now, flight, outcome)
         self._record_request(now, flight, outcome, error, admitted=True, ended=ended)
         self._clients.ended(now, flight, outcome)
 
@@ -422,8 +435,8 @@ class Gateway:
         if holder:
             self.hands.refuse(action, f"{holder} holds the lease")
             return
-        for hook in self._on_action:
-            hook(now, action, self.simulation, self.name)
+        for checker in self._watch_on_action:
+            checker.on_action(now, action, self.simulation, self.name)
         self.hands.perform(action)
 
     # -- the record -----------------------------------------------------------------------------------------------
@@ -440,33 +453,47 @@ class Gateway:
     ) -> None:
         spec = flight.spec
         succeeded = ended is not None and outcome == "succeeded"
+        has_tokens = flight.output_tokens > 0
+        load_s = prompt_eval_s = eval_s = total_s = NAN
+        prompt_eval_count = tokens = 0
+        attempts = flight.attempt
+        if ended is not None:
+            attempts += 1
+            prompt_eval_count = ended.prompt_eval_count
+            if has_tokens:
+                tokens = ended.tokens
+            if succeeded:
+                load_s = ended.load_duration_s
+                prompt_eval_s = ended.prompt_eval_duration_s
+                eval_s = ended.eval_duration_s
+                total_s = ended.total_duration_s
         self._add_request(
-            (
+            self._pack_request(
                 spec.request_id,
-                spec.model,
+                self._model_codes.code(spec.model),
                 spec.arrival_s,
                 spec.deadline_s,
                 spec.stream,
                 spec.prompt_tokens,
                 flight.output_tokens,
                 admitted,
-                outcome,
-                error,
-                flight.node or None,
-                flight.attempt + 1 if ended is not None else flight.attempt,
+                self._outcome_codes.code(outcome),
+                self._error_codes.code(error),
+                self._node_codes.code(flight.node) if flight.node else NULL_CODE,
+                attempts,
                 flight.dispatched_s,
-                flight.first_token_s if flight.output_tokens else NAN,
+                flight.first_token_s if has_tokens else NAN,
                 now + flight.round_trip_s if succeeded else now,
-                ended.tokens if ended is not None and flight.output_tokens else 0,
-                ended.load_duration_s if succeeded and ended is not None else NAN,
-                ended.prompt_eval_duration_s if succeeded and ended is not None else NAN,
-                ended.eval_duration_s if succeeded and ended is not None else NAN,
-                ended.total_duration_s if succeeded and ended is not None else NAN,
-                ended.prompt_eval_count if ended is not None else 0,
-                flight.answer if succeeded else None,
-                self.name,
+                tokens,
+                load_s,
+                prompt_eval_s,
+                eval_s,
+                total_s,
+                prompt_eval_count,
+                self._answer_codes.code(flight.answer) if succeeded else NULL_CODE,
+                self._gateway_code,
                 spec.session,
-                flight.retry_of,
+                NULL_INTEGER if flight.retry_of is None else flight.retry_of,
             )
         )
         if not spec.request_id & 0x3FF:

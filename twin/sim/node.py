@@ -54,8 +54,10 @@ class OllamaNode:
         keep_alive_s: float | None,
         max_models: int | None = None,
         return_s: Callable[[], float] | None = None,
+        load_factor: Callable[[], float] | None = None,
     ) -> None:
-        """`max_models` is OLLAMA_MAX_LOADED_MODELS; `return_s` draws how long the driver takes to give memory back."""
+        """`max_models` is OLLAMA_MAX_LOADED_MODELS; `return_s` draws how long the driver takes to give memory back,
+        `load_factor` by what a load takes longer or shorter than its mean."""
         self.clock = clock
         self.name = name
         self.hardware = hardware
@@ -72,6 +74,7 @@ class OllamaNode:
         self.starting = False  # a new process runs, and does not answer so far
         self._start_version = 0
         self.started_s = 0.0
+        self.deaths_s: list[float] = []  # of its server processes so far
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
         self.pending: deque[Job] = deque()
@@ -79,7 +82,9 @@ class OllamaNode:
         self._server_s = hardware.server_ms / 1000.0
         self.host: Host | None = None  # whose processor it shares with others
         self.loading: Job | None = None
+        self._load_next_runs = False
         self.load_version = 0
+        self._load_factor = load_factor
         self.loader_stuck = False
         self.slowdown = 1.0
         self.clock_share = 1.0  # of the GPU's usual clock, which work keeps pace with
@@ -227,7 +232,17 @@ class OllamaNode:
     # -- the one loading routine ----------------------------------------------------------------------------------
 
     def _load_next(self) -> None:
-        """Serve the head of the pending queue as far as possible."""
+        """Serve the head of the pending queue as far as possible. What that sets off may ask for it again: the loop that
+        runs sees to it, since another one within it would take the head from under its hands."""
+        if self._load_next_runs:
+            return
+        self._load_next_runs = True
+        try:
+            self._serve_pending()
+        finally:
+            self._load_next_runs = False
+
+    def _serve_pending(self) -> None:
         while self.pending and self.loading is None and self.alive:
             if self.loader_stuck or self.malfunctions.lock_held:
                 return
@@ -301,8 +316,9 @@ class OllamaNode:
         speed_gib_per_s = self.hardware.load_gib_per_s
         if self.conditions.disturbed:
             speed_gib_per_s *= self.conditions.values["load_speed_factor"]
-        begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * self.slowdown
-        ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * self.slowdown
+        pace = self.slowdown if self._load_factor is None else self.slowdown * self._load_factor()
+        begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * pace
+        ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * pace
         self.reading_s = (begin_s, ends_s)
         lives_s = self.malfunctions.load_lives_s(job.model, ends_s - now) if self.conditions.disturbed else None
         if self.conditions.disturbed and self.files.incompatible():
@@ -438,6 +454,7 @@ class OllamaNode:
         if not self.alive:
             return
         self.alive = False
+        self.deaths_s.append(self.clock.time())
         jobs = list(self.jobs())
         self.malfunctions.server_ended()
         if self.loading is not None:

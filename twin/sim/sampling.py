@@ -30,31 +30,38 @@ class Sampling:
         self.simulation = simulation
         self.machines = {name: Machine(node, simulation.seed) for name, node in simulation.nodes.items()}
         self._agents = simulation.scenario.cluster.agents_or_none()
+        rows = simulation.telemetry_rows
+        self._pack = rows.pack
+        self._node_codes = rows.codes["node"]
+        self._health_codes = rows.codes["health"]
         self._gaps = stream(simulation.seed, "telemetry:gaps")
 
     def sample(self, now: float) -> None:
         """Look at every node."""
         simulation = self.simulation
-        known = [gateway.policy.snapshot().parts.get("nodes", {}) for gateway in simulation.gateways]
+        policies = [gateway.policy for gateway in simulation.gateways]
         waiting = simulation.waiting()
         in_flight = dict.fromkeys(simulation.nodes, 0)
         for flight in simulation.flights():
             if flight.job is not None:
                 in_flight[flight.node] += 1
-        add = simulation.recorder.telemetry.add
+        add, pack = simulation.recorder.telemetry.add, self._pack
+        node_codes, health_codes = self._node_codes, self._health_codes
         agents = self._agents
         fates = self._gaps.random(len(self.machines)).tolist()
         for (name, machine), fate in zip(self.machines.items(), fates, strict=True):
-            views = {view.get(name, {}).get("health"): None for view in known}
-            health = next(iter(views)) if len(views) == 1 else "/".join(str(view) for view in views)
-            row = (now, name, in_flight[name], waiting, len(machine.node.runners), health)
+            health = policies[0].health_of(name)
+            if len(policies) > 1:
+                health = "/".join(dict.fromkeys(policy.health_of(name) for policy in policies))
+            node_code, health_code = node_codes.code(name), health_codes.code(health)
+            row = (now, node_code, in_flight[name], waiting, len(machine.node.runners), health_code)
             if agents is None:
                 machine.look(now)
-                add(row + _NOTHING)
+                add(pack(*row, *_NOTHING))
                 continue
             values = machine.sample(now)
             arrives = fate >= agents.missing_share and any(_reaches(gateway, name) for gateway in simulation.gateways)
-            add(row + (values if arrives else _NOTHING))
+            add(pack(*row, *(values if arrives else _NOTHING)))
             if fate < agents.missing_share:
                 continue
             late_s = agents.late_s if fate < agents.missing_share + agents.late_share else 0.0

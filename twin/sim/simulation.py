@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from twin.policy.parameters import Parameters
 from twin.policy.vocabulary import OperatorOrder, Policy
@@ -29,7 +31,11 @@ from twin.sim.network import SimulatedNetwork
 from twin.sim.node import ModelOnNode, OllamaNode
 from twin.sim.present import ClusterNow, begin_from
 from twin.sim.sampling import Sampling
+from twin.sim.spread import Spread
 from twin.sim.traffic import Traffic
+
+CALLS_APART_S: Final = 4.0
+"""A node brings about ten calls in this time: so wide a bucket of the engine is, divided by the number of nodes."""
 
 
 class Simulation:
@@ -42,22 +48,27 @@ class Simulation:
         self.seed = seed
         self.parameters = parameters
         self.recorder = recorder
-        self.engine = Engine()
+        self.request_rows = recorder.requests.packed_rows()
+        self.telemetry_rows = recorder.telemetry.packed_rows()
+        self.engine = Engine(2.0 ** math.floor(math.log2(CALLS_APART_S / len(scenario.cluster.node_names()))))
         self.network = SimulatedNetwork(scenario.cluster.topology(), seed)
         self.traffic = Traffic(self.engine)
         names = scenario.cluster.gateway_names()
         self.coordination = Coordination(self.network, names, scenario.cluster.coordination, scenario.cluster.lease_s)
         self.demand = Demand(scenario, seed)
         self.nodes = _nodes(self.engine, scenario, seed, self.demand.has_sessions)
+        cluster = scenario.cluster
+        self._restarts = {name: Spread(seed, f"restart:{name}", cluster.restart_cv) for name in self.nodes}
         self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
-        self.hooks = _hooks(self.checkers)
+        self.watching = _watching(self.checkers)
         self.clients = Clients(self)
         self.injection = Injection(self)
         self.gateways = [Gateway(self, name, policy) for name, policy in zip(names, policies, strict=True)]
         self.sampling = Sampling(self)
         self.abort = AbortWatch(scenario)
         self.aborted = ""  # why the run was broken off
+        self.on_progress: Callable[[float], None] | None = None  # told the time at each sample
         self.start: ClusterNow | None = None  # what the run begins with; None: what the scenario says
 
     def run(self) -> None:
@@ -79,8 +90,8 @@ class Simulation:
         self.engine.run_calls()
         now = self.engine.now
         self.injection.teardown(now)
-        for hook in self.hooks["at_end"]:
-            hook(now, self)
+        for checker in self.watching["at_end"]:
+            checker.at_end(now, self)
         for gateway in self.gateways:
             for incident in gateway.policy.incidents:
                 self.recorder.incidents.add(incident_row(incident, gateway.name))
@@ -91,10 +102,16 @@ class Simulation:
         if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_s):
             self.engine.finish()
 
+    def restart_s(self, node: str) -> float:
+        """How long the next restart of the node takes."""
+        return self.scenario.cluster.restart_s * self._restarts[node].next()
+
     def works(self, node: str) -> bool:
         """Whether a node can truly generate now."""
         it = self.nodes[node]
-        return it.alive and not any(runner.paused for runner in it.runners.values())
+        if not it.alive or it.malfunctions.lock_held:  # whoever holds the server's lock lets nothing through
+            return False
+        return not any(runner.paused for runner in it.runners.values())
 
     def flights(self) -> list[Flight]:
         """The admitted requests that have not ended, at all gateways."""
@@ -106,9 +123,11 @@ class Simulation:
 
     def _sample(self) -> None:
         now = self.engine.now
-        for hook in self.hooks["on_sample"]:
-            hook(now, self)
+        for checker in self.watching["on_sample"]:
+            checker.on_sample(now, self)
         self.sampling.sample(now)
+        if self.on_progress is not None:
+            self.on_progress(now)
         self.aborted = self.abort.reason(now)
         if self.aborted:
             for gateway in self.gateways:
@@ -118,12 +137,10 @@ class Simulation:
             self.engine.call_at(now + self.scenario.record.telemetry_period_s, self._sample)
 
 
-def _hooks(checkers: Sequence[Checker]) -> dict[str, list[Callable[..., None]]]:
-    """The hooks that are really overridden, so that the others cost nothing."""
+def _watching(checkers: Sequence[Checker]) -> dict[str, list[Checker]]:
+    """For each hook those that really override it, so that it costs nothing of the others."""
     return {
-        name: [
-            getattr(checker, name) for checker in checkers if getattr(type(checker), name) is not getattr(Checker, name)
-        ]
+        name: [checker for checker in checkers if getattr(type(checker), name) is not getattr(Checker, name)]
         for name in HOOKS
     }
 
@@ -156,6 +173,7 @@ def _nodes(engine: Engine, scenario: Scenario, seed: int, remember_prefixes: boo
             cluster.keep_alive_s,
             cluster.max_loaded_models,
             ReturnTimes(seed, name).next_s,
+            Spread(seed, f"load:{name}", cluster.load_cv).next,
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }

@@ -26,6 +26,8 @@ from twin.scenario.schema import Scenario
 RUNNER_START_S = 0.3
 """Of a load that was seen at one size alone, so much is taken for the start of the process (`Hardware.runner_start_s`)."""
 
+ENOUGH_FOR_SPREAD = 5
+"""Loads or restarts from which on their spread says something; with fewer the scenario's own is kept."""
 LOAD_TIMES = 5.0
 """A request that waited so many times as long for its model as is usual met a load."""
 
@@ -103,7 +105,7 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
     }
     cold = loads["cold_s"] or loads["warm_s"]
     if cold:
-        load_s = float(np.median(cold))
+        load_s = float(np.mean(cold))
         begin_s = min(RUNNER_START_S, 0.8 * load_s)
         hardware |= {
             "runner_start_s": _round(begin_s),
@@ -112,7 +114,11 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
     way = way_s(whole)
     of_cluster: dict[str, Any] = {"network": {"latency_ms": _round(way / 2.0 * 1000.0)}}
     if restarts:
-        of_cluster["restart_s"] = _round(float(np.median(restarts)))
+        of_cluster["restart_s"] = _round(float(np.mean(restarts)))
+        if len(restarts) >= ENOUGH_FOR_SPREAD:
+            of_cluster["restart_cv"] = _cv(restarts)
+    if len(cold) >= ENOUGH_FOR_SPREAD:
+        of_cluster["load_cv"] = _cv(cold)
     return {
         "profile": 1,
         "name": name,
@@ -143,6 +149,11 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
 
 def _round(value: float | None) -> float | None:
     return None if value is None or np.isnan(value) else round(float(f"{value:.5g}"), 9)
+
+
+def _cv(values: Sequence[float]) -> float | None:
+    """Coefficient of variation; at most what a scenario takes."""
+    return _round(min(3.0, float(np.std(values, ddof=1) / np.mean(values))))
 
 
 def _filled(steps_s: Numbers) -> Numbers:
