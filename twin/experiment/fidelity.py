@@ -37,7 +37,7 @@ from twin.record.figures import compute_figures
 from twin.record.names import FIGURES as UNITS
 from twin.record.reader import RunRecord
 from twin.record.recovery import flags, numbers, outcomes
-from twin.scenario.calibrated import put_profiles
+from twin.scenario.calibrated import put_profiles, read_profile
 from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
 
@@ -182,7 +182,7 @@ def replayed_in_twin(record: RunRecord, profile: Path, trace: Path) -> Scenario:
     begin_s = write_trace(record, trace)
     document = live.model_dump(mode="json", by_alias=True, exclude_unset=True)
     document["cluster"] |= {"hardware": str(profile.absolute())}
-    for key in ("network", "restart_s", "restart_cv", "load_cv"):
+    for key in read_profile(profile).get("cluster", {}):  # measured, so not what the scenario assumes
         document["cluster"].pop(key, None)
     if live.cluster.groups:
         raise OperatorError("fidelity is for nodes of one kind: groups of several need a profile for each")
