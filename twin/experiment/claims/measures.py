@@ -309,7 +309,6 @@ def _scaling(lines: Lines) -> list[Row]:
     counts = [nodes for nodes in table.NODE_COUNTS if lines.get((f"scale-{nodes}", "default"))]
     if not counts:
         return [row("throughput per node", "default", "promised", None, None, 0, "", least=table.LINEAR_SHARE)]
-    base_latency: dict[str, float] = {}
     for nodes in counts:
         for policy, of_part in _of(lines, f"scale-{nodes}"):
             served = [
@@ -327,10 +326,9 @@ def _scaling(lines: Lines) -> list[Row]:
             latencies = [it for it in values_of(of_part, "e2e_s.p95") if it is not None]
             if latencies:
                 mean, ends = interval(latencies)
-                base = base_latency.setdefault(policy, mean)
                 rows.append(
                     row(
-                        f"{nodes} nodes: p95 of latency ({mean / base:.2f} times that of {counts[0]})",
+                        f"{nodes} nodes: p95 of latency",
                         policy,
                         "shown",
                         mean,
