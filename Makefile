@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled components run test test-long lint fmt lock bench train drill drill-long drill-table docs pictures clean
+.PHONY: help setup compiled components run test test-long lint fmt lock bench gate train drill drill-long drill-table docs pictures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: compiled ## speed of the simulator beside a plain event loop in the same 
 
 train: compiled ## train the shipped predictor anew (minutes; the same worlds give the same file)
 	@$(BIN)/ollamamax train --out twin/learn/models/default.json
+
+gate: compiled ## hold the figures of gate.yaml against the committed baseline (a minute)
+	@$(BIN)/ollamamax gate
 
 drill: $(READY) components ## drills at random on four real Ollama nodes for five minutes, and a look for leaks
 	@$(BIN)/python -m live.rig.random_drills --minutes 5

@@ -256,7 +256,7 @@ def run(
     raise typer.Exit(EXIT_STATUS[result.summary["verdict"]])
 
 
-def _write_page(path: Path, write: Callable[[], None]) -> None:
+def _write_page(path: Path, write: Callable[[], Any]) -> None:
     try:
         write()
     except OSError as error:
@@ -853,6 +853,216 @@ def emulate(
     from live.emulator.command import emulate as run_emulator
 
     run_emulator(listen, hardware, model or ["llama3.1:8b"])
+
+
+@app.command()
+def calibrate(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Run folders: several loads, and a few cold loads.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="PROFILE", help="Where the profile goes.")] = Path("profile.yaml"),
+    drive: Annotated[
+        Path | None, typer.Option(metavar="SCENARIO", help="Make the runs now, on the cluster of this scenario.")
+    ] = None,
+    nodes: Annotated[
+        str, typer.Option(help="For --drive: real (Ollama processes), emulated, or your own nodes: URL,URL,...")
+    ] = "real",
+    seconds: Annotated[float, typer.Option(help="For --drive: how long each of its runs takes.")] = 60.0,
+    changes: Changes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrate: from recorded runs to a profile of the machines, for the twin.
+
+    With [bold]--drive[/bold] the runs are made first: a sweep of loads, and on the rig a crash. Your own nodes get the
+    loads alone.
+    """
+    from rich.console import Console
+
+    from twin.experiment.calibration.drive import drive as drive_runs
+    from twin.experiment.calibration.profile import calibrate as calibrated
+    from twin.experiment.calibration.profile import source, write_profile
+    from twin.record.reader import open_run
+
+    if (drive is None) == (not runs):
+        raise OperatorError("give either run folders, or --drive SCENARIO to make them")
+    console = Console(stderr=True, highlight=False)
+    if drive is not None:
+        from twin.experiment.run import new_folder
+
+        own = _own_cluster(nodes, None, False)
+        if own is not None:
+            from live.rig.operator_cluster import restrictions
+
+            changes = [*(changes or []), *restrictions(own)]
+        scenario = _load(drive, changes, None, None)
+        folder = new_folder(Path("runs"), f"{scenario.name}-calibration")
+        sources = drive_runs(
+            _world(WorldChoice.live, nodes, own), scenario, folder, seconds, disrupt=own is None, progress=console.print
+        )
+    else:
+        sources = [source(folder, open_run(folder)) for folder in runs or []]
+    profile = calibrated(out.stem, sources)
+    write_profile(out, profile)
+    if as_json:
+        _print_json(profile)
+    else:
+        from reports.fidelity import print_profile
+
+        print_profile(profile, Console(highlight=False))
+        typer.echo(f"\nprofile {out}; name it in a scenario: --set cluster.hardware={out}")
+
+
+@app.command()
+def fidelity(
+    scenario: ScenarioFile,
+    profile: Annotated[Path, typer.Option(metavar="PROFILE", help="What `ollamamax calibrate` wrote.")],
+    live: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="A live run that is there already; repeatable: none is made."),
+    ] = None,
+    nodes: Annotated[str, typer.Option(help="real (Ollama processes) or emulated.")] = "real",
+    repeats: Annotated[int, typer.Option(min=1, help="Live runs on one seed: how much it differs from itself.")] = 3,
+    policies: Annotated[
+        int, typer.Option(min=1, max=4, help="Policies whose order must agree: default, reactive, none, none + router.")
+    ] = 4,
+    replications: Annotated[int, typer.Option(min=1, help="Twin runs beside each live one.")] = 5,
+    changes: Changes = None,
+    out: OutFolder = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Go on: live runs in it are kept.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fidelity: the twin beside live runs, on the same requests and faults, figure by figure.
+
+    Exit status: 0 close or not to be told apart, 1 off or drifted, 2 bad input, 3 not all could be judged.
+    """
+    from rich.console import Console
+
+    from reports.fidelity import print_fidelity
+    from twin.experiment.fidelity_run import POLICIES, fidelity_folder, given_runs, judge_fidelity, live_runs
+
+    loaded = _load(scenario, changes, None, None)
+    folder = fidelity_folder(out, loaded.name, resume)
+    console = Console(stderr=True, highlight=False)
+    if live:
+        runs = given_runs(live)
+    else:
+        world = _world(WorldChoice.live, nodes, None)
+        runs = live_runs(world, loaded, folder, repeats, list(POLICIES)[:policies], console.print)
+    result = judge_fidelity(loaded.name, runs, profile, folder, replications)
+    if as_json:
+        _print_json(result)
+    else:
+        print_fidelity(result, Console(highlight=False))
+        typer.echo(f"\nresults {folder}")
+    raise typer.Exit(EXIT_STATUS[result["verdict"]])
+
+
+@app.command()
+def claims(
+    world: Annotated[WorldChoice, typer.Option(help="Simulated, or on real processes.")] = WorldChoice.twin,
+    nodes: Annotated[str, typer.Option(help="For --world live: real (Ollama processes) or emulated.")] = "emulated",
+    only: Annotated[
+        list[int] | None, typer.Option(metavar="NUMBER", help="Only this promise, 1 to 7; repeatable.")
+    ] = None,
+    replications: Annotated[int | None, typer.Option(min=1, help="At most so many runs of each part.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For promise 4: what `ollamamax evaluate --json` printed.")
+    ] = None,
+    scenarios: Annotated[Path, typer.Option(help="The folder with the scenario files.")] = Path("scenarios"),
+    jobs: Jobs = None,
+    out: OutFolder = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Go on with claims that were broken off.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the tables as a page of Markdown.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Claims: the seven promises that such systems make, each measured, with its verdict and the baselines beside.
+
+    Exit status: 0 all are kept, 1 one is not, 2 bad input, 3 one could not be judged.
+    """
+    from rich.console import Console
+
+    from reports.claims import as_markdown, print_overall, print_promise
+    from reports.progress import progress_bar
+    from twin.experiment.claims.conduct import Asked as AskedClaims
+    from twin.experiment.claims.conduct import look_at_claims
+    from twin.experiment.engines import LocalEngine
+
+    live = world is WorldChoice.live
+    asked = AskedClaims(world.value, scenarios, only or (), replications, evaluation, resume, f"{_program()} claims")
+    console = Console(highlight=False)
+    with progress_bar("claims", "runs") as on_result:
+        folder, document = look_at_claims(
+            asked,
+            None if live else LocalEngine(jobs),
+            _world(world, nodes, None) if live else None,
+            out,
+            on_result,
+            (lambda promise: None) if as_json else (lambda promise: print_promise(promise, console)),
+        )
+    if markdown is not None:
+        page = markdown
+        _write_page(page, lambda: page.write_text(as_markdown(document), encoding="utf-8"))
+    if as_json:
+        _print_json(document)
+    else:
+        print_overall(document, console)
+        typer.echo(f"\nresults {folder}")
+    if not document["complete"]:
+        sys.stderr.write(f"ollamamax: {document['stopped']}; go on with --resume {shlex.quote(str(folder))}\n")
+    raise typer.Exit(EXIT_STATUS[document["verdict"]])
+
+
+@app.command()
+def gate(
+    gate_file: Annotated[Path, typer.Argument(metavar="[GATE]", help="What is held; gate.yaml unless given.")] = Path(
+        "gate.yaml"
+    ),
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Figures of before; beside the gate file unless given.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Write the baseline instead of comparing with it.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="First seed of every scenario; others than the baseline's: not paired.")
+    ] = None,
+    jobs: Jobs = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit's XML, for a CI server.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Gate: hold figures of many simulated runs against a committed baseline; fail for a reason, not for noise.
+
+    Exit status: 0 nothing got worse, 1 something did, 2 bad input, 3 not everything could be compared.
+    """
+    from rich.console import Console
+
+    from reports.gate import print_gate, write_junit
+    from reports.progress import progress_bar
+    from twin.experiment.engines import LocalEngine
+    from twin.experiment.gate import baseline_of, compare, measure
+    from twin.experiment.gate_file import load_gate, read_baseline, write_baseline
+
+    asked, items = load_gate(gate_file)
+    place = baseline or gate_file.with_suffix(".baseline.json")
+    before = None if update else read_baseline(place)
+    with progress_bar(gate_file.stem, "runs") as on_result:
+        measured = measure(asked, items, LocalEngine(jobs), on_result, seed)
+    if before is None:
+        if not measured.complete:
+            raise OperatorError(f"interrupted; {place} is left as it was")
+        write_baseline(place, baseline_of(items, measured))
+        typer.echo(str(place))
+        return
+    result = compare(asked, items, measured, before)
+    if junit is not None:
+        write_junit(result, junit)
+    if as_json:
+        _print_json(result)
+    else:
+        print_gate(result, Console(highlight=False))
+    raise typer.Exit(EXIT_STATUS[result["verdict"]])
 
 
 def _bad_input(line: str) -> NoReturn:

@@ -155,6 +155,37 @@ def paired(baseline: Sequence[float], variant: Sequence[float]) -> Paired:
     return Paired(mean, ci95, len(differences), float(stats.ttest_1samp(differences, 0.0).pvalue), p_rank)
 
 
+def difference(
+    baseline: Sequence[float], variant: Sequence[float], pairs: bool, level: float = LEVEL
+) -> tuple[float, list[float] | None]:
+    """Mean of variant - baseline and its interval: of pairs on the same seeds, else Welch's for two samples.
+
+    None for fewer than two values on a side. Where nothing varies the interval has no width. Law 2015, sections 10.2.1
+    and 10.2.2. ValueError where a side is empty, or pairs differ in number.
+    """
+    from scipy.special import stdtrit  # noqa: PLC0415
+
+    if pairs:
+        return interval([after - before for before, after in zip(baseline, variant, strict=True)], level)
+    means, parts, counts = [], [], []
+    for values in (baseline, variant):
+        mean, _ = interval(values)
+        means.append(mean)
+        counts.append(len(values))
+        parts.append(
+            math.fsum((it - mean) ** 2 for it in values) / (len(values) - 1) / len(values) if len(values) > 1 else 0.0
+        )
+    change = means[1] - means[0]
+    if min(counts) < 2:
+        return change, None
+    spread = math.fsum(parts)
+    if spread == 0.0:
+        return change, [change, change]
+    freedom = spread**2 / math.fsum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
+    half = float(stdtrit(freedom, 0.5 + level / 2.0)) * math.sqrt(spread)
+    return change, [change - half, change + half]
+
+
 def sign_test(wins: int, losses: int) -> float:
     """Two-sided p of so uneven a split of pairs without ties, were each as likely to win as to lose (binomial)."""
     from scipy import stats  # noqa: PLC0415

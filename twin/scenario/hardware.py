@@ -56,6 +56,25 @@ class Thermal(BaseModel):
         return (self.full_c - self.ambient_c) / self.full_w
 
 
+class Calibration(BaseModel):
+    """Where the rates of a machine were measured: the twin gives no advice outside of it (`ollamamax calibrate`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Annotated[str, Field(min_length=1, description="Of the profile.")]
+    batch_max: Annotated[int, Field(ge=1, description="Sequences in a batch that were seen often enough.")]
+    prompt_tokens: Annotated[
+        list[float], Field(min_length=2, max_length=2, description="Least and most that were seen.")
+    ]
+    output_tokens: Annotated[
+        list[float], Field(min_length=2, max_length=2, description="Least and most that were seen.")
+    ]
+    models: Annotated[list[str], Field(min_length=1, description="That ran there.")]
+    extrapolate: Annotated[
+        bool, Field(description="Run what lies outside all the same; its figures are guesses then.")
+    ] = False
+
+
 class Hardware(BaseModel):
     """One machine. In a scenario either a profile's name or this table."""
 
@@ -79,6 +98,9 @@ class Hardware(BaseModel):
     runner_start_s: Annotated[
         float, Field(ge=0, description="Start of a runner process, before any weight is read.")
     ] = 0.3
+    server_ms: Annotated[
+        float, Field(ge=0, description="Time of the server itself for a request, before a runner has it.")
+    ] = 0.0
     reference_model_gib: Annotated[
         float | None,
         Field(gt=0, description="Size of the model that the rates are for; null: they hold for every model."),
@@ -103,6 +125,9 @@ class Hardware(BaseModel):
         bool, Field(description="Whether its memory counts errors (ECC): data-centre cards do, most others do not.")
     ] = True
     thermal: Thermal = Thermal()
+    calibration: Annotated[
+        Calibration | None, Field(description="Where it was measured; null: it was not, the numbers are what they are.")
+    ] = None
 
     @model_validator(mode="after")
     def _it_is_possible(self) -> Hardware:

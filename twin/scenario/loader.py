@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from twin.errors import OperatorError
 from twin.scenario import inputs
+from twin.scenario.calibrated import put_profiles
 from twin.scenario.schema import Scenario
 
 Lines: TypeAlias = dict[tuple[str | int, ...], int]
@@ -53,9 +54,11 @@ def load(path: Path, changes: Iterable[str] = (), *, files: bool = True) -> Scen
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
         raise ScenarioError(f"{where}: no valid YAML: {error.problem or error.context}") from error
     inputs.relative_to(document, path.parent)
+    put_profiles(document, path.parent)
     for change in changes:
         apply_change(document, change)
     inputs.relative_to(document, Path.cwd())
+    put_profiles(document, Path.cwd())
     scenario = _with_inputs(_validated(document, str(path), lines), document, str(path), lines, files)
     if scenario.name != path.stem:
         line = lines.get(("name",), 1)
@@ -71,6 +74,7 @@ def changed(scenario: Scenario, changes: Iterable[str]) -> Scenario:
     for change in changes:
         apply_change(document, change)
     inputs.relative_to(document, Path.cwd())
+    put_profiles(document, Path.cwd())
     inputs.forget_digests(document)
     return _with_inputs(_validated(document, scenario.name, {}), document, scenario.name, {}, True)
 
@@ -89,6 +93,7 @@ def varied(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
     document = as_document(scenario)
     for key, value in settings.items():
         put(document, key, value, f"--vary {key}={value}")
+    put_profiles(document, Path.cwd())
     return _validated(document, scenario.name, {})
 
 

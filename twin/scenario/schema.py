@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from twin.policy.parameters import PRESETS, ParameterError, Parameters, find, preset
 from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec, OrderKind
 from twin.record.names import EXPECTABLE
+from twin.scenario.calibrated import outside
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault
 from twin.scenario.generator_kinds import FaultGenerator
@@ -66,6 +67,15 @@ class Agents(_Closed):
     late_s: Annotated[float, Field(gt=0, description="How late these come.")] = 5.0
 
 
+class Hosts(_Closed):
+    """Machines with several nodes each, in the order of their names."""
+
+    nodes_each: Annotated[int, Field(ge=2)]
+    room: Annotated[
+        float, Field(gt=0, description="Runners that can work at once at full speed; more share it evenly.")
+    ]
+
+
 class Cluster(_Closed):
     """The machines and what they serve."""
 
@@ -110,6 +120,9 @@ class Cluster(_Closed):
         bool,
         Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
     ] = False
+    hosts: Annotated[
+        Hosts | None, Field(description="Twin: nodes that share the processor of one machine; null: each has its own.")
+    ] = None
     restart_s: Annotated[
         float, Field(gt=0, description="From a restart's order until the server answers; its mean.")
     ] = 3.0
@@ -449,6 +462,16 @@ class Scenario(_Closed):
                 raise ValueError(
                     f"orders[{place}]: at_s {order.at_s:g} is after the load's end ({self.end_of_load_s:g} s)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _it_stays_within_what_was_measured(self) -> Scenario:
+        problems = outside(self)
+        if problems:
+            raise ValueError(
+                f"outside of the calibration: {'; '.join(problems)}; calibrate with such a load, or take guesses for what "
+                "they are: --set cluster.hardware.calibration.extrapolate=true"
+            )
         return self
 
     @model_validator(mode="after")

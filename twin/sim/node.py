@@ -19,6 +19,7 @@ from twin.scenario.memory import Placement
 from twin.sim.answers import Answers
 from twin.sim.conditions import Conditions
 from twin.sim.engine import Clock
+from twin.sim.hosts import Host
 from twin.sim.iteration import IterationRunner
 from twin.sim.malfunctions import Malfunctions
 from twin.sim.memory import Memory
@@ -77,6 +78,9 @@ class OllamaNode:
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
         self.pending: deque[Job] = deque()
+        self.arriving: list[Job] = []  # in the server's hands, before a runner or the loader has them
+        self._server_s = hardware.server_ms / 1000.0
+        self.host: Host | None = None  # whose processor it shares with others
         self.loading: Job | None = None
         self._load_next_runs = False
         self.load_version = 0
@@ -111,6 +115,19 @@ class OllamaNode:
         job.submitted_s = now
         if self.intercepting and self.malfunctions.intercepts(job):
             return
+        if self._server_s > 0.0:
+            self.arriving.append(job)
+            self.clock.call_at(now + self._server_s * self.slowdown, partial(self._arrived, job))
+            return
+        self._take(job, now)
+
+    def _arrived(self, job: Job) -> None:
+        """The server has read the request, unless its client or the server is gone."""
+        if job in self.arriving:
+            self.arriving.remove(job)
+            self._take(job, self.clock.time())
+
+    def _take(self, job: Job, now: float) -> None:
         runner = self.runners.get(job.model)
         if runner is not None and not self._needs_reload(runner, job) and not self._expired(runner, now):
             self._hand_over(runner, job)
@@ -144,6 +161,8 @@ class OllamaNode:
         elif job in self.pending:
             self.pending.remove(job)
             self._load_next()
+        elif job in self.arriving:
+            self.arriving.remove(job)
         else:
             self.malfunctions.forget(job)
 
@@ -172,6 +191,7 @@ class OllamaNode:
         if self.loading is not None:
             yield self.loading
         yield from list(self.pending)
+        yield from list(self.arriving)
         yield from list(self.malfunctions.blocked)
 
     def _needs_reload(self, runner: Runner, job: Job) -> bool:
@@ -196,6 +216,11 @@ class OllamaNode:
             if self.shaping or job.prompt_tokens > runner.context_tokens:
                 self.answers.shape(runner, job)
             runner.submit(job)
+            self._tell_host()
+
+    def _tell_host(self) -> None:
+        if self.host is not None:
+            self.host.look()
 
     def _end_later(self, job: Job, error: AttemptError, after_s: float = 0.0) -> None:
         def end() -> None:
@@ -363,6 +388,7 @@ class OllamaNode:
         return runner
 
     def _runner_idle(self, runner: Runner) -> None:
+        self._tell_host()
         self._let_go(runner)
         if self.pending:
             self._load_next()
@@ -378,6 +404,7 @@ class OllamaNode:
             if not long_ago:
                 self._room_at_s = max(now, self._room_at_s) + wait_s
         jobs = runner.kill()
+        self._tell_host()
         self._dead_busy_s += runner.busy_s
         if runner.paused and self.on_silence is not None:
             self.on_silence()
@@ -387,7 +414,8 @@ class OllamaNode:
 
     def pace(self) -> float:
         """Times that a step or a prefill takes as long as on a sound machine."""
-        return self.slowdown * self.conditions.values["step_factor"] / self.clock_share
+        pace = self.slowdown * self.conditions.values["step_factor"] / self.clock_share
+        return pace if self.host is None else pace / self.host.share
 
     # -- what can be read -----------------------------------------------------------------------------------------
 
@@ -434,6 +462,7 @@ class OllamaNode:
         for runner in list(self.runners.values()):
             self._drop(runner, crashed=True)
         self.pending.clear()
+        self.arriving.clear()
         self.memory.server_ended()
         self._room_at_s = 0.0
         self._victim = None
@@ -490,11 +519,13 @@ class OllamaNode:
         """The runners stop executing."""
         for runner in self.runners.values():
             runner.pause()
+        self._tell_host()
 
     def resume_runner(self) -> None:
         """Those that still exist go on."""
         for runner in list(self.runners.values()):
             runner.resume()
+        self._tell_host()
 
     def stick_loader(self) -> None:
         """The loading routine stops for good."""

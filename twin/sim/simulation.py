@@ -24,6 +24,7 @@ from twin.sim.coordination import Coordination
 from twin.sim.engine import Engine
 from twin.sim.flight import Flight
 from twin.sim.gateway import Gateway
+from twin.sim.hosts import Host
 from twin.sim.injection import Injection
 from twin.sim.memory import ReturnTimes
 from twin.sim.network import SimulatedNetwork
@@ -147,6 +148,15 @@ def _watching(checkers: Sequence[Checker]) -> dict[str, list[Checker]]:
     }
 
 
+def _put_on_hosts(nodes: list[OllamaNode], each: int, room: float) -> None:
+    """So many nodes on each host, in order."""
+    for first in range(0, len(nodes), each):
+        host = Host(room)
+        host.nodes = nodes[first : first + each]
+        for node in host.nodes:
+            node.host = host
+
+
 def _nodes(engine: Engine, scenario: Scenario, seed: int, remember_prefixes: bool) -> dict[str, OllamaNode]:
     cluster = scenario.cluster
     models = {
@@ -173,6 +183,8 @@ def _nodes(engine: Engine, scenario: Scenario, seed: int, remember_prefixes: boo
     for node in nodes.values():
         node.iteration_level = cluster.iteration_level
         node.remembers_prefixes = remember_prefixes
+    if cluster.hosts is not None:
+        _put_on_hosts(list(nodes.values()), cluster.hosts.nodes_each, cluster.hosts.room)
     for name, loaded in cluster.spec().placement.items():
         for model in loaded:
             nodes[name].add_runner(model)

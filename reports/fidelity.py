@@ -1,0 +1,92 @@
+"""A calibrated profile, and the twin beside live runs, for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from reports.tables import print_table
+from reports.terminal import STYLES
+from reports.words import VERDICT_SIGNS, VERDICTS, number
+
+WIDTH_MIN = 110
+"""A row of the comparison is that wide."""
+
+
+def print_profile(profile: Mapping[str, Any], console: Console) -> None:
+    """Print what was measured, with intervals, and what was not covered."""
+    measured = profile["measured"]
+    rows = [
+        {"measured": f"decode step, {place + 1} in the batch (ms)", **_with_ends(it)}
+        for place, it in enumerate(measured["decode_ms"])
+    ]
+    names = {
+        "prefill_us_per_token": "prefill (µs a token)",
+        "server_ms": "server, for a request (ms)",
+        "gateway_and_network_ms": "gateway and network (ms)",
+    }
+    rows += [{"measured": said, **_with_ends(measured[key][0])} for key, said in names.items()]
+    for key, said in {"cold_s": "cold load (s)", "warm_s": "warm load (s)", "restart_s": "restart (s)"}.items():
+        rows.append({"measured": said, **_with_range(measured[key])})
+    rows += [
+        {"measured": f"detection of {kind} (s)", **_with_range(it)} for kind, it in measured["detection_s"].items()
+    ]
+    console.print(Text(f"{profile['name']}: {measured['requests']:,} requests of {len(profile['runs'])} runs", "bold"))
+    print_table(rows, console)
+    for line in profile["not_covered"]:
+        console.print(Text(f"? not covered: {line}", style=STYLES["unknown"]))
+
+
+def _with_ends(it: Mapping[str, Any]) -> dict[str, str]:
+    low, high = it["ci95"]
+    return {"value": _text(it["value"]), "95 % interval or range": f"{_text(low)} … {_text(high)}", "n": ""}
+
+
+def _with_range(it: Mapping[str, Any]) -> dict[str, str]:
+    ends = it["range"]
+    return {
+        "value": _text(it["median"]),
+        "95 % interval or range": f"{_text(ends[0])} … {_text(ends[1])}" if ends else "–",
+        "n": str(it["n"]),
+    }
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else number(value)
+
+
+def print_fidelity(result: Mapping[str, Any], console: Console) -> None:
+    """Print the object of `fidelity --json`."""
+    console = Console(file=console.file, width=max(console.width, WIDTH_MIN), highlight=False)
+    rows = []
+    for it in result["figures"]:
+        twin = it["twin"]
+        ends = twin["ci95"]
+        share = it["error_share"]
+        rows.append(
+            {
+                "figure": it["figure"],
+                "live": _text(it["live"]["mean"]),
+                "spread": _text(it["live"]["spread"]),
+                "twin": _text(twin["mean"]),
+                "95 % interval": f"{_text(ends[0])} … {_text(ends[1])}" if ends else "–",
+                "error": "–" if share is None else f"{100 * share:+.1f} %",
+                "verdict": it["verdict"],
+            }
+        )
+    runs = f"{result['live_runs']} live runs, {result['twin_runs']} twin runs"
+    console.print(Text(f"{result['scenario']}, profile {result['profile']}: {runs}", "bold"))
+    print_table(rows, console)
+    for it in result["ranks"]:
+        console.print(f"order of {len(it['policies'])} policies by {it['figure']}: Kendall's tau {_text(it['tau'])}")
+    for line in result["drift"]:
+        console.print(Text(f"✗ drifted: {line}", style=STYLES["fail"]))
+    for line in result["notes"]:
+        console.print(Text(f"? {line}", style=STYLES["unknown"]))
+    verdict = result["verdict"]
+    console.print(
+        Text(f"{VERDICT_SIGNS[verdict]} {VERDICTS[verdict]}. ", STYLES[verdict]).append(result["reason"], "default")
+    )

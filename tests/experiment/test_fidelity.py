@@ -1,0 +1,102 @@
+"""The twin beside live runs: the same requests, an error with its sign, and no accuracy where live differs from itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.experiment.test_calibration import TRUTH, asked, run, sources
+from twin.errors import OperatorError
+from twin.experiment.calibration.profile import calibrate, write_profile
+from twin.experiment.fidelity import drift, rank_agreement, simulate_beside, twin_and_live
+from twin.experiment.fidelity_run import given_runs, judge_fidelity
+from twin.record.reader import RunRecord
+
+HANG = {"kind": "runner_hang", "at_s": 40, "target": "random", "duration_s": 60}
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("profile") / "known.yaml"
+    write_profile(path, calibrate("known", sources(asked(0.8), asked(1.4), asked(2.0))))
+    return path
+
+
+def as_live(**changes: Any) -> RunRecord:
+    """A run that stands for a live one: of the same mechanism, so that the truth is known."""
+    record = run(asked(1.7, faults=[HANG], **changes), seed=9)
+    record.manifest["world"] = "live"
+    return record
+
+
+def test_a_calibrated_twin_gives_the_figures_of_the_run_that_it_replays(profile: Path, tmp_path: Path) -> None:
+    live = [as_live()] * 3
+    rows = twin_and_live(live, simulate_beside(live[:1], profile, tmp_path, 2, lambda line: None))
+    of = {row["figure"]: row for row in rows}
+    assert abs(of["e2e_s.mean"]["error_share"]) < 0.01
+    assert abs(of["e2e_s.p95"]["error_share"]) < 0.02
+    assert abs(of["ttd_s"]["error"]) < 1.5
+    assert {row["verdict"] for row in rows} <= {"indistinguishable", "close", "off"}
+    assert of["ttft_s.p50"]["verdict"] in ("indistinguishable", "close")
+
+
+def test_a_machine_that_was_measured_wrongly_is_off_with_the_sign_of_the_error(profile: Path, tmp_path: Path) -> None:
+    slower = as_live(hardware=TRUTH | {"decode_ms": [30, 38, 45, 58]})
+    rows = twin_and_live([slower], simulate_beside([slower], profile, tmp_path, 1, lambda line: None))
+    found = next(row for row in rows if row["figure"] == "e2e_s.mean")
+    assert found["verdict"] == "off"
+    assert found["error_share"] < -0.2
+    assert found["live"]["spread"] is None  # one run does not differ from itself
+
+
+def test_less_than_lives_own_spread_is_indistinguishable_and_not_accurate() -> None:
+    calm, busy, between = (run(asked(1.0), seed) for seed in (3, 4, 5))
+    row = next(it for it in twin_and_live([calm, busy, between], [busy]) if it["figure"] == "e2e_s.mean")
+    assert row["live"]["spread"] > 0
+    assert abs(row["error"]) <= row["live"]["spread"]
+    assert row["verdict"] == "indistinguishable"
+
+
+def test_what_one_world_alone_observed_is_unknown() -> None:
+    row = next(it for it in twin_and_live([as_live()], [run(asked(1.7))]) if it["figure"] == "ttd_s")
+    assert (row["verdict"], row["reason"]) == ("unknown", "observed in live alone")
+
+
+def test_live_that_left_the_profile_is_said_to_have_drifted(profile: Path) -> None:
+    from twin.scenario.calibrated import read_profile
+
+    known = read_profile(profile)
+    assert drift(known, [run(asked(1.0), 7)]) == []
+    throttled = run(asked(1.0, hardware=TRUTH | {"decode_ms": [25, 32, 39, 50]}), 7)
+    lines = drift(known, [throttled])
+    assert lines[0].startswith("a step with 1 in the batch takes 25")
+    assert "+25 %" in lines[0]
+    farther = run(asked(1.0, cluster__restart_s=3.0), 7)
+    farther.manifest["scenario"]["cluster"]["network"] = {"latency_ms": 3}
+    far_off = {**known, "cluster": {"network": {"latency_ms": 40.0}}}
+    assert "gateway and network take 6" in drift(far_off, [farther])[0]
+
+
+def test_ranks_of_policies_that_agree_have_tau_one_and_reversed_ones_minus_one() -> None:
+    live = {"default": 1.0, "reactive": 2.0, "none": 3.0, "other": 4.0}
+    assert rank_agreement(live, {name: 10 * it for name, it in live.items()}, "e2e_s.p95")["tau"] == pytest.approx(1.0)
+    assert rank_agreement(live, {name: -it for name, it in live.items()}, "e2e_s.p95")["tau"] == pytest.approx(-1.0)
+    assert rank_agreement({"default": 1.0}, live, "e2e_s.p95")["tau"] is None
+
+
+def test_the_whole_judgement_passes_against_its_own_truth_and_keeps_its_result(profile: Path, tmp_path: Path) -> None:
+    result = judge_fidelity("hang", {"default": [as_live()] * 3}, profile, tmp_path, 1)
+    assert result["verdict"] in ("pass", "fail")
+    assert result["drift"] == []
+    assert result["live_runs"] == 3
+    assert (tmp_path / "fidelity.json").is_file()
+
+
+def test_runs_that_do_not_belong_together_are_not_compared(tmp_path: Path) -> None:
+    from twin.experiment.twin_world import TwinWorld
+
+    TwinWorld().run(asked(1.0), 1, tmp_path / "a", lambda line: None)
+    with pytest.raises(OperatorError, match="a run of the twin; fidelity wants live ones"):
+        given_runs([tmp_path / "a"])

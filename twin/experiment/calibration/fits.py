@@ -1,0 +1,119 @@
+"""Rates of a machine from the requests that it served: robust fits, with intervals from a bootstrap over blocks of time.
+
+- Decode: a request's tokens are the sum over batch sizes of its exposure times the rate at that size; rates are fitted over
+  all requests with a loss that grows linearly beyond a token and a half (`scipy.optimize.least_squares`, soft_l1).
+- Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other prefill
+  came into; what is left at no tokens goes to the server's own time.
+- Everything else is a median.
+
+The bootstrap draws blocks of 20 s with replacement: requests of the same time depend on each other. Efron and Tibshirani,
+*An Introduction to the Bootstrap*, 1993, chapter 8; percentile intervals of 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twin.experiment.calibration.occupancy import Numbers, Served, chosen
+
+BOOTSTRAPS = 100
+ENOUGH_TOKENS = 200.0
+"""Decoded at a batch size, to say anything of it."""
+PAIRS_MAX = 400
+LEVEL_ENDS = (2.5, 97.5)
+LOAD_S = 0.05
+"""A request that says it waited longer than this for its model met a load."""
+
+
+def decode_steps_s(of: Served) -> Numbers:
+    """Seconds of a step by batch size; nan where too little was seen."""
+    from scipy.optimize import least_squares  # noqa: PLC0415  # dear to import
+
+    sizes = of.exposure_s.shape[1]
+    steps = np.full(sizes, np.nan)
+    if not len(of):
+        return steps
+    mean_rate = of.steps.sum() / max(1e-9, of.exposure_s.sum())
+    seen = np.flatnonzero(of.exposure_s.sum(axis=0) * mean_rate >= ENOUGH_TOKENS)
+    if not seen.size:
+        return steps
+    design = of.exposure_s[:, seen]
+    start = np.full(seen.size, mean_rate)
+    fit = least_squares(
+        lambda rates: design @ rates - of.steps,
+        start,
+        jac=lambda _rates: design,
+        bounds=(1e-6, np.inf),
+        loss="soft_l1",
+        f_scale=1.5,
+        x_scale=start,
+    )
+    steps[seen] = 1.0 / fit.x
+    return steps
+
+
+def prefill(of: Served) -> tuple[float, float]:
+    """Seconds for a token of the prompt, and for the prompt itself; nan where prompts tell nothing."""
+    from scipy.stats import theilslopes  # noqa: PLC0415
+
+    use = of.alone & (of.prompt_eval_s > 0.0) & (of.prompt_tokens > 0)
+    tokens, took_s = of.prompt_tokens[use], of.prompt_eval_s[use]
+    if len(tokens) < 10:
+        return np.nan, np.nan
+    if len(tokens) > PAIRS_MAX:
+        pick = np.linspace(0, len(tokens) - 1, PAIRS_MAX).astype(int)
+        tokens, took_s = tokens[pick], took_s[pick]
+    if np.ptp(tokens) < 2:
+        return float(np.median(took_s / tokens)), 0.0
+    slope = theilslopes(took_s, tokens)[0]
+    if slope <= 0.0:
+        return float(np.median(took_s / tokens)), 0.0
+    return float(slope), max(0.0, float(np.median(took_s - slope * tokens)))
+
+
+def server_s(of: Served) -> float:
+    """Time of the server itself for a request that waited for nothing, loads apart."""
+    use = ~np.isnan(of.server_s) & (of.load_s < LOAD_S)
+    return max(0.0, float(np.median(of.server_s[use]))) if use.any() else np.nan
+
+
+def way_s(of: Served) -> float:
+    """Time between the node and the gateway's client that nobody at the node accounts for, and the gateway's own."""
+    quick_s = float(np.quantile(of.gateway_s, 0.05)) if len(of) else np.nan  # those that waited for a slot are above
+    return max(0.0, float(np.median(of.way_s)) + quick_s) if len(of) else np.nan
+
+
+def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]]]:
+    """Intervals of `decode_steps_s`, `prefill`, `server_s`, `way_s`: a [low, high] for each number."""
+    random = np.random.default_rng(seed)
+    blocks = np.unique(of.block)
+    rows_of = {block: np.flatnonzero(of.block == block) for block in blocks.tolist()}
+    makers: dict[str, Callable[[Served], Any]] = {
+        "decode_s": decode_steps_s,
+        "prefill_s": lambda it: prefill(it)[0],
+        "server_s": server_s,
+        "way_s": way_s,
+    }
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in makers}
+    for _ in range(BOOTSTRAPS):
+        picked = random.choice(blocks, len(blocks))
+        again = chosen(of, np.concatenate([rows_of[block] for block in picked.tolist()]))
+        for name, maker in makers.items():
+            drawn[name].append(np.atleast_1d(np.asarray(maker(again), dtype=np.float64)))
+    return {name: _ends(np.stack(values)) for name, values in drawn.items()}
+
+
+def _ends(values: NDArray[np.float64]) -> list[list[float | None]]:
+    found: list[list[float | None]] = []
+    for column in values.T:
+        known = column[~np.isnan(column)]
+        if known.size < BOOTSTRAPS // 2:
+            found.append([None, None])
+        else:
+            low, high = np.percentile(known, LEVEL_ENDS)
+            found.append([float(low), float(high)])
+    return found

@@ -1,0 +1,147 @@
+"""Who was in a batch with whom: worked out from the ends of requests and Ollama's own timings of them.
+
+A request that ended well at t on the node held a slot from t - evaluation - prompt evaluation on, and decoded from
+t - evaluation on. A prefill stops decoding for the whole batch (`REAL` nodes do so, and the node model); while one goes on
+nobody's tokens come. So for each request there is the time that it decoded beside n - 1 others, for each n: its *exposure*.
+The way from the node to the client moves all times by the same amount, and is left out. What failed or was given up held
+a slot, too, for a time that nobody knows: requests that shared their node with such a one are not used. Probes hold a slot
+for a token and leave no request; the fits are robust against that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from twin.record.reader import RunRecord
+from twin.record.recovery import equals, numbers
+
+Numbers = NDArray[np.float64]
+LEAST_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The requests of runs that ended well and of which the node told its timings, as columns; times in seconds."""
+
+    exposure_s: Numbers  # a row for each request, a column for each batch size from 1 on
+    steps: Numbers  # tokens after the first
+    prompt_tokens: Numbers
+    prompt_eval_s: Numbers
+    alone: NDArray[np.bool_]  # no other prefill came into its own
+    eval_s: Numbers
+    output_tokens: Numbers
+    way_s: Numbers  # dispatch to end, beyond what the node accounts for
+    gateway_s: Numbers  # arrival to dispatch
+    server_s: Numbers  # of the node's time, what is neither prompt nor evaluation; nan where a slot was waited for
+    load_s: Numbers
+    block: NDArray[np.int64]  # of the run's time, for the bootstrap
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+COLUMNS = (
+    "node", "outcome", "attempts", "arrival_s", "dispatched_s", "end_s", "tokens_received", "prompt_eval_count",
+    "load_duration_s", "prompt_eval_duration_s", "eval_duration_s", "total_duration_s", "prompt_tokens", "output_tokens",
+    "model",
+)  # fmt: skip
+BLOCK_S = 20.0
+"""Requests of the same time depend on each other: they are drawn together."""
+
+
+def served(record: RunRecord, slots: int, model: str, first_block: int) -> Served:
+    """What a run tells of the batches of one model. Blocks are numbered from `first_block` on."""
+    table = record.table("requests", COLUMNS)
+    known = equals(table, "outcome", "succeeded") & equals(table, "model", model)
+    known &= (numbers(table, "output_tokens") > 0) & (numbers(table, "eval_duration_s") > LEAST_S)
+    broken = _broken(record, table)
+    table = table.filter(known)
+    nodes = np.asarray(table["node"].to_pylist(), dtype=object)
+    end_s, eval_s = numbers(table, "end_s"), numbers(table, "eval_duration_s")
+    prompt_eval_s = np.nan_to_num(numbers(table, "prompt_eval_duration_s"))
+    load_s = np.nan_to_num(numbers(table, "load_duration_s"))
+    total_s = numbers(table, "total_duration_s")
+    evaluated = numbers(table, "prompt_eval_count")
+    tokens = numbers(table, "tokens_received")
+    count = len(end_s)
+    exposure = np.zeros((count, slots))
+    alone = np.ones(count, dtype=bool)
+    queued = np.zeros(count, dtype=bool)
+    first_token_s = end_s - eval_s
+    joined_s = first_token_s - prompt_eval_s
+    asked_s = end_s - total_s
+    for node in set(nodes.tolist()):
+        rows = np.flatnonzero(nodes == node)
+        _expose(rows, joined_s, first_token_s, end_s, slots, exposure)
+        for row in rows:
+            others = rows[rows != row]
+            alone[row] = not np.any((joined_s[others] < first_token_s[row]) & (first_token_s[others] > joined_s[row]))
+            here = np.sum((joined_s[others] <= asked_s[row]) & (end_s[others] > asked_s[row]))
+            queued[row] = here >= slots
+    usable = numbers(table, "attempts") == 1
+    for place in np.flatnonzero(usable).tolist():
+        spans = broken.get(nodes[place], ())
+        usable[place] = not any(begun < end_s[place] and asked_s[place] < ended for begun, ended in spans)
+    rest_s = total_s - prompt_eval_s - eval_s
+    whole = Served(
+        exposure,
+        tokens - 1.0,
+        np.where(evaluated > 0, evaluated, numbers(table, "prompt_tokens")),
+        prompt_eval_s,
+        alone,
+        eval_s,
+        tokens,
+        end_s - numbers(table, "dispatched_s") - total_s,
+        numbers(table, "dispatched_s") - numbers(table, "arrival_s"),
+        np.where(queued, np.nan, rest_s),
+        load_s,
+        first_block + (np.floor(end_s / BLOCK_S)).astype(np.int64),
+    )
+    return chosen(whole, np.flatnonzero(usable))
+
+
+def _broken(record: RunRecord, requests: pa.Table) -> dict[str, list[tuple[float, float]]]:
+    """By node: from when to when something held a slot there that did not end well."""
+    spans: dict[str, list[tuple[float, float]]] = {}
+    failed = requests.filter(~equals(requests, "outcome", "succeeded") & ~equals(requests, "outcome", "rejected"))
+    for row in failed.select(["node", "dispatched_s", "end_s"]).to_pylist():
+        if row["node"] and row["dispatched_s"] is not None:
+            spans.setdefault(row["node"], []).append((row["dispatched_s"], row["end_s"]))
+    for row in record.table("attempts", ["node", "started_s", "end_s"]).to_pylist():
+        spans.setdefault(row["node"], []).append((row["started_s"], row["end_s"]))
+    return spans
+
+
+def _expose(
+    rows: NDArray[np.int64], joined_s: Numbers, first_token_s: Numbers, end_s: Numbers, slots: int, exposure: Numbers
+) -> None:
+    """Add up for each request of a node the time that it decoded in a batch of each size."""
+    times = np.unique(np.concatenate((joined_s[rows], first_token_s[rows], end_s[rows])))
+    if len(times) < 2:
+        return
+    middles, lengths = (times[1:] + times[:-1]) / 2.0, np.diff(times)
+    begun = np.searchsorted(np.sort(joined_s[rows]), middles, side="right")
+    ended = np.searchsorted(np.sort(end_s[rows]), middles, side="right")
+    fed = np.searchsorted(np.sort(first_token_s[rows]), middles, side="right")
+    size = np.clip(begun - ended, 1, slots)
+    decoding = np.where(begun > fed, 0.0, lengths)  # somebody's prompt is being evaluated
+    sums = np.zeros((len(times), slots))
+    np.add.at(sums[1:], (np.arange(len(size)), size - 1), decoding)
+    sums = np.cumsum(sums, axis=0)
+    first, last = np.searchsorted(times, first_token_s[rows]), np.searchsorted(times, end_s[rows])
+    exposure[rows] += sums[last] - sums[first]
+
+
+def joined(parts: list[Served]) -> Served:
+    """Several runs as one. ValueError where there are none."""
+    names = Served.__slots__
+    return Served(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def chosen(whole: Served, rows: NDArray[np.int64]) -> Served:
+    """Some of the requests, as a bootstrap draws them."""
+    return Served(*(getattr(whole, name)[rows] for name in Served.__slots__))

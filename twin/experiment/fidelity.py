@@ -1,0 +1,271 @@
+"""The twin held against live runs: the same arrivals and token counts, the same faults on the same nodes, figure by figure.
+
+Contracts for reports:
+
+    twin_and_live(live, twin) -> list of rows, one for each figure of FIGURES:
+        {"figure", "unit", "live": {"mean", "values", "spread"}, "twin": {"mean", "ci95", "n"}, "error", "error_share",
+         "aim_share", "verdict", "reason"}
+    rank_agreement(live, twin, figure) -> {"figure", "policies", "live", "twin", "tau"}
+
+`live` and `twin` are records (`RunRecord`) of the same scenario. `error` is twin - live in the figure's unit,
+`error_share` of live's mean. `spread` is the largest less the smallest of the live runs of one seed: what the live system
+differs by from itself. Verdicts: `indistinguishable` (the error is within the live spread), `close` (within the aim), `off`,
+and `unknown` where one of the worlds did not observe the figure. A difference within the live spread shows nothing, so
+nobody may call it accurate.
+
+Aims: mean and median of latencies 5 %, p95 and the times of recovery 10 %.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from twin.errors import OperatorError
+from twin.experiment.calibration.fits import decode_steps_s, way_s
+from twin.experiment.calibration.occupancy import joined, served
+from twin.experiment.statistics import interval
+from twin.experiment.twin_world import TwinWorld
+from twin.experiment.verdict import look_up
+from twin.record.figures import compute_figures
+from twin.record.names import FIGURES as UNITS
+from twin.record.reader import RunRecord
+from twin.record.recovery import flags, numbers, outcomes
+from twin.scenario.calibrated import put_profiles, read_profile
+from twin.scenario.generators import expanded
+from twin.scenario.schema import Scenario
+
+Agreement: TypeAlias = Literal["indistinguishable", "close", "off", "unknown"]
+
+AIMS: dict[str, float] = {
+    "e2e_s.mean": 0.05,
+    "e2e_s.p50": 0.05,
+    "e2e_s.p95": 0.10,
+    "ttft_s.mean": 0.05,
+    "ttft_s.p50": 0.05,
+    "ttft_s.p95": 0.10,
+    "queue_wait_s.mean": 0.10,
+    "success_ratio": 0.01,
+    "requests_lost": 0.10,
+    "ttd_s": 0.10,
+    "ttm_s": 0.10,
+    "ttr_s": 0.10,
+}
+"""Figures that are held against each other, and the share of live's mean within which the twin is close."""
+DRIFT_SHARE = 0.10
+"""A step that takes so much longer or shorter than in the profile has drifted."""
+WAY_DRIFT_MS = 5.0
+LEAST_REPEATS = 3
+
+
+def twin_and_live(live: Sequence[RunRecord], twin: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Live beside twin, figure by figure; the module's text says what is in a row."""
+    of_live = [figures_for_both(record) for record in live]
+    of_twin = [figures_for_both(record) for record in twin]
+    return [_row(name, of_live, of_twin) for name in AIMS]
+
+
+def figures_for_both(record: RunRecord) -> dict[str, Any]:
+    """The figures, with the time to the first token of streams alone: without streaming a client sees one answer at the
+    end, and of that only the twin knows when its first token was there."""
+    figures = compute_figures(record)
+    table = record.table(
+        "requests", ["stream", "admitted", "outcome", "arrival_s", "first_token_s", "end_s", "deadline_s"]
+    )
+    succeeded, _, _ = outcomes(table)
+    counted = succeeded & flags(table, "stream")
+    counted &= numbers(table, "arrival_s") >= record.number("scenario.workload.warmup_s")
+    waits_s = (numbers(table, "first_token_s") - numbers(table, "arrival_s"))[counted]
+    waits_s = waits_s[~np.isnan(waits_s)]
+    if waits_s.size:
+        p50, p95 = np.quantile(waits_s, [0.5, 0.95])
+        figures["ttft_s"] = {"mean": float(waits_s.mean()), "p50": float(p50), "p95": float(p95), "p99": None}
+    else:
+        figures["ttft_s"] = None
+    return figures
+
+
+def _row(name: str, live: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    seen = [value for one in live if (value := look_up(dict(one), name)) is not None]
+    simulated = [value for one in twin if (value := look_up(dict(one), name)) is not None]
+    row: dict[str, Any] = {
+        "figure": name,
+        "unit": UNITS[name.partition(".")[0]][0],
+        "live": {"mean": None, "values": seen, "spread": None},
+        "twin": {"mean": None, "ci95": None, "n": len(simulated)},
+        "error": None,
+        "error_share": None,
+        "aim_share": AIMS[name],
+        "verdict": "unknown",
+        "reason": "",
+    }
+    if simulated:
+        row["twin"]["mean"], row["twin"]["ci95"] = interval(simulated)
+    if seen:
+        row["live"]["mean"] = statistics.fmean(seen)
+        row["live"]["spread"] = max(seen) - min(seen) if len(seen) >= LEAST_REPEATS else None
+    if not seen or not simulated:
+        neither = not seen and not simulated
+        row["reason"] = "observed in neither world" if neither else f"observed in {'live' if seen else 'twin'} alone"
+        return row
+    error = row["twin"]["mean"] - row["live"]["mean"]
+    share = error / abs(row["live"]["mean"]) if row["live"]["mean"] else None
+    row |= {"error": error, "error_share": share}
+    spread = row["live"]["spread"]
+    if error == 0.0 or (spread is not None and abs(error) <= spread):
+        row |= {"verdict": "indistinguishable", "reason": "no more than live runs differ from each other"}
+    elif share is not None and abs(share) <= AIMS[name]:
+        row |= {"verdict": "close", "reason": f"within {100 * AIMS[name]:g} %"}
+    else:
+        row |= {"verdict": "off", "reason": f"more than {100 * AIMS[name]:g} % and than live's own spread"}
+    return row
+
+
+def rank_agreement(live: Mapping[str, float], twin: Mapping[str, float], figure: str) -> dict[str, Any]:
+    """Kendall's tau between the orders in which the two worlds put the policies; None for fewer than two."""
+    from scipy.stats import kendalltau  # noqa: PLC0415  # dear to import
+
+    names = [name for name in live if name in twin]
+    pairs = [(live[name], twin[name]) for name in names]
+    tau = float(kendalltau([one for one, _ in pairs], [two for _, two in pairs]).statistic) if len(pairs) > 1 else None
+    return {
+        "figure": figure,
+        "policies": names,
+        "live": [one for one, _ in pairs],
+        "twin": [two for _, two in pairs],
+        "tau": None if tau is None or math.isnan(tau) else tau,
+    }
+
+
+# -- the same load in the twin ------------------------------------------------------------------------------------
+
+
+def write_trace(record: RunRecord, path: Path) -> float:
+    """What a live run was asked, as a trace: true times and token counts. When its first request came, in seconds.
+
+    A request that was answered has the tokens that the node really evaluated and gave; of others what was wanted is known.
+    """
+    rows = record.table("requests").to_pylist()
+    if not rows:
+        raise OperatorError(f"{record.folder}: no request was offered, so there is nothing to replay")
+    rows.sort(key=lambda row: row["arrival_s"])
+    begin_s = float(rows[0]["arrival_s"])
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arrival_s", "prompt_tokens", "output_tokens", "model", "stream"])
+        for row in rows:
+            ended_well = row["outcome"] == "succeeded"
+            prompt = row["prompt_eval_count"] if ended_well and row["prompt_eval_count"] else row["prompt_tokens"]
+            output = row["tokens_received"] if ended_well and row["tokens_received"] else row["output_tokens"]
+            stream = "true" if row["stream"] else "false"
+            writer.writerow([f"{row['arrival_s'] - begin_s:.6f}", max(1, prompt), max(1, output), row["model"], stream])
+    return begin_s
+
+
+def replayed_in_twin(record: RunRecord, profile: Path, trace: Path) -> Scenario:
+    """The scenario of a live run for the twin: calibrated machines, the very requests, the faults on the nodes they struck.
+
+    Raises `OperatorError`, also where the run lies outside of what was calibrated.
+    """
+    live = Scenario.model_validate(record.manifest["scenario"])
+    if live.workload.patience is not None or live.workload.sessions is not None:
+        raise OperatorError(
+            "fidelity replays requests as they came; clients with patience or sessions ask by what they get"
+        )
+    live = expanded(live, int(record.manifest["seed"]))
+    begin_s = write_trace(record, trace)
+    document = live.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    document["cluster"] |= {"hardware": str(profile.absolute())}
+    for key in read_profile(profile).get("cluster", {}):  # measured, so not what the scenario assumes
+        document["cluster"].pop(key, None)
+    if live.cluster.groups:
+        raise OperatorError("fidelity is for nodes of one kind: groups of several need a profile for each")
+    put_profiles(document, Path.cwd())
+    document["workload"] |= {
+        "arrivals": {"kind": "trace", "file": str(trace.absolute())},
+        "prompt_tokens": {"kind": "from_trace"},
+        "output_tokens": {"kind": "from_trace"},
+        "warmup_s": max(0.0, live.workload.warmup_s - begin_s),
+    }
+    document.pop("live", None)
+    document["record"] = {**document.get("record", {}), "journal": False}
+    struck: dict[int, list[str]] = {}
+    for row in record.table("faults", ["fault_id", "node"]).to_pylist():
+        struck.setdefault(row["fault_id"], []).append(row["node"])
+    for place, fault in enumerate(document.get("faults", [])):
+        fault["at_s"] = max(0.0, fault["at_s"] - begin_s)
+        if len(struck.get(place, [])) == 1:
+            fault["target"] = struck[place][0]
+    return _valid(document)
+
+
+def _valid(document: dict[str, Any]) -> Scenario:
+    try:
+        return Scenario.model_validate(document)
+    except ValueError as error:
+        reason = str(error).splitlines()
+        said = next((line.strip() for line in reason if "outside of the calibration" in line), reason[-1])
+        raise OperatorError(said.removeprefix("Value error, ").partition(" [type=")[0]) from error
+
+
+def simulate_beside(
+    live: Sequence[RunRecord], profile: Path, folder: Path, replications: int, progress: Callable[[str], None]
+) -> list[RunRecord]:
+    """Twin runs of each live run, with other phases of the policy's clock. Raises `OperatorError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for number, record in enumerate(live):
+        scenario = replayed_in_twin(record, profile, folder / f"requests-{number}.csv")
+        for seed in range(1, replications + 1):
+            progress(f"twin: run {number + 1} of {len(live)}, {seed} of {replications}")
+            found.append(TwinWorld().run(scenario, seed, None, lambda line: None))
+    return found
+
+
+def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
+    """Where live runs have left the profile: a line for each step, way or restart that takes another time now."""
+    steps_ms = profile["hardware"]["decode_ms"]
+    calibration = profile["hardware"]["calibration"]
+    parts, block = [], 0
+    for record in live:
+        cluster = Scenario.model_validate(record.manifest["scenario"]).cluster
+        model = calibration["models"][0]
+        if model not in cluster.models:
+            return [f"the profile is of {model}, which these runs do not serve"]
+        part = served(record, cluster.slots_of(model), model, block)
+        block = int(part.block.max(initial=block)) + 2
+        parts.append(part)
+    said = []
+    whole = joined(parts)
+    now_ms, then_ms = way_s(whole) * 1000.0, 2.0 * profile["cluster"]["network"]["latency_ms"]
+    if abs(now_ms - then_ms) > WAY_DRIFT_MS + DRIFT_SHARE * then_ms:
+        said.append(f"gateway and network take {now_ms:.3g} ms, the profile has {then_ms:.3g} ms: calibrate again")
+    restarts = [
+        action["result_s"] - action["time_s"]
+        for record in live
+        for action in record.table("actions", ["kind", "status", "time_s", "result_s"]).to_pylist()
+        if action["kind"] == "restart" and action["status"] == "done"
+    ]
+    then_s = profile["cluster"].get("restart_s")
+    if restarts and then_s and abs(statistics.median(restarts) / then_s - 1.0) > DRIFT_SHARE:
+        now_s = statistics.median(restarts)
+        said.append(
+            f"a restart takes {now_s:.3g} s, {100 * (now_s / then_s - 1.0):+.0f} % beside the profile's {then_s:.3g} s"
+        )
+    for place, step_s in enumerate(decode_steps_s(whole).tolist()):
+        if math.isnan(step_s) or place >= len(steps_ms):
+            continue
+        now_ms = step_s * 1000.0
+        share = now_ms / steps_ms[place] - 1.0
+        if abs(share) > DRIFT_SHARE:
+            said.append(
+                f"a step with {place + 1} in the batch takes {now_ms:.3g} ms, {100 * share:+.0f} % beside the profile's "
+                f"{steps_ms[place]:.3g} ms: calibrate again"
+            )
+    return said

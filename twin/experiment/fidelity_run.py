@@ -1,0 +1,130 @@
+"""`ollamamax fidelity`: live runs are made (or given), the twin runs beside them, and one object says how it went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twin.errors import OperatorError
+from twin.experiment.fidelity import drift, rank_agreement, simulate_beside, twin_and_live
+from twin.experiment.run import new_folder
+from twin.experiment.verdict import Verdict, look_up
+from twin.experiment.world import World, scenario_digest
+from twin.record.figures import compute_figures
+from twin.record.reader import MANIFEST, RunRecord, open_run
+from twin.scenario.calibrated import read_profile
+from twin.scenario.loader import changed
+from twin.scenario.schema import Scenario
+
+POLICIES: dict[str, tuple[str, ...]] = {
+    "default": ("policy.preset=default",),
+    "reactive": ("policy.preset=reactive",),
+    "none": ("policy.preset=none",),
+    "none, same router": ("policy.preset=none", "policy.router.kind=loaded_first"),
+}
+"""Policies whose order the two worlds must agree on."""
+RANKED = ("e2e_s.p95", "requests_lost")
+TAU = 0.9
+FIDELITY = "fidelity.json"
+
+
+def live_runs(
+    world: World,
+    scenario: Scenario,
+    folder: Path,
+    repeats: int,
+    policies: Sequence[str],
+    progress: Callable[[str], None],
+) -> dict[str, list[RunRecord]]:
+    """Live runs by policy: `repeats` of the first on one seed, one of each other. What lies in the folder is kept."""
+    found: dict[str, list[RunRecord]] = {}
+    for place, name in enumerate(policies):
+        wanted = changed(scenario, POLICIES[name])
+        for repeat in range(repeats if not place else 1):
+            at = folder / f"live-{name.replace(', ', '-').replace(' ', '-')}-{repeat}"
+            progress(f"live: {name}, run {repeat + 1}")
+            whole = (at / MANIFEST).is_file()
+            record = open_run(at) if whole else world.run(wanted, scenario.seed, at, progress)
+            if whole and record.manifest["digest"] != scenario_digest(wanted.for_live()):
+                raise OperatorError(f"{at}: it is of another scenario than asked for now; name another folder")
+            found.setdefault(name, []).append(record)
+    return found
+
+
+def given_runs(folders: Sequence[Path]) -> dict[str, list[RunRecord]]:
+    """Recorded live runs of one scenario. Raises `OperatorError` where they do not belong together or broke off."""
+    records = [open_run(folder) for folder in folders]
+    for folder, record in zip(folders, records, strict=True):
+        manifest, first = record.manifest, records[0].manifest
+        if manifest["world"] != "live":
+            raise OperatorError(f"{folder}: a run of the {manifest['world']}; fidelity wants live ones")
+        if manifest.get("aborted"):
+            raise OperatorError(f"{folder}: it was broken off ({manifest['aborted']}); nothing is compared with it")
+        for key in ("digest", "version"):
+            if manifest[key] != first[key]:
+                raise OperatorError(
+                    f"{folder}: {key} {manifest[key]}, that of {folders[0]} is {first[key]}; nothing is compared"
+                )
+    return {"default": records}
+
+
+def judge_fidelity(
+    name: str,
+    live: Mapping[str, Sequence[RunRecord]],
+    profile_file: Path,
+    folder: Path,
+    replications: int,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """The object that `fidelity --json` prints. Raises `OperatorError`."""
+    profile = read_profile(profile_file)
+    twin = {
+        policy: simulate_beside(records, profile_file, folder / f"twin-{place}", replications, progress)
+        for place, (policy, records) in enumerate(live.items())
+    }
+    first = next(iter(live))
+    rows = twin_and_live(live[first], twin[first])
+    ranks = []
+    if len(live) > 1:
+        for figure in RANKED:
+            ranks.append(rank_agreement(_means(live, figure), _means(twin, figure), figure))
+    off = [it["figure"] for it in rows if it["verdict"] == "off"]
+    alone = [f"{it['figure']}: {it['reason']}" for it in rows if it["reason"].endswith(" alone")]
+    low = [it["figure"] for it in ranks if it["tau"] is not None and it["tau"] < TAU]
+    drifted = drift(profile, live[first])
+    notes = list(alone)
+    if len(live[first]) < 3:
+        notes.append("fewer than 3 live runs: how much they differ from each other is not known")
+    reason = f"{len(off)} figures off, {len(low)} orders of policies not agreed on"
+    verdict: Verdict = "fail" if off or low or drifted else "unknown" if notes else "pass"
+    result = {
+        "scenario": name,
+        "profile": profile["name"],
+        "live_runs": sum(len(records) for records in live.values()),
+        "twin_runs": sum(len(records) for records in twin.values()),
+        "verdict": verdict,
+        "reason": reason,
+        "figures": rows,
+        "ranks": ranks,
+        "drift": drifted,
+        "notes": notes,
+        "machine": live[first][0].manifest["machine"],
+    }
+    (folder / FIDELITY).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _means(of: Mapping[str, Sequence[RunRecord]], figure: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, records in of.items():
+        values = [it for it in (look_up(compute_figures(record), figure) for record in records) if it is not None]
+        if values:
+            found[name] = sum(values) / len(values)
+    return found
+
+
+def fidelity_folder(out: Path, name: str, resume: Path | None) -> Path:
+    """Where it all goes."""
+    return resume if resume is not None else new_folder(out, f"{name}-fidelity")

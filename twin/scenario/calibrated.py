@@ -1,0 +1,83 @@
+"""Machines that were measured: a profile's file in a scenario, and what lies outside of what was measured.
+
+A scenario names the file where a machine is named (`cluster.hardware: measured.yaml`, relative to the scenario's file). What
+stands in it is put in its place when the scenario is loaded, so that a manifest and a digest have all of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from twin.errors import OperatorError
+from twin.scenario.hardware import Calibration
+
+if TYPE_CHECKING:
+    from twin.scenario.schema import Scenario
+
+ENDINGS = (".yaml", ".yml")
+SLACK = 1.05
+"""A mean length may be so many times the largest that was seen before it counts as outside."""
+
+
+def put_profiles(document: dict[str, Any], folder: Path) -> None:
+    """Replace each file that stands for a machine by its content. Raises `OperatorError`."""
+    cluster = document.get("cluster")
+    if not isinstance(cluster, dict):
+        return
+    if _is_file(cluster.get("hardware")):
+        profile = read_profile(folder / cluster["hardware"])
+        cluster["hardware"] = profile["hardware"]
+        of_cluster = profile.get("cluster", {})
+        for key in ("restart_s", "restart_cv", "load_cv"):
+            if key in of_cluster:
+                cluster.setdefault(key, of_cluster[key])
+        if isinstance(cluster.setdefault("network", {}), dict):
+            for key, value in of_cluster.get("network", {}).items():
+                cluster["network"].setdefault(key, value)
+    for group in cluster.get("groups") or []:
+        if isinstance(group, dict) and _is_file(group.get("hardware")):
+            group["hardware"] = read_profile(folder / group["hardware"])["hardware"]
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, str) and value.endswith(ENDINGS)
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """What `ollamamax calibrate` wrote. Raises `OperatorError`."""
+    try:
+        profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise OperatorError(
+            f"{path}: {reason}; `ollamamax calibrate RUN... --out {path.name}` writes a profile"
+        ) from error
+    except yaml.YAMLError as error:
+        raise OperatorError(f"{path}: no valid YAML; `ollamamax calibrate` writes a profile") from error
+    if not isinstance(profile, dict) or profile.get("profile") != 1 or not isinstance(profile.get("hardware"), dict):
+        raise OperatorError(f"{path}: no profile of this version (profile: 1, hardware: ...); calibrate again")
+    return profile
+
+
+def outside(scenario: Scenario) -> list[str]:
+    """What the scenario asks of a calibrated machine that nobody measured, each in words; empty where there is nothing."""
+    cluster, workload = scenario.cluster, scenario.workload
+    found: dict[str, Calibration] = {}
+    for hardware in cluster.hardware_of_nodes():
+        it = hardware.calibration
+        if it is not None and not it.extrapolate:
+            found[it.name] = it
+    said: list[str] = []
+    for name, it in found.items():
+        wanted = max(cluster.slots_of(model) for model in cluster.models)
+        if wanted > it.batch_max:
+            said.append(f"{name} was measured with at most {it.batch_max} sequences in a batch, not {wanted}")
+        for key, bounds in (("prompt_tokens", it.prompt_tokens), ("output_tokens", it.output_tokens)):
+            mean = getattr(getattr(workload, key), "mean", None)
+            if mean is not None and not bounds[0] / SLACK <= mean <= bounds[1] * SLACK:
+                said.append(f"{name} was measured with {key} from {bounds[0]:g} to {bounds[1]:g}, not {mean:g}")
+        said += [f"{name} was not measured with {model}" for model in cluster.models if model not in it.models]
+    return said
