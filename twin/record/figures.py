@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ import pyarrow.compute as pc
 from twin.policy.vocabulary import DISRUPTIVE_ACTIONS, OPERATOR_REASON
 from twin.record.names import SUMMARY_KEYS
 from twin.record.reader import RunRecord
-from twin.record.recovery import Duration, Times, flags, numbers, outcomes, recoveries
+from twin.record.recovery import Duration, Recovery, Times, flags, numbers, outcomes, recoveries
 
 COLUMNS = (
     "admitted",
@@ -55,11 +56,11 @@ GATEWAY_NAME = re.compile(r"gateway-\d+")  # as `Cluster.gateway_names` has them
 ROUNDING_S = 1e-6  # a hidden wait below this is what is left of adding durations up
 
 
-def compute_figures(record: RunRecord) -> dict[str, Any]:
+def compute_figures(record: RunRecord, found: Sequence[Recovery] | None = None) -> dict[str, Any]:
     """Every figure of `names.FIGURES`, as `run --json` prints them.
 
     Numbers are int or float in the unit of `names.FIGURES`; latencies are {"mean", "p50", "p95", "p99"}; `actions` maps
-    kinds to counts. None: not observed.
+    kinds to counts. None: not observed. `found` are the run's `recoveries`, where the caller has them.
     """
     manifest = record.manifest
     requests = record.table("requests", COLUMNS)
@@ -71,7 +72,7 @@ def compute_figures(record: RunRecord) -> dict[str, Any]:
     served = counted.filter(succeeded)
     judged = int(succeeded.sum()) + int(lost.sum())
     arrival_s = numbers(served, "arrival_s")
-    found = recoveries(record)
+    found = recoveries(record) if found is None else found
     events = manifest.get("events")
     return {
         "requests_offered": counted.num_rows,
