@@ -109,6 +109,21 @@ def node_lanes(story: Story) -> list[Drawing]:
     return [drawing] if close_up is None else [drawing, close_up]
 
 
+def moment_lanes(story: Story, at_s: float, around_s: float) -> Drawing:
+    """All drawn nodes around one moment, `around_s` before and after it."""
+    end_s = float(story.manifest["simulated_s"])
+    lanes = _Lanes(story.nodes, max(0.0, at_s - around_s), min(end_s, at_s + around_s))
+    layers = _layers(story, lanes, story.recoveries, labels=True)
+    here = chart([{"at": rounded(at_s)}]).mark_rule(strokeDash=[3, 3], strokeWidth=1.5)
+    layers.append(here.encode(x=lanes.x("at"), tooltip=tip("at", "this decision (s)")))
+    return Drawing(
+        f"Around {at_s:,.2f} s",
+        f"The {2 * around_s:g} s around the decision, which is the dashed line: faults as shades, states as bars, failed "
+        "attempts as short strokes, incidents and actions below them.",
+        layered(layers, max(1, len(story.nodes)) * LANE_PX),
+    )
+
+
 def _close_up(story: Story, end_s: float) -> Drawing | None:
     found = story.recoveries
     if not found:

@@ -45,7 +45,7 @@ def write_page(records: Sequence[RunRecord], summary: Mapping[str, Any], path: P
     if not records:
         raise ValueError("a page needs at least one run; name a run folder")
     stories = [told(record) for record in records]
-    worst = max(range(len(stories)), key=lambda index: _badness(stories[index]))
+    worst = max(range(len(stories)), key=lambda index: badness(stories[index]))
     write_whole(path, _page(stories, summary, worst))
 
 
@@ -105,7 +105,7 @@ def _vega() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
-def _badness(story: Story) -> tuple[float, float, float]:
+def badness(story: Story) -> tuple[float, float, float]:
     """What makes a run worth looking at: losses, then faults that were not recovered from, then slow recovery."""
     censored = sum(each["ttr"]["censored"] for each in story.recoveries)
     return (story.figures["requests_lost"], censored, story.figures["ttr_s"] or 0.0)
