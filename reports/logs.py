@@ -44,8 +44,9 @@ def fault_log(story: Story) -> Log:
     """Each fault with its times to detection, mitigation and recovery."""
     log = Log(
         "Faults and recovery",
-        "Detection: the first incident on the node. Mitigation: the last failed attempt. Recovery: the steady state is "
-        "regained and held, and the node generates again. All are counted from the injection."
+        "Detection: the first incident on the node. Mitigation: the last attempt that failed because of "
+        "the fault. Recovery: the steady state is regained and held, and the node generates again. All are counted from the "
+        "injection, and watched until the next fault on the node."
         if story.recoveries
         else "No fault was injected.",
         ("Fault", "Node", "Injected (s) >", "Ended", "Detected after >", "Mitigated after >", "Recovered after >"),

@@ -58,10 +58,19 @@ def print_soak(found: Mapping[str, Any], program: str, console: Console) -> None
     for title in ("reached at least once", "", "in seeds"):
         table.add_column(title, justify="right" if title == "in seeds" else "left", overflow="fold")
     for each in found["reached"]:
-        table.add_row(each["name"], each["what"], f"{each['seeds']:,}", style="" if each["seeds"] else "yellow")
+        seeds_said = f"{each['seeds']:,}" if each["seeds"] else "never reached"
+        table.add_row(each["name"], each["what"], seeds_said, style="" if each["seeds"] else "yellow")
     console.print()
     console.print(table)
     console.print()
+    if found["never_reached"]:
+        never = ", ".join(found["never_reached"])
+        console.print(
+            Text(
+                f"? Never reached, so nothing is known of it here: {never}. scenarios/harsh-soak.yaml reaches more.",
+                "yellow",
+            )
+        )
     for broken in found["broken"]:
         seeds = broken["seeds"]
         console.print(Text(f"✗ {broken['invariant']}: broken by {len(seeds):,} seeds", style=STYLES["fail"]))

@@ -24,7 +24,17 @@ SHORT = {"diurnal-day": ["workload.duration_s=7200", "fault_generators.0.time_be
 
 @pytest.mark.parametrize(
     "name",
-    ["cascade", "crash-renewal", "diurnal-day", "impatient-clients", "sessions", "swarm"],
+    [
+        "cascade",
+        "crash-renewal",
+        "diurnal-day",
+        "harsh-soak",
+        "impatient-clients",
+        "one-way-partition",
+        "sessions",
+        "swarm",
+        "two-gateways",
+    ],
 )
 def test_the_claim_of_a_scenario_holds(name: str) -> None:
     found = summary(name, *SHORT.get(name, []))
@@ -36,3 +46,9 @@ def test_the_claim_of_a_scenario_holds(name: str) -> None:
 @pytest.mark.parametrize("name", ["cascade", "crash-renewal", "impatient-clients", "sessions"])
 def test_without_a_policy_it_does_not(name: str) -> None:
     assert summary(name, "policy.preset=none")["verdict"] == "fail"
+
+
+def test_two_gateways_with_the_usual_patience_restart_what_they_cannot_see() -> None:
+    found = summary("two-gateways", "policy.healer.unreachable_grace_s=20")
+    assert found["figures"]["false_actions"] == 2
+    assert found["verdict"] == "fail"

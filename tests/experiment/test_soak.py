@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,14 +15,16 @@ from tests.scenario.documents import scenario
 from twin.errors import OperatorError
 from twin.experiment.engines import LocalEngine
 from twin.experiment.reached import RARITIES, reached
-from twin.experiment.run import run_scenario
+from twin.experiment.run import replay_run, run_scenario
 from twin.experiment.shrink import SOAK, Shrinker, shrink, soak_and_shrink
 from twin.experiment.soak import RUNS_TO_ITS_END, examine, for_mode, judged, soak
 from twin.experiment.timeline import pinned
 from twin.experiment.twin_world import TwinWorld
 from twin.policy.cluster_policy import ClusterPolicy
-from twin.policy.vocabulary import Action, Command, Observation, Policy
+from twin.policy.parameters import Parameters
+from twin.policy.vocabulary import Action, ClusterSpec, Command, Observation, Policy, RequestSpec, Route
 from twin.record.reader import RunRecord
+from twin.scenario.generators import drawn_policy, expanded
 from twin.scenario.loader import as_document, load
 from twin.scenario.schema import Scenario
 
@@ -209,6 +212,87 @@ def test_after_the_load_every_fault_is_ended_and_the_run_goes_on_until_all_is_we
     assert hasty.manifest["invariants"]["every_node_is_back"] > 0, "half a second is not enough"
 
 
+# -- the harsh soak ----------------------------------------------------------------------------------------------------
+
+
+class TooStubborn(ClusterPolicy):
+    """Broken on purpose: two attempts more than are allowed."""
+
+    def __init__(self, spec: ClusterSpec, parameters: Parameters) -> None:
+        super().__init__(spec, parameters)
+        allowed = self.router.retry.attempts_max
+        self.router.retry = dataclasses.replace(self.router.retry, attempts_max=allowed + 2)
+
+
+class Spendthrift(ClusterPolicy):
+    """Broken on purpose: a retry costs nothing of the budget."""
+
+    def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
+        budget = self.router.budget
+        route = super().route(now, request, attempt)
+        if attempt:
+            self.router.budget = budget
+        return route
+
+
+HARSH = Path(__file__).parents[2] / "scenarios" / "harsh-soak.yaml"
+
+
+@pytest.mark.parametrize("policy", [TooStubborn, Spendthrift])
+def test_the_harsh_soak_finds_within_ten_seeds_what_retries_beyond_its_limits(policy: type[ClusterPolicy]) -> None:
+    it = load(HARSH, ["record.journal=false"])
+    found: dict[str, list[int]] = {}
+    for seed in range(1, 11):
+        found = soak(it, [seed], "safety", LocalEngine(1), world=Broken(policy)).broken
+        if found:
+            break
+    assert set(found) == {"retries_within_budget"}
+
+
+def test_a_seed_draws_its_policy_and_a_replay_of_its_run_knows_it(tmp_path: Path) -> None:
+    drawing = {"kind": "swarm", "duration": {"kind": "constant", "mean_s": 5}, "policy": CHOICES}
+    it = troubled(faults=[], fault_generators=[drawing], record={"journal": True})
+    drawn = {json.dumps(drawn_policy(it, seed)) for seed in range(30)}
+    assert len(drawn) == 6, "every combination comes up"
+    for seed in (1, 2, 3):
+        whole = expanded(it, seed)
+        assert whole.policy.overrides == {
+            "router.slow_start_s": 0,
+            "probes.load_path_model": "llama3.2:1b",
+        } | drawn_policy(it, seed)
+        record = TwinWorld().run(it, seed, tmp_path / str(seed), lambda line: None)
+        assert record.manifest["policy_drawn"] == drawn_policy(it, seed)
+        assert replay_run(tmp_path / str(seed)).same
+        assert pinned(it, seed).policy == whole.policy, "and so it is written down when it is shrunk"
+
+
+CHOICES = {"retry.attempts_max": [0, 1, 2], "admission.enabled": [True, False]}
+
+
+def test_shrinking_leaves_away_signs_and_what_the_policy_drew_where_they_do_not_matter() -> None:
+    class Stubborn(Shrinker):
+        def breaks(self, document: dict[str, Any]) -> bool:
+            self.runs += 1
+            return document["policy"]["overrides"].get("retry.attempts_max") == 2
+
+    faults = [
+        {"kind": "slow_decay", "at_s": 20, "lead_s": 10, "target": "node-0"},
+        {"kind": "impatient_clients", "at_s": 5},
+    ]
+    overrides = {"retry.attempts_max": 2, "admission.enabled": False}
+    it = as_document(pinned(troubled(faults=faults, policy={"overrides": overrides}), 1))
+    small = Stubborn(DRAIN, 1, "safety", TwinWorld()).shrink(it)
+    assert (small["faults"], small["policy"]["overrides"]) == ([], {"retry.attempts_max": 2})
+
+    class Decaying(Shrinker):
+        def breaks(self, document: dict[str, Any]) -> bool:
+            self.runs += 1
+            return bool(document["faults"])
+
+    (fault,) = Decaying(DRAIN, 1, "safety", TwinWorld()).shrink(it | {"faults": it["faults"][:1]})["faults"]
+    assert "lead_s" not in fault
+
+
 # -- what was reached -------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +311,14 @@ def made(name: str) -> RunRecord:
         run.request(1.0, 1.0, admitted=False, outcome="rejected")
     elif name == "given_up":
         run.request(1.0, 9.0, outcome="failed", error="retries exhausted")
+    elif name in ("attempts_used_up", "budget_spent"):
+        ends = {"attempts_used_up": "reset: all 3 attempts failed", "budget_spent": "reset: the retry budget is spent"}
+        run.request(1.0, 9.0, outcome="failed", error=ends[name])
+    elif name == "rack_failed":
+        run.fault(3.0, kind="rack_failure")
+    elif name in ("failed_after_signs", "averted", "came_to_nothing"):
+        outcome = {"failed_after_signs": "failed", "averted": "averted", "came_to_nothing": "nothing"}[name]
+        run.recorder.signs.add((0, "slow_decay", "node-0", 1.0, 5.0, 3.0, outcome))
     elif name == "deadline_missed":
         run.request(1.0, 61.0, outcome="deadline", error="deadline")
     elif name in ("first_token_timeout", "stall_timeout", "refused"):

@@ -92,12 +92,13 @@ class Run:
         fault_id: int = 0,
         held: bool = False,
         struck: str = "",
+        kind: str = "server_crash",
     ) -> Run:
         """A fault on a node: over at once unless it is said when, or that it held to the end of the run."""
         if ended_s is None and not held:
             ended_s = injected_s
         ended_by = "teardown" if ended_s is None else "schedule" if ended_s == planned_end_s else "action"
-        row = (fault_id, "server_crash", node, injected_s, planned_end_s, ended_s, ended_by, "killed", struck or node)
+        row = (fault_id, kind, node, injected_s, planned_end_s, ended_s, ended_by, "killed", struck or node)
         self.recorder.faults.add(row)
         return self
 

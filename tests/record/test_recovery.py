@@ -67,9 +67,35 @@ def test_failures_after_the_next_injection_anywhere_are_not_counted_for_the_earl
     assert [each.ttm for each in recoveries(run.end())] == [Duration(3.0), Duration(4.0)]
 
 
-def test_faults_injected_together_do_not_cut_each_other_short() -> None:
-    run = healthy().fault(30.0).fault(30.0, node="node-1").failed_attempt(33.0)
-    assert [each.ttm for each in recoveries(run.end())] == [Duration(3.0), Duration(3.0)]
+def test_faults_injected_together_share_what_fails_on_nodes_without_a_fault() -> None:
+    run = healthy().fault(30.0).fault(30.0, node="node-1").failed_attempt(33.0).failed_attempt(32.0, node="node-2")
+    assert [each.ttm for each in recoveries(run.end())] == [Duration(3.0), Duration(2.0)]
+
+
+def test_of_overlapping_faults_each_has_the_failures_of_its_own_node() -> None:
+    run = healthy().fault(30.0, ended_s=70.0).fault(40.0, node="node-1", ended_s=80.0, fault_id=1)
+    run.failed_attempt(45.0).failed_attempt(46.0, node="node-1").failed_attempt(50.0).failed_attempt(
+        60.0, node="node-3"
+    )
+    assert [each.ttm for each in recoveries(run.end())] == [Duration(20.0), Duration(20.0)]
+
+
+def test_a_fault_that_is_long_over_is_not_to_blame_for_what_fails_on_its_node_in_the_next_ones_time() -> None:
+    run = healthy().fault(20.0, ended_s=25.0).fault(50.0, node="node-1", ended_s=60.0, fault_id=1)
+    run.failed_attempt(34.0).failed_attempt(54.0)
+    assert [each.ttm for each in recoveries(run.end())] == [Duration(14.0), Duration(4.0)]
+
+
+def test_the_next_fault_on_the_node_takes_over_and_censors_what_went_on_until_then() -> None:
+    run = healthy().fault(30.0, ended_s=80.0).fault(50.0, fault_id=1, ended_s=80.0)
+    run.failed_attempt(45.0).failed_attempt(55.0)
+    assert [each.ttm for each in recoveries(run.end())] == [Duration(None, True, 15.0), Duration(5.0)]
+
+
+def test_a_request_that_no_node_was_given_was_lost_to_the_latest_fault() -> None:
+    run = healthy().fault(30.0).fault(40.0, node="node-1", fault_id=1)
+    run.request(20.0, 48.0, outcome="failed", error="queue", node=None)
+    assert [each.ttm for each in recoveries(run.end())] == [Duration(None), Duration(8.0)]
 
 
 def test_recovery_is_the_first_success_on_the_faulted_node_where_traffic_never_failed() -> None:

@@ -90,11 +90,19 @@ def test_a_soak_says_what_was_broken_and_how_to_see_it_again() -> None:
         "wall_s": 300.0,
         "wall_s_for_10000": 1500.0,
         "reached": [{"name": "restarted", "what": "the policy restarted a node", "seeds": 1800}],
+        "never_reached": [],
         "invariants": {"replica_floor": 2},
         "broken": [],
         "folder": "runs/soak-1",
     }
     assert "✓ All 1 invariants held." in shown(lambda *it: print_soak(it[0], "ollamamax", it[1]), found)
+    never = {"name": "drained", "what": "the policy drained a node", "seeds": 0}
+    text = shown(
+        lambda *it: print_soak(it[0], "ollamamax", it[1]),
+        found | {"reached": [*found["reached"], never], "never_reached": ["drained"]},
+    )
+    assert "never reached" in text
+    assert "Never reached, so nothing is known of it here: drained." in text
     broken = {
         "invariant": "replica_floor",
         "seeds": [17, 903],

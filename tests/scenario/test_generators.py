@@ -281,6 +281,32 @@ def test_each_kind_of_a_swarm_is_on_with_chance_one_half() -> None:
     assert len({tuple(sorted(each)) for each in on}) > 30
 
 
+SIGNS = {"signs_share": 0.5, "look_alike_share": 0.25, "lead": {"kind": "uniform", "min_s": 20, "max_s": 40}}
+
+
+def test_a_swarm_lets_kinds_that_can_show_beforehand_do_so_now_and_then() -> None:
+    kinds = ["slow_decay", "server_crash"]
+    faults = [f for seed in range(100) for f in drawn({**SWARM, **SIGNS, "kinds": kinds, "from_s": 50}, seed=seed)]
+    decays = [fault for fault in faults if fault.about.kind == "slow_decay"]
+    shown = [fault for fault in decays if fault.lead_s]
+    assert all(not fault.lead_s for fault in faults if fault.about.kind == "server_crash"), "it has no signs"
+    assert len(shown) / len(decays) == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(len(decays)))
+    assert all(20.0 <= fault.lead_s <= 40.0 for fault in shown)
+    nothing = sum(fault.comes_to_nothing for fault in shown) / len(shown)
+    assert nothing == pytest.approx(0.25, abs=4 * 0.43 / math.sqrt(len(shown)))
+
+
+def test_signs_shift_none_of_the_other_draws_of_a_swarm() -> None:
+    def plain(fault: Fault) -> dict[str, Any]:
+        return fault.model_dump(exclude={"lead_s", "comes_to_nothing"})
+
+    for seed in range(10):
+        sudden = drawn({**SWARM, "signs_share": 0}, seed=seed)
+        showing = drawn({**SWARM, "signs_share": 1}, seed=seed)
+        assert [plain(fault) for fault in sudden] == [plain(fault) for fault in showing]
+        assert not any(fault.lead_s for fault in sudden)
+
+
 # -- in a run ------------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +346,14 @@ def test_the_expanded_scenario_is_a_plain_file_that_runs_the_same() -> None:
         ({**CORRELATED, "time_between_events": constant(5)}, "give either at_s or time_between_events"),
         ({**SWARM, "kinds": ["earthquake"]}, "unknown kind earthquake"),
         ({**SWARM, "faults": {"min": 5, "max": 1}}, "min 5 is above max 1"),
+        (
+            {**SWARM, "policy": {"retry.atempts_max": [1]}},
+            "policy: unknown policy parameter retry.atempts_max; did you mean",
+        ),
+        (
+            {**SWARM, "policy": {"retry.attempts_max": [1, 99]}},
+            "policy: retry.attempts_max takes 0 to 10 attempts, not 99",
+        ),
     ],
 )
 def test_a_generator_that_cannot_be_is_refused(generator: dict[str, Any], words: str) -> None:

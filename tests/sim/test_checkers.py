@@ -45,7 +45,7 @@ def checker(name: str) -> Checker:
 
 def flight(number: int = 1, node: str = "node-0", attempt: int = 0) -> Flight:
     it = Flight(RequestSpec(number, "llama3.1:8b", 10, True, 1.0, 60.0), 10)
-    it.gateway, it.node, it.attempt, it.started_s = "gateway-0", node, attempt, 1.0
+    it.gateway, it.node, it.attempt, it.started_s, it.served_s = "gateway-0", node, attempt, 1.0, 2.0
     return it
 
 
@@ -101,7 +101,11 @@ def served_by_a_dead_node(it: Checker, world: Simulation) -> None:
 
 
 def served_by_a_younger_server(it: Checker, world: Simulation) -> None:
-    world.nodes["node-0"].started_s = 1.5
+    world.nodes["node-0"].deaths_s = [1.5]
+    under_way = flight()
+    under_way.served_s = 1.4  # it died while the answer was on the network
+    it.on_served(3.0, under_way, world)
+    assert not it.violations
     it.on_served(3.0, flight(), world)
 
 
@@ -142,7 +146,7 @@ def too_many_retries_in_all(it: Checker, world: Simulation) -> None:
     moved = flight(attempt=1)
     moved.error = "aborted"
     for number in range(10):
-        it.on_dispatch(1.0, flight(number), world)
+        it.on_admitted(1.0, flight(number))  # whether it goes at once or waits
     for _ in range(500):
         it.on_dispatch(1.0, moved, world)  # the policy broke these off itself
     for _ in range(102):

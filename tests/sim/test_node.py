@@ -260,3 +260,13 @@ def test_a_slow_gpu_slows_decoding_and_loading() -> None:
     bench.ask(1.0, "hot", "a")
     bench.ask(1.0, "cold", "b")
     assert bench.run() == {"hot": (pytest.approx(1.4), ""), "cold": (pytest.approx(1.0 + 4 * LOAD_S + 0.4), "")}
+
+
+def test_an_eviction_that_ends_a_fault_does_not_load_the_next_model_twice() -> None:
+    bench = NodeBench()
+    for model in ("a", "b"):
+        bench.node.add_runner(model)
+    bench.node.on_reload = bench.node.conditions_changed  # as where a fault lived in the runner that goes
+    bench.ask(1.0, "third", "c")
+    assert bench.run()["third"][1] == ""
+    assert bench.node.resident() == ("b", "c")

@@ -32,6 +32,17 @@ def _text(table: str, column: str, *texts: str) -> Callable[[RunRecord], bool]:
     return lambda record: any(equals(record.table(table, [column]), column, text).any() for text in texts)
 
 
+def _shed_because(words: str) -> Callable[[RunRecord], bool]:
+    """An admitted request was given up for a reason with these words."""
+
+    def met(record: RunRecord) -> bool:
+        requests = record.table("requests", ["admitted", "error"])
+        reasons = requests.filter(requests["admitted"])["error"].unique().to_pylist()
+        return any(words in reason for reason in reasons if reason)
+
+    return met
+
+
 def _retried_twice(record: RunRecord) -> bool:
     return bool(np.any(numbers(record.table("attempts", ["attempt"]), "attempt") >= 1))
 
@@ -102,6 +113,8 @@ RARITIES: tuple[Rarity, ...] = (
     Rarity("waited_at_the_gateway", "a request waited for a free node", _waited),
     Rarity("turned_away", "a request was not admitted", _text("requests", "outcome", "rejected")),
     Rarity("given_up", "an admitted request was given up", _shed_after_admission),
+    Rarity("attempts_used_up", "a request failed in all the attempts it may have", _shed_because("attempts failed")),
+    Rarity("budget_spent", "a retry was refused: the retry budget was spent", _shed_because("budget is spent")),
     Rarity("deadline_missed", "a request met its own deadline", _text("requests", "outcome", "deadline")),
     Rarity("first_token_timeout", "an attempt stayed silent", _text("attempts", "error", "first_token_timeout")),
     Rarity("stall_timeout", "a stream fell silent", _text("attempts", "error", "stall_timeout")),
@@ -114,6 +127,10 @@ RARITIES: tuple[Rarity, ...] = (
     Rarity("escalated", "an incident needed a second action", _escalated),
     Rarity("two_nodes_at_once", "faults on two nodes at the same time", _two_at_once),
     Rarity("two_faults_on_a_node", "two faults on one node at the same time", _two_on_a_node),
+    Rarity("rack_failed", "a rack or a zone lost its power", _text("faults", "kind", "rack_failure")),
+    Rarity("failed_after_signs", "a fault came that had shown beforehand", _text("signs", "outcome", "failed")),
+    Rarity("averted", "a restart came between the signs and the failure", _text("signs", "outcome", "averted")),
+    Rarity("came_to_nothing", "signs of a fault that never came", _text("signs", "outcome", "nothing")),
     Rarity("nobody_serves", "the policy took no node for one that serves", _all_unwell),
     Rarity("aborted", "abort_when broke the run off", lambda record: bool(record.manifest.get("aborted"))),
 )

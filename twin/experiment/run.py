@@ -24,6 +24,7 @@ from twin.record.figures import compute_figures
 from twin.record.names import FIGURES
 from twin.record.reader import RunRecord, RunUnreadable, open_run, record_digest
 from twin.record.recovery import recoveries
+from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
 
 SUMMARY = "summary.json"
@@ -91,6 +92,7 @@ def replayed(record: RunRecord, scenario: Scenario, policy: Callable[[Scenario],
         return None
     if record.manifest["world"] == "live":
         scenario = scenario.for_live()
+    scenario = expanded(scenario, record.manifest["seed"])  # which may draw the policy's parameters
     return replay(record, *(policy(scenario) for _ in scenario.cluster.gateway_names()))
 
 
@@ -158,7 +160,8 @@ def _censored(replications: Sequence[Replication]) -> list[str]:
         missing = sum(getattr(recovery, name).censored for recovery in found)
         if missing:
             notes.append(
-                f"{name}_s: {missing} of {len(found)} faults were not {what} before the run ended; the mean is of the others"
+                f"{name}_s: {missing} of {len(found)} faults were not {what} by the end of the run, or the next fault on "
+                "their node; the mean is of the others"
             )
     return notes
 
@@ -184,7 +187,7 @@ def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, 
 def replay_run(folder: Path) -> Replay:
     """Replay a recorded run through the policy that its scenario names. Raises `OperatorError`."""
     record = _open(folder)
-    scenario = _scenario_of(folder, record)
+    scenario = expanded(_scenario_of(folder, record), record.manifest["seed"])
     try:
         return replay(record, *(own_policy(scenario) for _ in scenario.cluster.gateway_names()))
     except RunUnreadable as error:

@@ -66,7 +66,7 @@ class Shrinker:
         while before != document:
             before = document
             document = self._fewer_faults(document)
-            for candidates in (_shorter_run, _shorter_faults, _thinner_load, _fewer_nodes):
+            for candidates in (_shorter_run, _shorter_faults, _no_signs, _thinner_load, _fewer_nodes, _plainer_policy):
                 document = self._smaller(document, candidates)
         return document
 
@@ -141,6 +141,22 @@ def _shorter_faults(document: dict[str, Any], first: str) -> Iterator[dict[str, 
             yield _changed(document, **{f"faults__{place}__duration_s": round(duration_s / 2.0, 3)})
 
 
+def _no_signs(document: dict[str, Any], first: str) -> Iterator[dict[str, Any]]:
+    """Let a fault come without its signs."""
+    for place, fault in enumerate(document["faults"]):
+        if "lead_s" in fault and not fault.get("comes_to_nothing"):
+            sudden = {key: value for key, value in fault.items() if key not in ("lead_s", "comes_to_nothing")}
+            yield document | {"faults": [*document["faults"][:place], sudden, *document["faults"][place + 1 :]]}
+
+
+def _plainer_policy(document: dict[str, Any], first: str) -> Iterator[dict[str, Any]]:
+    """Let a parameter of the policy have the preset's value."""
+    overrides = document.get("policy", {}).get("overrides", {})
+    for name in overrides:
+        fewer = {key: value for key, value in overrides.items() if key != name}
+        yield document | {"policy": {**document["policy"], "overrides": fewer}}
+
+
 def _thinner_load(document: dict[str, Any], first: str) -> Iterator[dict[str, Any]]:
     """Halve the rate of the arrivals, where they have one."""
     rate_rps = document["workload"]["arrivals"].get("rate_rps")
@@ -152,7 +168,7 @@ def _fewer_nodes(document: dict[str, Any], first: str) -> Iterator[dict[str, Any
     """Take the last node away, where no fault strikes it; no model may want more replicas than there are nodes."""
     cluster = document["cluster"]
     nodes = cluster.get("nodes")
-    if nodes is None or nodes < 2 or any(fault["target"] == f"node-{nodes - 1}" for fault in document["faults"]):
+    if nodes is None or nodes < 2 or any(fault.get("target") == f"node-{nodes - 1}" for fault in document["faults"]):
         return
     fewer = _changed(document, cluster__nodes=nodes - 1)
     for model in fewer["cluster"]["models"].values():

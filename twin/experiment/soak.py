@@ -169,6 +169,7 @@ def summarise_soak(scenario: Scenario, found: Soak, seeds: Sequence[int], mode: 
             for name, seeds in broken.items()
         ],
         "reached": [{"name": rarity.name, "what": rarity.what, "seeds": met[rarity.name]} for rarity in RARITIES],
+        "never_reached": [rarity.name for rarity in RARITIES if not met[rarity.name]],
         "runs": {
             "faults": sum(row["faults"] for row in rows),
             "requests": sum(row["requests"] for row in rows),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from twin.record.reader import RunRecord
-from twin.scenario.generators import drawn_faults
+from twin.scenario.generators import drawn_faults, drawn_policy
 from twin.scenario.inputs import files_of, without_places
 from twin.scenario.schema import Scenario
 
@@ -53,6 +53,7 @@ def manifest(scenario: Scenario, seed: int, world: WorldName) -> dict[str, Any]:
         "scenario": document,
         "files": files_of(document),
         "faults_drawn": drawn_faults(scenario, seed),
+        "policy_drawn": drawn_policy(scenario, seed),
         "digest": scenario_digest(scenario),
         "seed": seed,
         "world": world,

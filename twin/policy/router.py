@@ -274,11 +274,11 @@ class Router:
 
     def _wait(self, pool: Pool, request: RequestSpec, attempt: int, avoid: int, not_before_s: float) -> Route:
         if not attempt and len(pool.waiting) >= self.queue_max:
-            return Route("shed", retry_after_s=SHED_RETRY_AFTER_S, reason="the queue is full")
+            return self._turned_away(Route("shed", retry_after_s=SHED_RETRY_AFTER_S, reason="the queue is full"))
         if not attempt and self.deadline_aware:
             hopeless = self._hopeless(pool, request, not_before_s)  # which is now
             if hopeless is not None:
-                return hopeless
+                return self._turned_away(hopeless)
         pool.waiting[request.request_id] = Waiting(request, attempt, avoid, not_before_s)
         self.waiting += 1
         if not_before_s > request.arrival_s and attempt:
@@ -288,6 +288,11 @@ class Router:
         else:
             pool.queue.append(request.request_id)
         return Route("wait")
+
+    def _turned_away(self, route: Route) -> Route:
+        """Only requests that are admitted pay for retries: what this one has put into the budget is taken out again."""
+        self.budget -= self.budget_ratio
+        return route
 
     def _hopeless(self, pool: Pool, request: RequestSpec, now: float) -> Route | None:
         """Turn a request away at once that would only wait in vain."""

@@ -15,14 +15,14 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
 - `incidents_healed`: an incident that was opened while a fault held its node, had at least one action, was verified and
   closed, whose fault was really over by the time it was verified, and that was verified before the fault would have
   ended by itself (its planned end, where it has one).
-- `false_actions`: disruptive actions (restart, unload) on a node that no fault held, and that no operator ordered. A
-  fault holds its node from its injection to its real end, both included; so an action that ends a fault is not a false
-  one. A fault of a gateway's own uplink holds no node here: who is cut off itself has nothing to repair.
+- `false_actions`: disruptive actions (restart, unload) that the policy ordered, whatever came of them, on a node that
+  no fault held of which such an action could free it; what an operator ordered is left out. A fault holds its node from
+  its injection to its real end, both included; so an action that ends a fault is not a false one. A fault of the network
+  holds no node here, whether of its own link, its rack's or a gateway's: the node is well, and a restart mends no link.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +35,8 @@ from twin.policy.vocabulary import DISRUPTIVE_ACTIONS, OPERATOR_REASON
 from twin.record.names import SUMMARY_KEYS
 from twin.record.reader import RunRecord
 from twin.record.recovery import Duration, Recovery, Times, flags, numbers, outcomes, recoveries
+from twin.scenario.faults import FAULT_KINDS
+from twin.scenario.faults.base import NetworkFault
 
 COLUMNS = (
     "admitted",
@@ -52,7 +54,9 @@ COLUMNS = (
     "total_duration_s",
     "answer",
 )
-GATEWAY_NAME = re.compile(r"gateway-\d+")  # as `Cluster.gateway_names` has them; no rack or zone may be called so
+OF_THE_NETWORK = frozenset(name for name, kind in FAULT_KINDS.items() if issubclass(kind, NetworkFault))
+"""Kinds that leave the node itself alone."""
+
 ROUNDING_S = 1e-6  # a hidden wait below this is what is left of adding durations up
 
 
@@ -134,8 +138,8 @@ def _healing(record: RunRecord) -> dict[str, Any]:
     incidents = record.table(
         "incidents", ["node", "opened_s", "state", "verified_s", "closed_s", "actions"]
     ).to_pylist()
-    faults = record.table("faults", ["node", "injected_s", "planned_end_s", "ended_s", "struck"]).to_pylist()
-    of_nodes = [fault for fault in faults if not GATEWAY_NAME.fullmatch(fault["struck"])]
+    faults = record.table("faults", ["kind", "node", "injected_s", "planned_end_s", "ended_s"]).to_pylist()
+    of_nodes = [fault for fault in faults if fault["kind"] not in OF_THE_NETWORK]
     false_actions = [
         action
         for action in actions

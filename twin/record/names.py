@@ -19,7 +19,10 @@ FIGURES: dict[str, tuple[str, str]] = {
     "requests_cancelled": ("requests", "admitted, and given up by their client: neither succeeded nor lost"),
     "success_ratio": ("", "succeeded / (admitted - cancelled)"),
     "ttd_s": ("s", "time to detection: first incident opened on the faulted node - injection; mean over the faults"),
-    "ttm_s": ("s", "time to mitigation: end of the last failed attempt that follows the injection - injection"),
+    "ttm_s": (
+        "s",
+        "time to mitigation: end of the last attempt that failed because of the fault - injection; mean over the faults",
+    ),
     "ttr_s": (
         "s",
         "time to recovery: steady state regained and held, with every faulted node generating again - injection",
@@ -32,7 +35,10 @@ FIGURES: dict[str, tuple[str, str]] = {
     "actions": ("actions", "by kind"),
     "incidents": ("incidents", "opened by the policy"),
     "incidents_healed": ("incidents", "verified, held, and earlier than if nothing had been done"),
-    "false_actions": ("actions", "disruptive actions on a node that no fault held"),
+    "false_actions": (
+        "actions",
+        "disruptive actions on a node that no fault held, but at most one of the network, which no restart mends",
+    ),
     "simulated_s": ("s", "length of the run on its own clock"),
     "events": ("events", "of the simulator; null in the live world"),
     "events_per_request": ("", "events / requests offered in the whole run"),

@@ -1,13 +1,15 @@
 """Detection, mitigation and recovery of each fault: TTD, TTM and TTR, computed from the record.
 
 All three are seconds counted from the fault's injection, one set for each row of the table `faults` (fault and node).
-A fault is watched until the next injection on the same node (TTD, TTR) or on any node (TTM), else until the run's end.
-What did not come in that time is *censored*: the run only says that it would have taken longer than a lower bound.
+A fault is watched until the next injection on the same node, else until the run's end. What did not come in that time is
+*censored*: the run only says that it would have taken longer than a lower bound.
 
 - **TTD**: the first incident that the policy opened on the faulted node.
-- **TTM**: the end of the last attempt that failed, on any node. A request that was lost counts as a failure at its end;
-  an attempt whose client went away does not. Not observed where nothing failed. Censored where failures still went on
-  within the last `hold_s` of the time watched.
+- **TTM**: the end of the last attempt that failed because of the fault. A request that was lost counts as a failure at
+  its end; an attempt whose client went away does not. Several faults may be going on: a failure is put down to the
+  fault that struck its node last, if that has not been over for more than `hold_s`; if there is none, as where others
+  have too much to do, to the fault that was injected last, on whichever node (to all that were injected together). Not
+  observed where nothing failed. Censored where such failures still went on within the last `hold_s` of the time watched.
 - **TTR**: the earliest time t at which the system is well again, and stays so for `steady_state.hold_s`:
   (a) the success ratio is at least `min` at t and at every end of a request up to t + hold_s. It is taken over the
   requests that ended in the trailing `window_s`, the time before the injection included, as a monitor would show it;
@@ -72,7 +74,6 @@ class _Events:
     unsuccessful: Times  # of those, the ones that did not succeed
     succeeded_before: NDArray[np.int64]  # n + 1 sums: succeeded among the first i of them
     unsteady_before: NDArray[np.int64]  # n + 1 sums: of the first i ends, those at which the ratio was too low
-    failed: Times  # ends of failed attempts anywhere, and of lost requests
     window_s: float
     minimum: float
 
@@ -103,13 +104,14 @@ def recoveries(record: RunRecord) -> list[Recovery]:
     probes = record.table("probes")
     incidents = record.table("incidents", ["node", "opened_s"])
     ok, lost, counted = outcomes(requests)
-    events = _events(record, requests, attempts, ok, lost, counted)
+    events = _events(record, requests, ok, counted)
     started = _started(requests, attempts)
     seen = {  # once for each node: a long run has many faults on one
         node: _seen_at(node, requests, ok, started, attempts, probes, incidents)
         for node in {fault["node"] for fault in faults}
     }
     injections = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
+    failed = _failures_of(faults, attempts, requests.filter(pa.array(lost)), hold_s)
     found = []
     for fault in faults:
         node, injected_s = fault["node"], float(fault["injected_s"])
@@ -122,7 +124,7 @@ def recoveries(record: RunRecord) -> list[Recovery]:
                 node,
                 injected_s,
                 _detection(seen[node].opened, injected_s, until_s),
-                _mitigation(events.failed, injected_s, _next(injections, injected_s, end_s), hold_s),
+                _mitigation(failed[len(found)], injected_s, until_s, hold_s),
                 _recovery(
                     events,
                     _successes(seen[node], injected_s),
@@ -182,17 +184,37 @@ def _next(injections: Times, after_s: float, end_s: float) -> float:
     return float(later.min()) if later.size else end_s
 
 
-def _events(
-    record: RunRecord, requests: pa.Table, attempts: pa.Table, ok: Flags, lost: Flags, counted: Flags
-) -> _Events:
+def _events(record: RunRecord, requests: pa.Table, ok: Flags, counted: Flags) -> _Events:
     window_s = record.number("scenario.steady_state.success_ratio.window_s")
     minimum = record.number("scenario.steady_state.success_ratio.min")
     ended, succeeded = _by_end(requests, ok, counted)
     succeeded_before = np.concatenate(([0], np.cumsum(succeeded)))
     steady = _steady(ended, ended, succeeded_before, window_s, minimum)
     unsteady_before = np.concatenate(([0], np.cumsum(~steady)))
-    failed = np.sort(np.concatenate((numbers(attempts, "end_s"), numbers(requests, "end_s")[lost])))
-    return _Events(ended, ended[~succeeded], succeeded_before, unsteady_before, failed, window_s, minimum)
+    return _Events(ended, ended[~succeeded], succeeded_before, unsteady_before, window_s, minimum)
+
+
+def _failures_of(faults: list[dict[str, Any]], attempts: pa.Table, lost: pa.Table, hold_s: float) -> list[Times]:
+    """The times of the failures that are put down to each fault, in order: those of attempts and of lost requests."""
+    times = np.concatenate((numbers(attempts, "end_s"), numbers(lost, "end_s")))
+    nodes = np.array([*attempts["node"].to_pylist(), *lost["node"].to_pylist()], dtype=object)
+    order = np.argsort(times, kind="stable")
+    times, nodes = times[order], nodes[order]
+    injected = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
+    owner = np.full(len(times), -1)  # of the faults of its node, one: the last that struck it
+    for node in {fault["node"] for fault in faults}:
+        own = sorted((place for place, fault in enumerate(faults) if fault["node"] == node), key=injected.__getitem__)
+        over = np.array([np.inf if (ended_s := faults[place]["ended_s"]) is None else ended_s for place in own])
+        here = np.flatnonzero(nodes == node)
+        last = np.searchsorted(injected[own], times[here], side="right") - 1
+        struck = (last >= 0) & (times[here] <= over[last] + hold_s)
+        owner[here[struck]] = np.array(own)[last[struck]]
+    known = np.unique(injected)
+    latest = np.searchsorted(known, times, side="right") - 1  # of all injections; -1: before the first
+    return [
+        times[(owner == place) | ((owner < 0) & (latest >= 0) & (known[latest] == injected_s))]
+        for place, injected_s in enumerate(injected)
+    ]
 
 
 def _by_end(requests: pa.Table, ok: Flags, counted: Flags) -> tuple[Times, Flags]:

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from twin.policy.parameters import ParameterError, find
 from twin.scenario.closed import Closed
-from twin.scenario.durations import ConstantDuration, Duration
+from twin.scenario.durations import ConstantDuration, Duration, UniformDuration
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import Fault, Target
 
@@ -129,7 +130,9 @@ class Count(Closed):
 
 class Swarm(Closed):
     """Each seed draws for itself which kinds are on (each with chance one half), how many faults there are, when, where,
-    for how long, and their parameters: from half to twice the default, within what the kind allows (swarm testing)."""
+    for how long, and their parameters: from half to twice the default, within what the kind allows (swarm testing).
+    Kinds that can show beforehand do so now and then, and now and then nothing comes of it. `policy` names parameters of
+    the policy of which each seed draws a value, too: what a policy does at its limits is found where these are near."""
 
     kind: Literal["swarm"]
     kinds: Annotated[
@@ -145,6 +148,33 @@ class Swarm(Closed):
     until_s: Annotated[
         float | None, Field(ge=0, description="No fault begins later; absent: up to the end of the load.")
     ] = None
+    signs_share: Annotated[
+        float, Field(ge=0, le=1, description="Of the faults of kinds that can show beforehand, the share that do.")
+    ] = 0.5
+    look_alike_share: Annotated[
+        float, Field(ge=0, le=1, description="Of those that show beforehand, the share that come to nothing.")
+    ] = 0.25
+    lead: Annotated[Duration, Field(description="How long before a fault its signs begin.")] = UniformDuration(
+        kind="uniform", min_s=5.0, max_s=60.0
+    )
+    policy: Annotated[
+        dict[str, Annotated[list[bool | int | float | str], Field(min_length=1)]],
+        Field(
+            default_factory=dict,
+            description="Parameters of the policy, each with the values of which a seed draws one.",
+        ),
+    ]
+
+    @field_validator("policy")
+    @classmethod
+    def _parameters_exist(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for name, choices in value.items():
+            for choice in choices:
+                try:
+                    find(name).check(choice)
+                except ParameterError as error:
+                    raise ValueError(f"policy: {error}") from error
+        return value
 
     @field_validator("kinds")
     @classmethod

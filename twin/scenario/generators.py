@@ -17,9 +17,9 @@ from twin.errors import OperatorError
 from twin.scenario.draws import nodes_of, stream
 from twin.scenario.durations import Duration
 from twin.scenario.faults.base import Fault
-from twin.scenario.generator_kinds import Cascade, Correlated, FaultGenerator, Renewal, Swizzle, fault_of
+from twin.scenario.generator_kinds import Cascade, Correlated, FaultGenerator, Renewal, Swarm, Swizzle, fault_of
 from twin.scenario.schema import Scenario
-from twin.scenario.swarm import swarm
+from twin.scenario.swarm import policy_drawn, swarm
 
 Drawn = TypeVar("Drawn")
 
@@ -28,9 +28,10 @@ DRAWN_MAX = 100_000
 
 
 def expanded(scenario: Scenario, seed: int) -> Scenario:
-    """The scenario with the faults that its generators draw for this seed, and without generators.
+    """The scenario with the faults and the policy that its generators draw for this seed, and without generators.
 
-    The drawn faults follow those of the scenario's own list, in order of time. Raises `OperatorError` where what is drawn
+    The drawn faults follow those of the scenario's own list, in order of time; a parameter that is drawn takes the place
+    of one that is given. Raises `OperatorError` where what is drawn
     does not stand.
     """
     if not scenario.fault_generators:
@@ -45,6 +46,10 @@ def expanded(scenario: Scenario, seed: int) -> Scenario:
         *document.get("faults", []),
         *(fault.model_dump(mode="json", exclude_unset=True, exclude_none=True) for fault in drawn),
     ]
+    overrides = drawn_policy(scenario, seed)
+    if overrides:
+        chosen = document.get("policy", {})
+        document["policy"] = {**chosen, "overrides": {**chosen.get("overrides", {}), **overrides}}
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
@@ -58,6 +63,15 @@ def drawn_faults(scenario: Scenario, seed: int) -> list[dict[str, Any]]:
     """What the generators draw for this seed, as plain data for the manifest."""
     whole = expanded(scenario, seed)
     return [it.model_dump(mode="json", exclude_none=True) for it in whole.faults[len(scenario.faults) :]]
+
+
+def drawn_policy(scenario: Scenario, seed: int) -> dict[str, Any]:
+    """The policy's parameters that the generators draw for this seed, as `policy.overrides` has them."""
+    drawn: dict[str, Any] = {}
+    for place, it in enumerate(scenario.fault_generators):
+        if isinstance(it, Swarm):
+            drawn |= policy_drawn(it, seed, f"generator:{place}")
+    return drawn
 
 
 def _faults_of(scenario: Scenario, seed: int, place: int, generator: FaultGenerator) -> list[Fault]:

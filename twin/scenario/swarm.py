@@ -31,8 +31,9 @@ PLACES_TRIED = 50
 
 def swarm(scenario: Scenario, it: Swarm, seed: int, name: str) -> list[Fault]:
     """The faults that this seed draws."""
-    on, amount, when, where, lasts, how = (
-        stream(seed, f"{name}:{purpose}") for purpose in ("kinds", "count", "time", "node", "duration", "parameters")
+    on, amount, when, where, lasts, how, shows = (
+        stream(seed, f"{name}:{purpose}")
+        for purpose in ("kinds", "count", "time", "node", "duration", "parameters", "signs")
     )
     topology = scenario.cluster.topology()
     kinds = list(it.kinds) if it.kinds is not None else list(FAULT_KINDS)
@@ -49,6 +50,7 @@ def swarm(scenario: Scenario, it: Swarm, seed: int, name: str) -> list[Fault]:
     for _ in range(int(amount.integers(it.faults.min, it.faults.max + 1))):
         kind = drawn[int(on.integers(len(drawn)))]
         template = {"kind": kind, **_parameters(FAULT_KINDS[kind], how)}
+        signs = _signs(FAULT_KINDS[kind], it, shows)
         for _ in range(PLACES_TRIED):
             at_s = round(float(when.uniform(from_s, max(from_s, until_s))), 3)
             place = int(where.integers(len(names)))
@@ -56,19 +58,43 @@ def swarm(scenario: Scenario, it: Swarm, seed: int, name: str) -> list[Fault]:
             if FAULT_KINDS[kind] is RackFailure:
                 target = {"rack": racks[place % len(racks)]}
             lasts_s = max(0.001, round(float(it.duration.seconds(lasts, 1)[0]), 3))
-            fault = _made(template, at_s, target, lasts_s)
+            fault = _made(template, _before(signs, at_s), at_s, target, lasts_s)
             if at_s < until_s and _fits(topology, found, fault, it):
                 found.append(fault)
                 break
     return found
 
 
-def _made(template: dict[str, Any], at_s: float, target: Target, lasts_s: float) -> Fault:
-    """The fault; with its defaults where the parameters drawn do not go together."""
-    try:
-        return fault_of(template, at_s, target, lasts_s)
-    except ValidationError:
-        return fault_of({"kind": template["kind"]}, at_s, target, lasts_s)
+def _made(template: dict[str, Any], signs: dict[str, Any], at_s: float, target: Target, lasts_s: float) -> Fault:
+    """The fault; without signs, or with its defaults, where what was drawn does not go together."""
+    for document in (template | signs, template):
+        try:
+            return fault_of(document, at_s, target, lasts_s)
+        except ValidationError:
+            continue
+    return fault_of({"kind": template["kind"]}, at_s, target, lasts_s)
+
+
+def _signs(kind: type[Fault], it: Swarm, random: np.random.Generator) -> dict[str, Any]:
+    """Whether, and how long before, a fault of the kind shows; and whether it comes at all."""
+    shows, nothing = random.random(2).tolist()
+    lead_s = round(float(it.lead.seconds(random, 1)[0]), 3)
+    if not kind.has_signs() or shows >= it.signs_share or lead_s <= 0.0:
+        return {}
+    return {"lead_s": lead_s, "comes_to_nothing": nothing < it.look_alike_share}
+
+
+def _before(signs: dict[str, Any], at_s: float) -> dict[str, Any]:
+    """No sign begins before the run does."""
+    return {**signs, "lead_s": min(signs["lead_s"], at_s)} if signs and at_s else {}
+
+
+def policy_drawn(it: Swarm, seed: int, name: str) -> dict[str, Any]:
+    """The value of each of the swarm's policy parameters for this seed, each from a stream of its own."""
+    return {
+        key: choices[int(stream(seed, f"{name}:policy:{key}").integers(len(choices)))]
+        for key, choices in it.policy.items()
+    }
 
 
 def _struck(topology: Topology, fault: Fault) -> set[str]:

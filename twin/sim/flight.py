@@ -34,6 +34,7 @@ class Flight:
         "retry_of",
         "round_trip_s",
         "route",
+        "served_s",
         "shared_tokens",
         "spec",
         "started_s",
@@ -56,5 +57,6 @@ class Flight:
         self.started_s = NAN  # of this attempt
         self.first_token_s = NAN  # as the client saw it, in whichever attempt
         self.round_trip_s = 0.0
+        self.served_s = NAN  # when its node was done with it
         self.passage: Passage | None = None  # while the attempt is on a path that carries bytes slowly or loses them
         self.ended = False

@@ -207,6 +207,7 @@ class Gateway:
             repeat_ratio(spec.request_id, job.answer),
         )
         flight.answer = job.answer
+        flight.served_s = served_s
         if error != "deadline" or not self._is_forgotten():
             self.policy.observe(now, ended)
         if not error:

@@ -71,10 +71,12 @@ class OllamaNode:
         self.starting = False  # a new process runs, and does not answer so far
         self._start_version = 0
         self.started_s = 0.0
+        self.deaths_s: list[float] = []  # of its server processes so far
         self.generations = 0  # served to their end, by this and earlier server processes
         self.runners: dict[str, Runner] = {}
         self.pending: deque[Job] = deque()
         self.loading: Job | None = None
+        self._load_next_runs = False
         self.load_version = 0
         self.loader_stuck = False
         self.slowdown = 1.0
@@ -202,7 +204,17 @@ class OllamaNode:
     # -- the one loading routine ----------------------------------------------------------------------------------
 
     def _load_next(self) -> None:
-        """Serve the head of the pending queue as far as possible."""
+        """Serve the head of the pending queue as far as possible. What that sets off may ask for it again: the loop that
+        runs sees to it, since another one within it would take the head from under its hands."""
+        if self._load_next_runs:
+            return
+        self._load_next_runs = True
+        try:
+            self._serve_pending()
+        finally:
+            self._load_next_runs = False
+
+    def _serve_pending(self) -> None:
         while self.pending and self.loading is None and self.alive:
             if self.loader_stuck or self.malfunctions.lock_held:
                 return
@@ -410,6 +422,7 @@ class OllamaNode:
         if not self.alive:
             return
         self.alive = False
+        self.deaths_s.append(self.clock.time())
         jobs = list(self.jobs())
         self.malfunctions.server_ended()
         if self.loading is not None:

@@ -93,7 +93,9 @@ class Simulation:
     def works(self, node: str) -> bool:
         """Whether a node can truly generate now."""
         it = self.nodes[node]
-        return it.alive and not any(runner.paused for runner in it.runners.values())
+        if not it.alive or it.malfunctions.lock_held:  # whoever holds the server's lock lets nothing through
+            return False
+        return not any(runner.paused for runner in it.runners.values())
 
     def flights(self) -> list[Flight]:
         """The admitted requests that have not ended, at all gateways."""

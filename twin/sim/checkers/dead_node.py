@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 
 class DeadNode(Checker):
-    """A terminal record comes only from a live server that was there when the attempt began."""
+    """A terminal record is written only by the server process that was there when the attempt began. It may be under way
+    on a slow network when that process dies."""
 
     name = "no_work_on_a_dead_node"
 
     def on_served(self, now: float, flight: Flight, simulation: Simulation) -> None:
         """Compare with the truth."""
         node = simulation.nodes[flight.node]
-        if not node.alive or node.started_s > flight.started_s:
+        began_s, served_s = flight.started_s, flight.served_s
+        if any(began_s < died_s < served_s for died_s in node.deaths_s) or (
+            not node.alive and began_s >= node.deaths_s[-1]
+        ):
             self.violated(now, f"request {flight.spec.request_id} was served by {flight.node}, which had died")
