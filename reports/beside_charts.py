@@ -78,6 +78,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         legend=legend(),
     )
     x_axis = alt.Axis(title="Twin's difference from live (% of live)", tickCount=8)
+    far = alt.Scale(type="symlog", constant=10)  # even near 0, and room for what is far off
     tips = [
         tip("figure", "figure", "N"),
         tip("live", "live, mean", "N"),
@@ -92,10 +93,24 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
     layers = [
         chart([row for row in drawn if row["live_high"] > row["live_low"]])
         .mark_rect(color=GREY, opacity=0.25)
-        .encode(x=alt.X("live_low:Q", axis=x_axis), x2="live_high:Q", y=alt.Y("y1:Q"), y2="y2:Q", tooltip=[tip("figure", "live runs' own spread of", "N"), tip("live_low", "from (%)"), tip("live_high", "to (%)")]),
-        chart([{"at": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("at:Q", axis=x_axis)),
-        chart(drawn).mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=x_axis), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(drawn).mark_point(filled=True, size=80, opacity=1).encode(x=alt.X("percent:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
+        .encode(
+            x=alt.X("live_low:Q", axis=x_axis, scale=far),
+            x2="live_high:Q",
+            y=alt.Y("y1:Q"),
+            y2="y2:Q",
+            tooltip=[
+                tip("figure", "live runs' own spread of", "N"),
+                tip("live_low", "from (%)"),
+                tip("live_high", "to (%)"),
+            ],
+        ),
+        chart([{"at": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("at:Q", axis=x_axis, scale=far)),
+        chart(drawn)
+        .mark_rule(strokeWidth=3)
+        .encode(x=alt.X("low:Q", axis=x_axis, scale=far), x2="high:Q", y=y, color=colour, tooltip=tips),
+        chart(drawn)
+        .mark_point(filled=True, size=80, opacity=1)
+        .encode(x=alt.X("percent:Q", axis=x_axis, scale=far), y=y, color=colour, tooltip=tips),
     ]
     off = [row["figure"] for row in drawn if row["verdict"] == "off"]
     said = f"Off: {', '.join(off)}." if off else "Nothing is off."
@@ -111,7 +126,9 @@ def worlds_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """How near the twin is, in a sentence."""
     said = [row["verdict"] for row in rows]
     seen = len(said) - said.count("not observed")
-    text = f"Of {seen} figures {said.count('indistinguishable')} cannot be told from live, {said.count('close')} are close"
+    text = (
+        f"Of {seen} figures {said.count('indistinguishable')} cannot be told from live, {said.count('close')} are close"
+    )
     return f"{text} and {said.count('off')} are off."
 
 
@@ -120,7 +137,16 @@ def difference_log(rows: Sequence[Mapping[str, Any]]) -> Log:
     log = Log(
         "Figure by figure",
         "Live with its lowest and highest run, the twin with its 95 % interval, and what is to be made of the difference.",
-        ("Figure", "Live >", "Live, lowest to highest >", "Twin >", "Twin, 95 % interval >", "Difference >", "%  >", "Verdict"),
+        (
+            "Figure",
+            "Live >",
+            "Live, lowest to highest >",
+            "Twin >",
+            "Twin, 95 % interval >",
+            "Difference >",
+            "%  >",
+            "Verdict",
+        ),
     )
     for row in rows:
         name, live, twin = row["figure"], row["live"], row["twin"]
@@ -155,7 +181,12 @@ def _overlay(
     live: Sequence[Story], twin: Sequence[Story], end_s: float, series: str, column: str, title: str, axis_title: str
 ) -> Drawing:
     band_rows = [
-        {"at": rounded(row["at"]), "low": rounded(row["low"]), "middle": rounded(row["middle"]), "high": rounded(row["high"])}
+        {
+            "at": rounded(row["at"]),
+            "low": rounded(row["low"]),
+            "middle": rounded(row["middle"]),
+            "high": rounded(row["high"]),
+        }
         | {"world": "twin, median and range of its runs"}
         for row in band(twin, series, column)
     ]
@@ -169,19 +200,40 @@ def _overlay(
     y_axis = axis(axis_title)
     zero = alt.Scale(zero=series != "success")
     faults = [
-        {"from": each["injected_s"], "to": each["ended_s"] if each["ended_s"] is not None else end_s, "what": f"{world}: {each['kind']} at {each['node']}"}
+        {
+            "from": each["injected_s"],
+            "to": each["ended_s"] if each["ended_s"] is not None else end_s,
+            "what": f"{world}: {each['kind']} at {each['node']}",
+        }
         for world, stories in (("live", live[:1]), ("twin", twin[:1]))
         for story in stories
         for each in story.recoveries[:20]
     ]
-    tips = [tip("at", "from (s)"), tip("middle", f"twin, median: {axis_title}"), tip("low", "lowest run"), tip("high", "highest run")]
+    tips = [
+        tip("at", "from (s)"),
+        tip("middle", f"twin, median: {axis_title}"),
+        tip("low", "lowest run"),
+        tip("high", "highest run"),
+    ]
     layers = [
-        chart(faults).mark_rect(color=AMBER, opacity=0.14).encode(x=clock(end_s, "from"), x2="to:Q", tooltip=tip("what", "fault", "N")),
-        chart(band_rows).mark_area(opacity=0.2, interpolate="step-after").encode(x=clock(end_s), y=alt.Y("low:Q", axis=y_axis, scale=zero), y2="high:Q", color=colour, tooltip=tips),
-        chart(band_rows).mark_line(interpolate="step-after").encode(x=clock(end_s), y=alt.Y("middle:Q", axis=y_axis, scale=zero), color=colour),
+        chart(faults)
+        .mark_rect(color=AMBER, opacity=0.14)
+        .encode(x=clock(end_s, "from"), x2="to:Q", tooltip=tip("what", "fault", "N")),
+        chart(band_rows)
+        .mark_area(opacity=0.2, interpolate="step-after")
+        .encode(x=clock(end_s), y=alt.Y("low:Q", axis=y_axis, scale=zero), y2="high:Q", color=colour, tooltip=tips),
+        chart(band_rows)
+        .mark_line(interpolate="step-after")
+        .encode(x=clock(end_s), y=alt.Y("middle:Q", axis=y_axis, scale=zero), color=colour),
         chart(live_rows[: 3 * MARKS_MAX])
         .mark_line(interpolate="step-after")
-        .encode(x=clock(end_s), y=alt.Y("value:Q", axis=y_axis, scale=zero), color=colour, detail="run:N", tooltip=[tip("at", "from (s)"), tip("value", f"live: {axis_title}")]),
+        .encode(
+            x=clock(end_s),
+            y=alt.Y("value:Q", axis=y_axis, scale=zero),
+            color=colour,
+            detail="run:N",
+            tooltip=[tip("at", "from (s)"), tip("value", f"live: {axis_title}")],
+        ),
     ]
     inside = _share_inside(band_rows, live_rows)
     said = "" if inside is None else f" {number(round(100 * inside))} % of the live steps lie within the twin's range."

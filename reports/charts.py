@@ -130,7 +130,11 @@ def latency_over_time(story: Story, name: str, title: str) -> Drawing:
             x=clock(end_s),
             y=alt.Y("took:Q", axis=axis(f"{title} (s)"), scale=alt.Scale(zero=True)),
             color=colours_of("quantile", colours),
-            tooltip=[tip("quantile", "quantile", "N"), tip("at", "arrived from (s)"), tip("took", f"{title.lower()} (s)")],
+            tooltip=[
+                tip("quantile", "quantile", "N"),
+                tip("at", "arrived from (s)"),
+                tip("took", f"{title.lower()} (s)"),
+            ],
         )
     )
     return Drawing(
@@ -226,7 +230,9 @@ def marks(story: Story, bands: bool = True) -> list[alt.Chart]:
     if warmup_s > 0:
         rows = [{"at": warmup_s, "what": "the warm-up ends; from here on requests are counted"}]
         layers.append(
-            chart(rows).mark_rule(strokeDash=[2, 3], color=GREY).encode(x=clock(end_s), tooltip=tip("what", "here", "N"))
+            chart(rows)
+            .mark_rule(strokeDash=[2, 3], color=GREY)
+            .encode(x=clock(end_s), tooltip=tip("what", "here", "N"))
         )
     layers.append(
         chart(recovery_moments(story))
@@ -261,5 +267,3 @@ def _fault_spans(story: Story, end_s: float) -> list[Row]:
         else:
             merged.append({"from": start, "to": min(end, end_s), "what": "a fault holds a node"})
     return merged
-
-

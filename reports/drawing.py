@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
 Row: TypeAlias = dict[str, Any]
 
@@ -29,14 +30,16 @@ class Drawing:
 
     def spec(self) -> dict[str, Any]:
         """The chart as a Vega-Lite specification, with its data in `datasets`."""
-        spec: dict[str, Any] = self.chart.to_dict()
+        # The tests validate every chart; to do it each time a page is drawn would take most of its time.
+        spec: dict[str, Any] = self.chart.to_dict(validate=False)
         spec.pop("config", None)  # the page has its own looks
         return spec
 
 
 def chart(rows: list[Row]) -> alt.Chart:
     """Rows of data as a chart without a mark yet."""
-    return alt.Chart(alt.InlineData(values=rows))
+    with debug_mode(False):  # plain data is not checked, row by row, against the schema of Vega-Lite
+        return alt.Chart(alt.InlineData(values=rows))
 
 
 def layered(layers: Sequence[Any], height_px: int = HEIGHT_PX) -> alt.LayerChart:

@@ -95,7 +95,11 @@ def rendered(template: str, drawings: Sequence[Drawing], **values: Any) -> str:
     themes = json.dumps([theme(False), theme(True)], separators=(",", ":"))
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        **values, drawings=drawings, vega=_vega(), charts=specs.replace("</", "<\\/"), themes=themes.replace("</", "<\\/")
+        **values,
+        drawings=drawings,
+        vega=_vega(),
+        charts=specs.replace("</", "<\\/"),
+        themes=themes.replace("</", "<\\/"),
     )
 
 

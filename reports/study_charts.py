@@ -35,18 +35,33 @@ from twin.record.names import FIGURES
 
 ROW_PX = 46
 PAIR_PX = 40
-TIME_WORDS = {"ttd_s": "Time to detection (TTD)", "ttm_s": "Time to mitigation (TTM)", "ttr_s": "Time to recovery (TTR)"}
+TIME_WORDS = {
+    "ttd_s": "Time to detection (TTD)",
+    "ttm_s": "Time to mitigation (TTM)",
+    "ttr_s": "Time to recovery (TTR)",
+}
 VERDICT_COLOURS = {"better": GREEN, "worse": VERMILION, "no difference shown": GREY}
 SERIES = (BLUE, AMBER, GREEN, PURPLE, GREY)
+
+
+FULL_LABELS = {
+    "requests_admitted": "Requests admitted",
+    "requests_rejected": "Requests turned away",
+    "requests_succeeded": "Requests that succeeded",
+    "requests_lost": "Requests lost",
+    "requests_cancelled": "Requests cancelled",
+    "incidents_healed": "Incidents healed",
+}
+"""Labels that stand alone, without the group that says of what."""
 
 
 def label_of(name: str) -> str:
     """A figure's name for people, with its unit: `e2e_s.p95` is "Arrival to end, p95 (s)"."""
     first, _, key = name.partition(".")
     unit = FIGURES.get(first, ("", ""))[0]
-    said = LABELS.get(first, first)
+    said = FULL_LABELS.get(first) or LABELS.get(first, first)
     said = said[:1].upper() + said[1:] + (f", {key}" if key else "")
-    return f"{said} ({unit})" if unit else said
+    return f"{said} ({unit})" if unit == "s" else said
 
 
 def meaning_of(name: str) -> str:
@@ -77,7 +92,9 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
                 | {"y1": place + 0.2, "y2": place + 0.8, "label": group.label}
             )
         if group.limit_s is not None:
-            limits.append({"at": group.limit_s, "y1": place, "y2": place + 1.0, "label": f"promised: {group.limit_s:g} s"})
+            limits.append(
+                {"at": group.limit_s, "y1": place, "y2": place + 1.0, "label": f"promised: {group.limit_s:g} s"}
+            )
     x = alt.X("value_s:Q", axis=alt.Axis(title=f"{what} (s)", grid=True, tickCount=8), scale=alt.Scale(zero=True))
     y = lane_axis(labels)
     seen = ["observed", "longer than this: not seen to its end"]
@@ -90,7 +107,9 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
             shape=alt.Shape(
                 "seen:N", scale=alt.Scale(domain=seen, range=["circle", "triangle-right"]), title=None, legend=legend()
             ),
-            color=alt.Color("seen:N", scale=alt.Scale(domain=seen, range=[BLUE, VERMILION]), title=None, legend=legend()),
+            color=alt.Color(
+                "seen:N", scale=alt.Scale(domain=seen, range=[BLUE, VERMILION]), title=None, legend=legend()
+            ),
             tooltip=[
                 tip("kind", "fault", "N"),
                 tip("node", "node", "N"),
@@ -101,10 +120,17 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
         ),
         chart([row for row in middles if row["low"] is not None and row["high"] is not None])
         .mark_bar(height=5, color=GREY, opacity=0.55)
-        .encode(x=alt.X("low:Q"), x2="high:Q", y=y, tooltip=[tip("low", "95 % interval of the median, from (s)"), tip("high", "to (s)")]),
+        .encode(
+            x=alt.X("low:Q"),
+            x2="high:Q",
+            y=y,
+            tooltip=[tip("low", "95 % interval of the median, from (s)"), tip("high", "to (s)")],
+        ),
         chart(middles)
         .mark_rule(strokeWidth=2.5)
-        .encode(x=alt.X("at:Q"), y=alt.Y("y1:Q"), y2="y2:Q", tooltip=[tip("label", "of", "N"), tip("at", "median (s)")]),
+        .encode(
+            x=alt.X("at:Q"), y=alt.Y("y1:Q"), y2="y2:Q", tooltip=[tip("label", "of", "N"), tip("at", "median (s)")]
+        ),
         chart(limits)
         .mark_rule(strokeDash=[5, 4], color=AMBER, strokeWidth=2)
         .encode(x=alt.X("at:Q"), y=alt.Y("y1:Q"), y2="y2:Q", tooltip=tip("label", "limit", "N")),
@@ -124,14 +150,18 @@ def recovery_curves(groups: Sequence[TimesOf]) -> Drawing:
         chart(rows)
         .mark_line(interpolate="step-after")
         .encode(
-            x=alt.X("after:Q", axis=alt.Axis(title="Time since the injection (s)", tickCount=8), scale=alt.Scale(zero=True)),
+            x=alt.X(
+                "after:Q", axis=alt.Axis(title="Time since the injection (s)", tickCount=8), scale=alt.Scale(zero=True)
+            ),
             y=alt.Y("share:Q", axis=axis("Share not yet (0 to 1)"), scale=alt.Scale(domain=[0, 1])),
             color=alt.Color("group:N", title=None, legend=alt.Legend(orient="bottom", columns=2), sort=None),
             tooltip=[tip("group", "of", "N"), tip("after", "after (s)"), tip("share", f"share not yet {verb}")],
         )
     )
     never = [group for group in groups if group.faults and not not_yet(group)]
-    rest = f" Without a curve, since none was ever {verb}: {', '.join(group.label for group in never)}." if never else ""
+    rest = (
+        f" Without a curve, since none was ever {verb}: {', '.join(group.label for group in never)}." if never else ""
+    )
     return Drawing(
         f"Not yet {verb}",
         f"The share of faults that were not {verb} so long after their injection (Kaplan and Meier, so that runs that ended "
@@ -166,14 +196,27 @@ def _recovery_sentence(groups: Sequence[TimesOf]) -> str:
 
 
 def pair_forest(pairs: Sequence[Mapping[str, Any]]) -> list[Drawing]:
-    """Paired differences with their intervals: a chart for each figure, since they have different units."""
-    drawings = []
-    for name in dict.fromkeys(pair["figure"] for pair in pairs):
-        of_figure = [pair for pair in pairs if pair["figure"] == name]
-        drawing = _forest(name, of_figure)
-        if drawing is not None:
-            drawings.append(drawing)
-    return drawings
+    """Paired differences with their intervals: a chart for each figure, since they have different units.
+
+    A figure that is the same in every pair has none; `same_in_all` names it.
+    """
+    names = dict.fromkeys(pair["figure"] for pair in pairs)
+    left_out = same_in_all(pairs)
+    drawings = [
+        _forest(name, [pair for pair in pairs if pair["figure"] == name]) for name in names if name not in left_out
+    ]
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def same_in_all(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Figures that do not differ in any pair of runs."""
+    names = dict.fromkeys(pair["figure"] for pair in pairs)
+    return [name for name in names if all(_same(pair) for pair in pairs if pair["figure"] == name)]
+
+
+def _same(pair: Mapping[str, Any]) -> bool:
+    difference = pair["difference"]
+    return bool(difference) and not difference["mean"] and not any(difference["ci95"] or [0.0])
 
 
 def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
@@ -216,8 +259,12 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
     x_axis = alt.Axis(title=f"Difference from the baseline: {label_of(name)}", tickCount=6)
     layers = [
         chart([{"zero": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("zero:Q", axis=x_axis)),
-        chart(rows).mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=x_axis), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(rows).mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("mean:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
+        chart(rows)
+        .mark_rule(strokeWidth=3)
+        .encode(x=alt.X("low:Q", axis=x_axis), x2="high:Q", y=y, color=colour, tooltip=tips),
+        chart(rows)
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(x=alt.X("mean:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
     ]
     base = words(pairs[0]["baseline"])
     said = "; ".join(_pair_in_words(pair, name) for pair in shown[:4])
@@ -250,7 +297,9 @@ def by_seed(study: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], name: 
     tips = [tip("variant", "variant", "N"), tip("seed", "seed", "N"), tip("value", label_of(name))]
     layers = [
         chart(rows[:MARKS_MAX]).mark_line(opacity=0.35, color=GREY).encode(x=x, y=y, detail="seed:N"),
-        chart(rows[:MARKS_MAX]).mark_point(filled=True, size=45, color=BLUE, opacity=0.8).encode(x=x, y=y, tooltip=tips),
+        chart(rows[:MARKS_MAX])
+        .mark_point(filled=True, size=45, color=BLUE, opacity=0.8)
+        .encode(x=x, y=y, tooltip=tips),
     ]
     return Drawing(
         f"{label_of(name)}, seed by seed",
@@ -287,16 +336,29 @@ def sweep_curve(study: Mapping[str, Any], name: str, along: str, fixed: Mapping[
     x: alt.X
     if numeric:
         far = min(values) > 0 and max(values) / min(values) > 30
-        x = alt.X("along:Q", axis=alt.Axis(title=along), scale=alt.Scale(type="log" if far else "linear", zero=False, nice=False))
+        x = alt.X(
+            "along:Q",
+            axis=alt.Axis(title=along, values=list(values)),
+            scale=alt.Scale(type="log" if far else "linear", zero=False, nice=False),
+        )
     else:
         x = alt.X("along:N", sort=order, axis=alt.Axis(title=along, labelAngle=0))
     y_axis = axis(label_of(name))
     colour = alt.Color("of:N", title=None, legend=legend() if len({row["of"] for row in rows}) > 1 else None, sort=None)
-    tips = [tip("of", "where", "N"), tip("along", along, "N"), tip("mean", label_of(name)), tip("low", "95 % interval from"), tip("high", "to"), tip("verdict", "claim", "N")]
+    tips = [
+        tip("of", "where", "N"),
+        tip("along", along, "N"),
+        tip("mean", label_of(name)),
+        tip("low", "95 % interval from"),
+        tip("high", "to"),
+        tip("verdict", "claim", "N"),
+    ]
     layers = [
-        chart(rows).mark_area(opacity=0.18).encode(x=x, y=alt.Y("low:Q", axis=y_axis), y2="high:Q", color=colour),
+        chart(rows).mark_area(fillOpacity=0.18).encode(x=x, y=alt.Y("low:Q", axis=y_axis), y2="high:Q", color=colour),
         chart(rows).mark_line().encode(x=x, y=alt.Y("mean:Q", axis=y_axis), color=colour),
-        chart(rows).mark_point(filled=True, size=60, opacity=1).encode(x=x, y=alt.Y("mean:Q", axis=y_axis), color=colour, tooltip=tips),
+        chart(rows)
+        .mark_point(filled=True, size=60, opacity=1)
+        .encode(x=x, y=alt.Y("mean:Q", axis=y_axis), color=colour, tooltip=tips),
     ]
     unseen = len(_points(study, fixed)) - len(rows)
     rest_said = f" At {unseen} points it was not observed." if unseen else ""
@@ -326,9 +388,23 @@ def sweep_map(study: Mapping[str, Any], name: str, across: str, down: str, fixed
         )
     known = [row["mean"] for row in rows if row["mean"] is not None]
     middle = (min(known) + max(known)) / 2 if known else 0.0
-    x = alt.X("across:N", sort=[_text(value) for value in study["vary"][across]], axis=alt.Axis(title=across, labelAngle=0, grid=False))
-    y = alt.Y("down:N", sort=[_text(value) for value in study["vary"][down]], axis=alt.Axis(title=down, minExtent=64, grid=False))
-    tips = [tip("across", across, "N"), tip("down", down, "N"), tip("said", label_of(name), "N"), tip("ci", "95 % interval", "N"), tip("verdict", "claim", "N")]
+    x = alt.X(
+        "across:N",
+        sort=[_text(value) for value in study["vary"][across]],
+        axis=alt.Axis(title=across, labelAngle=0, grid=False),
+    )
+    y = alt.Y(
+        "down:N",
+        sort=[_text(value) for value in study["vary"][down]],
+        axis=alt.Axis(title=down, minExtent=64, grid=False),
+    )
+    tips = [
+        tip("across", across, "N"),
+        tip("down", down, "N"),
+        tip("said", label_of(name), "N"),
+        tip("ci", "95 % interval", "N"),
+        tip("verdict", "claim", "N"),
+    ]
     shade = alt.Color(
         "mean:Q",
         scale=alt.Scale(range=["#d7e6f4", "#12507f"], nice=False),
@@ -339,7 +415,9 @@ def sweep_map(study: Mapping[str, Any], name: str, across: str, down: str, fixed
     layers = [
         chart(rows).mark_rect(stroke="#8a8f9840").encode(x=x, y=y, color=shade, tooltip=tips),
         chart(rows).mark_text(fontSize=12).encode(x=x, y=y, text="said:N", color=text, tooltip=tips),
-        chart([row for row in rows if row["mark"]]).mark_text(fontSize=11, dy=14).encode(x=x, y=y, text="mark:N", color=text, tooltip=tips),
+        chart([row for row in rows if row["mark"]])
+        .mark_text(fontSize=11, dy=14)
+        .encode(x=x, y=y, text="mark:N", color=text, tooltip=tips),
     ]
     failed = sum(row["verdict"] == "fail" for row in rows)
     said = f"The claim fails at {failed} of {len(rows)} points, marked ✗." if failed else "The claim fails nowhere."
@@ -397,6 +475,7 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         legend=legend() if len(variants) > 1 else None,
     )
     x_axis = alt.Axis(title="Difference from the baseline (% of it)", tickCount=6)
+    far = alt.Scale(type="symlog", constant=5)  # even near 0, and room for what is far off
     tips = [
         tip("figure", "figure", "N"),
         tip("variant", "variant", "N"),
@@ -408,12 +487,16 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         tip("n", "pairs"),
     ]
     layers = [
-        chart([{"at": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("at:Q", axis=x_axis)),
+        chart([{"at": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("at:Q", axis=x_axis, scale=far)),
         chart([{"at": 5.0, "what": "promised: less than 5 %"}])
         .mark_rule(strokeDash=[5, 4], color=AMBER, strokeWidth=2)
-        .encode(x=alt.X("at:Q", axis=x_axis), tooltip=tip("what", "limit", "N")),
-        chart(drawn).mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=x_axis), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(drawn).mark_point(filled=True, size=80, opacity=1).encode(x=alt.X("percent:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
+        .encode(x=alt.X("at:Q", axis=x_axis, scale=far), tooltip=tip("what", "limit", "N")),
+        chart(drawn)
+        .mark_rule(strokeWidth=3)
+        .encode(x=alt.X("low:Q", axis=x_axis, scale=far), x2="high:Q", y=y, color=colour, tooltip=tips),
+        chart(drawn)
+        .mark_point(filled=True, size=80, opacity=1)
+        .encode(x=alt.X("percent:Q", axis=x_axis, scale=far), y=y, color=colour, tooltip=tips),
     ]
     worst = max(drawn, key=lambda row: row["percent"])
     return Drawing(
@@ -442,11 +525,22 @@ def proxy_chart(targets: Sequence[Mapping[str, Any]], name: str, title: str, uni
     ]
     colour = alt.Color("ours:N", scale=alt.Scale(domain=["OllamaMax", "others"], range=[BLUE, GREY]), legend=None)
     x_axis = alt.Axis(title=f"{title} ({unit})", tickCount=6)
-    tips = [tip("target", "proxy", "N"), tip("median", f"median ({unit})"), tip("low", "lowest round"), tip("high", "highest round")]
+    tips = [
+        tip("target", "proxy", "N"),
+        tip("median", f"median ({unit})"),
+        tip("low", "lowest round"),
+        tip("high", "highest round"),
+    ]
     y = lane_axis(labels)
     layers = [
-        chart(rows).mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=x_axis, scale=alt.Scale(zero=True)), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(rows).mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("median:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
+        chart(rows)
+        .mark_rule(strokeWidth=3)
+        .encode(
+            x=alt.X("low:Q", axis=x_axis, scale=alt.Scale(zero=True)), x2="high:Q", y=y, color=colour, tooltip=tips
+        ),
+        chart(rows)
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(x=alt.X("median:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
     ]
     return Drawing(
         title,
@@ -470,6 +564,7 @@ def lane_axis(labels: Sequence[str]) -> alt.Y:
             ticks=False,
             minExtent=64,
             labelLimit=230,
+            labelOverlap=False,
         ),
     )
 

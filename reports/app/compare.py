@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from reports.app.shared import choose, empty, escaped, listed, note_problem, show, table
-from reports.study_charts import by_seed, label_of, meaning_of, pair_forest
+from reports.study_charts import by_seed, label_of, meaning_of, pair_forest, same_in_all
 from reports.words import VERDICT_SIGNS, ci95, figure
 from twin.experiment.conduct import words
 from twin.experiment.library import Shelf, lines_of
@@ -30,16 +30,21 @@ def page() -> None:
     note_problem(shelf)
     study = shelf.summary
     st.markdown(f"#### {escaped(_answer(study))}")
-    st.markdown(f":gray[{escaped(str(study['claim']))} Each variant ran on the same {study['replications']} seeds.]")
+    st.caption(f"{escaped(str(study['claim']))} Each variant ran on the same {study['replications']} seeds.")
     _ranking(study)
     drawings = pair_forest(study["pairs"])
-    if not drawings:
+    same = same_in_all(study["pairs"])
+    if not drawings and not same:
         empty("No pair of runs is finished yet; this page fills as they come.")
     for drawing in drawings:
         show(drawing)
+    if same:
+        st.markdown(f"The same in every pair of runs: {escaped(', '.join(label_of(name) for name in same))}.")
     _seeds(shelf)
     st.subheader("Do it again", anchor=False)
-    st.code(study.get("command") or f"ollamamax compare scenarios/{study['scenario']}.yaml", language="sh", wrap_lines=True)
+    st.code(
+        study.get("command") or f"ollamamax compare scenarios/{study['scenario']}.yaml", language="sh", wrap_lines=True
+    )
 
 
 def _answer(study: dict[str, Any]) -> str:
@@ -47,12 +52,16 @@ def _answer(study: dict[str, Any]) -> str:
     said = []
     for point in study["points"][1:]:
         of_point = [pair for pair in study["pairs"] if pair["variant"] == point["settings"]]
-        better = [label_of(pair["figure"]).partition(" (")[0].lower() for pair in of_point if pair["verdict"] == "better"]
+        better = [
+            label_of(pair["figure"]).partition(" (")[0].lower() for pair in of_point if pair["verdict"] == "better"
+        ]
         worse = [label_of(pair["figure"]).partition(" (")[0].lower() for pair in of_point if pair["verdict"] == "worse"]
         parts = [f"better in {', '.join(better)}"] if better else []
         parts += [f"worse in {', '.join(worse)}"] if worse else []
         said.append(f"{words(point['settings'])} is {' and '.join(parts) or 'not shown to differ'}.")
-    return f"Against {words(study['points'][0]['settings'])}: {' '.join(said)}" if said else "There is one variant only."
+    return (
+        f"Against {words(study['points'][0]['settings'])}: {' '.join(said)}" if said else "There is one variant only."
+    )
 
 
 def _ranking(study: dict[str, Any]) -> None:
@@ -69,9 +78,9 @@ def _ranking(study: dict[str, Any]) -> None:
         ),
     )
     st.subheader("Ranking", anchor=False)
-    st.markdown(
-        ":gray[By the verdict on the claim, then by requests lost, then by the 95th percentile of the latency. Means over "
-        "the replications with their 95 % intervals; the last columns are what it costs.]"
+    st.caption(
+        "By the verdict on the claim, then by requests lost, then by the 95th percentile of the latency. Means over "
+        "the replications with their 95 % intervals; the last columns are what it costs."
     )
     rows = []
     for rank, place in enumerate(ranked, start=1):
@@ -109,6 +118,10 @@ def _seeds(shelf: Shelf) -> None:
     names = list(dict.fromkeys(pair["figure"] for pair in shelf.summary["pairs"]))
     if not names:
         return
-    name = st.selectbox("Seed by seed", names, format_func=label_of, key="compare_figure", help="One line for each seed.")
+    same = same_in_all(shelf.summary["pairs"])
+    first = next((place for place, each in enumerate(names) if each not in same), 0)
+    name = st.selectbox(
+        "Seed by seed", names, index=first, format_func=label_of, key="compare_figure", help="One line for each seed."
+    )
     show(by_seed(shelf.summary, lines_of(shelf.folder), name))
-    st.markdown(f":gray[{escaped(label_of(name))}: {escaped(meaning_of(name))}.]")
+    st.caption(f"{escaped(label_of(name))}: {escaped(meaning_of(name))}.")

@@ -11,6 +11,7 @@ st.set_page_config(page_title="OllamaMax", layout="wide")
 st.html(
     "<style>[data-testid='stMainBlockContainer'] {padding: 2.5rem 2rem 4rem; max-width: 1160px}"
     " [data-testid='stMain'] h1 {font-size: 1.75rem; line-height: 1.25} [data-testid='stMain'] h3 {font-size: 1.15rem}"
+    "  [data-testid='stMain'] h2 {font-size: 1.4rem; padding-top: 1.2rem}"
     " [data-testid='stMain'] h4 {font-size: 1.1rem; font-weight: 500}</style>"
 )
 PAGES = {

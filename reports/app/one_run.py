@@ -82,13 +82,15 @@ def _head(shelf: Shelf, story: Story) -> None:
     st.title(str(scenario.get("claim") or scenario.get("name") or "One run"), anchor=False)
     world = story.manifest.get("world", "")
     when = str(story.manifest.get("started") or "")[:16].replace("T", " ")
-    st.markdown(f":gray[Scenario {scenario.get('name')}, in the {world} world, {when} UTC, version {story.manifest.get('version')}]")
+    st.caption(
+        f"Scenario {scenario.get('name')}, in the {world} world, {when} UTC, version {story.manifest.get('version')}"
+    )
     if not shelf.summary:
         verdict_line("", "This folder has no summary, so its claim was not judged; the figures below are of this run.")
         return
     verdict_line(shelf.verdict, verdict_sentence(shelf.summary))
     for note in notes(shelf.summary):
-        st.markdown(f":gray[{escaped(note)}]")
+        st.caption(f"{escaped(note)}")
     several = shelf.summary["replications"] > 1
     rows = []
     for each in shelf.summary["expectations"]:
@@ -113,7 +115,7 @@ def _decisions(story: Story) -> None:
     if not story.decisions:
         return
     if place is None:
-        st.markdown(":gray[Select a decision to see the moment in which it was taken.]")
+        st.caption("Select a decision to see the moment in which it was taken.")
         return
     row = story.decisions[place]
     st.markdown(f"**{escaped(row['what'])}** at {escaped(row['node'])}, {row['at']:,.2f} s. Why: {escaped(row['why'])}")
@@ -126,7 +128,7 @@ def _requests(story: Story, folder: Path | None) -> None:
     if not log.rows or folder is None:
         return
     if place is None:
-        st.markdown(":gray[Select a request to see why it went to which node.]")
+        st.caption("Select a request to see why it went to which node.")
         return
     _why(folder, story.troubled[place])
 
@@ -152,11 +154,14 @@ def _why(folder: Path, row: dict[str, Any]) -> None:
 def _figures(shelf: Shelf, story: Story) -> None:
     figures = shelf.summary.get("figures") or story.figures
     st.subheader("Figures", anchor=False)
-    st.markdown(f":gray[{escaped(figures_note(story.manifest))}]")
+    st.caption(f"{escaped(figures_note(story.manifest))}")
     for group, rows in figure_rows(figures):
         with st.expander(group, expanded=group in ("Requests", "Failures")):
             table(
-                [{"Figure": row["label"], "Value": ", ".join(row["lines"]), "Definition": row["meaning"]} for row in rows],
+                [
+                    {"Figure": row["label"], "Value": ", ".join(row["lines"]), "Definition": row["meaning"]}
+                    for row in rows
+                ],
                 f"run_figures_{group}",
             )
 

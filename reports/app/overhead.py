@@ -55,9 +55,9 @@ def _probes() -> None:
     if not told:
         empty("There is no run that can be read. Make one:", "ollamamax run scenarios/no-fault.yaml")
         return
-    st.markdown(
-        ":gray[Probes that the policy sent in the first run of each of the latest results; a generation probe asks for one "
-        "token, all others cost a node next to nothing.]"
+    st.caption(
+        "Probes that the policy sent in the first run of each of the latest results; a generation probe asks for one "
+        "token, all others cost a node next to nothing."
     )
     rows = []
     for shelf, story in told:
@@ -67,8 +67,11 @@ def _probes() -> None:
             {
                 "Run of": f"{shelf.scenario}, {shelf.world}, {shelf.policy}",
                 "Probes for each node and minute": "–" if per_minute is None else number(round(per_minute, 2)),
-                "Generation probes for each 100 requests": "–" if per_request is None else number(round(100 * per_request, 2)),
-                "By kind": ", ".join(f"{kind} {number(count)}" for kind, count in probes["by_kind"].items() if count) or "none",
+                "Generation probes for each 100 requests": "–"
+                if per_request is None
+                else number(round(100 * per_request, 2)),
+                "By kind": ", ".join(f"{kind} {number(count)}" for kind, count in probes["by_kind"].items() if count)
+                or "none",
             }
         )
     table(rows, "overhead_probes")
@@ -76,15 +79,22 @@ def _probes() -> None:
 
 def _proxies() -> None:
     found = documents(root(), {"targets"})
-    measured = [(path, it) for path, it in found if isinstance(it["targets"], list) and all(isinstance(each, dict) and "target" in each for each in it["targets"])]
+    measured = [
+        (path, it)
+        for path, it in found
+        if isinstance(it["targets"], list)
+        and all(isinstance(each, dict) and "target" in each for each in it["targets"])
+    ]
     if not measured:
         st.subheader("The gateway beside other proxies", anchor=False)
         empty("It was not measured on this machine, or its result does not lie among the runs:", BENCH)
         return
     path, bench = measured[-1]
     if len(measured) > 1:
-        path, bench = st.selectbox("Benchmark", measured, index=len(measured) - 1, format_func=lambda it: str(it[0].name), key="overhead_bench")
-    st.markdown(f":gray[The gateway beside other proxies: {escaped(str(path))}, made by {escaped(BENCH.partition(' >')[0])}.]")
+        path, bench = st.selectbox(
+            "Benchmark", measured, index=len(measured) - 1, format_func=lambda it: str(it[0].name), key="overhead_bench"
+        )
+    st.caption(f"The gateway beside other proxies: {escaped(str(path))}, made by {escaped(BENCH.partition(' >')[0])}.")
     for name, title, unit in PROXY_FIGURES:
         if any(isinstance(each.get(name), dict) for each in bench["targets"]):
             show(proxy_chart(bench["targets"], name, title, unit))

@@ -35,7 +35,12 @@ def page() -> None:
         help="Choose what was measured before and after a change to see both.",
     )
     name: Name = st.segmented_control(
-        "Time", list(TIME_WORDS), default="ttr_s", format_func=TIME_WORDS.__getitem__, key="recovery_time", required=True
+        "Time",
+        list(TIME_WORDS),
+        default="ttr_s",
+        format_func=TIME_WORDS.__getitem__,
+        key="recovery_time",
+        required=True,
     )
     groups: list[TimesOf] = []
     for shelf in chosen:
@@ -48,9 +53,9 @@ def page() -> None:
     show(recovery_strip(shown))
     show(recovery_curves(shown))
     st.subheader("In numbers", anchor=False)
-    st.markdown(
-        ":gray[The median is that of Kaplan and Meier, which counts faults that were not seen to their end for as long as "
-        "they were watched; a dash is what so few faults cannot tell.]"
+    st.caption(
+        "The median is that of Kaplan and Meier, which counts faults that were not seen to their end for as long as "
+        "they were watched; a dash is what so few faults cannot tell."
     )
     table([_row(group) for group in groups], "recovery_table")
 

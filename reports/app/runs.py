@@ -28,7 +28,7 @@ def page() -> None:
     shown = _filtered(found)
     bad = sum(bool(shelf.problem) for shelf in shown)
     said = f"{len(shown)} of {len(found)} results in {root()}, the latest first. Select some to look at them."
-    st.markdown(f":gray[{said}{f' {bad} have a problem, told in its column.' if bad else ''}]")
+    st.caption(f"{said}{f' {bad} have a problem, told in its column.' if bad else ''}")
     if not shown:
         empty("Nothing fits the filters; clear one.")
         return
@@ -42,7 +42,9 @@ def page() -> None:
         column_config={
             "Scenario": st.column_config.TextColumn(pinned=True),
             "Problem": st.column_config.TextColumn(width="large", help="What is wrong with it, and what to do"),
-            "Lost": st.column_config.TextColumn(help="Requests admitted that neither succeeded nor were cancelled; mean"),
+            "Lost": st.column_config.TextColumn(
+                help="Requests admitted that neither succeeded nor were cancelled; mean"
+            ),
         },
     )
     chosen = [shown[place] for place in (event.selection.rows if event else []) if place < len(shown)]
@@ -56,7 +58,9 @@ def _filtered(found: list[Shelf]) -> list[Shelf]:
     text = left.text_input("Filter", key="runs_text", placeholder="part of a scenario's or folder's name")
     worlds = middle.multiselect("World", sorted({it.world for it in found if it.world}), key="runs_worlds")
     kinds = right.multiselect("Kind", list(KINDS), format_func=KINDS.__getitem__, key="runs_kinds")
-    verdicts = far.multiselect("Verdict", list(VERDICT_MARKS), format_func=VERDICT_MARKS.__getitem__, key="runs_verdicts")
+    verdicts = far.multiselect(
+        "Verdict", list(VERDICT_MARKS), format_func=VERDICT_MARKS.__getitem__, key="runs_verdicts"
+    )
     return [
         shelf
         for shelf in found
@@ -104,6 +108,6 @@ def _next(chosen: list[Shelf]) -> None:
     pages = st.session_state.get("pages") or {}
     links = [pages[name] for name in dict.fromkeys(offered) if name in pages]
     if links:
-        st.markdown(":gray[Look at what is selected:]")
+        st.caption("Look at what is selected:")
         for column, link in zip(st.columns(max(4, len(links))), links, strict=False):
             column.page_link(link)

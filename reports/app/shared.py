@@ -69,19 +69,25 @@ def stories(folders: Sequence[Path]) -> list[Story]:
 def show(drawing: Drawing) -> None:
     """A chart with its title and its sentence."""
     st.subheader(drawing.title, anchor=False)
-    st.markdown(f":gray[{escaped(drawing.sentence)}]")
-    dark = st.context.theme.type == "dark"
+    st.caption(escaped(drawing.sentence))
+    spec = drawing.spec()
     # Streamlit fits axis and legend into a chart's height, which is meant for its marks alone.
-    around_px = AXIS_PX + (LEGEND_PX if '"legend": {' in drawing.chart.to_json(indent=None) else 0)
-    chart = drawing.chart.properties(height=drawing.chart.height + around_px).configure(**theme(dark))
-    st.altair_chart(chart, theme=None, width="stretch")
+    around_px = AXIS_PX + (LEGEND_PX if has_legend(spec) else 0)
+    spec |= {"height": spec["height"] + around_px, "config": theme(st.context.theme.type == "dark")}
+    st.vega_lite_chart(spec=spec, theme=None, width="stretch")
+
+
+def has_legend(spec: dict[str, Any]) -> bool:
+    """Whether any layer of a chart has a legend."""
+    encodings = [layer.get("encoding", {}) for layer in spec.get("layer", [spec])]
+    return any(isinstance(of, dict) and of.get("legend") for each in encodings for of in each.values())
 
 
 def show_log(log: Log, key: str, select: bool = False) -> int | None:
     """A table; with `select` the place of the row that the reader chose, or None."""
     st.subheader(log.title, anchor=False)
     left_out = f" {log.left_out} more are in the run folder." if log.left_out else ""
-    st.markdown(f":gray[{escaped(log.sentence + left_out)}]")
+    st.caption(escaped(log.sentence + left_out))
     if not log.rows:
         return None
     return table(log.records(), key, select)

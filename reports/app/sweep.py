@@ -47,12 +47,12 @@ def page() -> None:
     for key in others:
         if key != down:
             fixed[key] = st.selectbox(f"{key} is", study["vary"][key], key=f"sweep_{shelf.folder}_{key}")
-    st.markdown(f":gray[{escaped(label_of(name))}: {escaped(meaning_of(name))}.]")
+    st.caption(f"{escaped(label_of(name))}: {escaped(meaning_of(name))}.")
     if down is not None:
         show(sweep_map(study, name, along, down, fixed))
     show(sweep_curve(study, name, along, fixed))
     st.subheader("Where the claim holds", anchor=False)
-    st.markdown(f":gray[{escaped(str(study['claim']))}]")
+    st.caption(f"{escaped(str(study['claim']))}")
     table(
         [
             {
@@ -65,7 +65,9 @@ def page() -> None:
         "sweep_points",
     )
     st.subheader("Do it again", anchor=False)
-    st.code(study.get("command") or f"ollamamax sweep scenarios/{study['scenario']}.yaml", language="sh", wrap_lines=True)
+    st.code(
+        study.get("command") or f"ollamamax sweep scenarios/{study['scenario']}.yaml", language="sh", wrap_lines=True
+    )
 
 
 def _answer(study: dict[str, Any]) -> str:

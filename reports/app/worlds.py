@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+
 import streamlit as st
 
 from reports.app.shared import SELECTED, choose, empty, escaped, listed, note_problem, show, show_log, stories
 from reports.beside_charts import difference_log, differences, overlays, worlds_in_words
 from reports.charts import success_over_time
 from reports.lanes import node_lanes
-from twin.experiment.beside import compare_worlds
+from twin.experiment.beside import as_live, compare_worlds, unlike
 from twin.experiment.library import Shelf
+from twin.record.story import Story
 
 LIVE = "ollamamax run scenarios/node-crash.yaml --world live --nodes emulated --set cluster.nodes=3"
 
@@ -28,27 +31,31 @@ def page() -> None:
     if not twins:
         empty(
             f"There is no run of {chosen.scenario} in the twin to lay beside it. Make some on the same settings:",
-            _twin_command(chosen),
+            _twin_command(chosen, next(iter(stories(chosen.runs[:1])), None)),
         )
         return
     together = _live_beside(chosen, live)
     twin = choose("Twin runs", twins, f"worlds_twin_{chosen.folder}")
     note_problem(twin)
-    if twin.digest != chosen.digest:
-        st.warning(
-            "These two have different settings, so a difference need not be the twin's error. Run the twin with the same "
-            "--set as the live run."
-        )
     live_stories = [story for shelf in together for story in stories(shelf.runs)]
     twin_stories = stories(twin.runs)
     if not live_stories or not twin_stories:
         return
+    differing = unlike(live_stories[0], twin_stories[0])
+    if differing:
+        st.warning(
+            escaped(
+                f"These two did not run the same: {'; '.join(differing)}. So a difference need not be the twin's error. "
+                "For the twin on what the live world ran:"
+            )
+        )
+        st.code(_twin_command(chosen, live_stories[0]), language="sh", wrap_lines=True)
     rows = compare_worlds([it.figures for it in live_stories], [it.figures for it in twin_stories])
     st.markdown(f"#### {escaped(worlds_in_words(rows))}")
-    st.markdown(
-        f":gray[{len(live_stories)} live run(s) of {escaped(chosen.scenario)} beside {len(twin_stories)} of the twin. A figure is "
+    st.caption(
+        f"{len(live_stories)} live run(s) of {escaped(chosen.scenario)} beside {len(twin_stories)} of the twin. A figure is "
         "indistinguishable where the means differ by less than live runs do among each other (with one live run: where it "
-        "lies among the twin's runs), close within 5 % (10 % for tails and times of recovery), off beyond.]"
+        "lies among the twin's runs), close within 5 % (10 % for tails and times of recovery), off beyond."
     )
     show(differences(rows))
     show_log(difference_log(rows), "worlds_figures")
@@ -77,17 +84,21 @@ def _live_beside(chosen: Shelf, live: list[Shelf]) -> list[Shelf]:
     if len(same) < 2:
         return [chosen]
     both = st.toggle(
-        f"All {len(same)} results with the same settings together", value=not selected & {str(chosen.folder)}, key="worlds_all"
+        f"All {len(same)} results with the same settings together",
+        value=not selected & {str(chosen.folder)},
+        key="worlds_all",
     )
     return same if both else [chosen]
 
 
-def _twin_command(live: Shelf) -> str:
-    """The command of the live run, for the twin."""
+def _twin_command(live: Shelf, story: Story | None) -> str:
+    """The command of the live run, for the twin: with the settings that the live world had of its own."""
     command = str(live.summary.get("command") or f"ollamamax run scenarios/{live.scenario}.yaml")
-    words = command.split()
-    for option in ("--world", "--nodes", "--out", "--replications"):
+    words = shlex.split(command)
+    for option in ("--world", "--nodes", "--out", "--replications", "--seed"):
         if option in words:
             place = words.index(option)
             del words[place : place + 2]
-    return " ".join([*words, "--replications 20"])
+    for setting in as_live(story.manifest["scenario"]) if story is not None else []:
+        words += ["--set", setting]
+    return shlex.join([*words, "--replications", "20"])

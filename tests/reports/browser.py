@@ -19,8 +19,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 START_LIMIT_S = 30.0
 STILL_LIMIT_S = 60.0
 LOOK_S = 0.4
-STILL_LOOKS = 4
-SOME_TEXT = 200  # characters: less is a frame that waits for its content
+STILL_LOOKS = 6
+SOME_TEXT = 60  # characters: less is a frame that waits for its content
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync "
     "--disable-component-update --hide-scrollbars --remote-debugging-port=0"
@@ -29,10 +29,10 @@ FLAGS = (
 # What says whether the page still changes: its text, its pictures, whether Streamlit works, and how high it is.
 LOOK = """(() => {
   const main = document.querySelector('[data-testid="stMain"]') || document.scrollingElement;
-  const busy = document.querySelector('[data-testid="stStatusWidget"]') || document.querySelector('[data-testid="stSkeleton"]')
+  const busy = document.querySelector('[data-test-script-state="running"]') || document.querySelector('[data-testid="stStatusWidget"]') || document.querySelector('[data-testid="stSkeleton"]')
     || document.querySelector('[data-testid="stSpinner"]');
   const inner = document.querySelector('[data-testid="stMainBlockContainer"]') || document.body;
-  return JSON.stringify({busy: !!busy, length: document.body.innerText.length,
+  return JSON.stringify({busy: !!busy, length: inner.innerText.length,
     marks: document.querySelectorAll('svg path, canvas').length,
     height: Math.max(inner.scrollHeight, inner.getBoundingClientRect().height), text: document.body.innerText,
     width: Math.max(document.documentElement.scrollWidth, inner.scrollWidth),

@@ -12,6 +12,7 @@ The verdict on a figure:
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -36,6 +37,7 @@ FIGURES_COMPARED = (
     "incidents",
     "false_actions",
 )
+UNLIKE = 0.15  # of a mean of the load: more than chance makes it in a few hundred requests
 CLOSE = 0.05
 CLOSE_IN_THE_TAIL = 0.10
 TAIL = ("ttd_s", "ttm_s", "ttr_s")
@@ -53,6 +55,45 @@ def compare_worlds(live: Sequence[dict[str, Any]], twin: Sequence[dict[str, Any]
 def limit_of(name: str) -> float:
     """Up to which relative difference a figure is close."""
     return CLOSE_IN_THE_TAIL if name in TAIL or name.endswith((".p95", ".p99")) else CLOSE
+
+
+def unlike(live: Story, twin: Story) -> list[str]:
+    """In what the two are no runs of the same thing, each in a few words: load, nodes, policy. Empty: they are."""
+    found = []
+    for key, what in (
+        ("requests_per_s", "requests per second"),
+        ("prompt_tokens", "tokens of a prompt"),
+        ("output_tokens", "tokens of an answer"),
+    ):
+        one, two = live.load[key], twin.load[key]
+        if one and two and abs(two - one) > UNLIKE * one:
+            found.append(f"{what} (live {one:.3g}, twin {two:.3g} on average)")
+    if live.nodes_in_all != twin.nodes_in_all:
+        found.append(f"nodes (live {live.nodes_in_all}, twin {twin.nodes_in_all})")
+    presets = [str(it.manifest["scenario"].get("policy")) for it in (live, twin)]
+    if presets[0] != presets[1]:
+        found.append("the policy's settings")
+    return found
+
+
+def as_live(scenario: dict[str, Any]) -> list[str]:
+    """What to `--set` so that the twin runs what the live world ran: the scenario's own `live` settings."""
+    settings = scenario.get("live") or {}
+    paths = {
+        "slots_per_model": "cluster.slots_per_model",
+        "rate_rps": "workload.arrivals.rate_rps",
+        "arrivals": "workload.arrivals",
+        "prompt_tokens": "workload.prompt_tokens",
+        "output_tokens": "workload.output_tokens",
+    }
+    return [
+        f"{path}={json.dumps(_given(settings[key]))}" for key, path in paths.items() if settings.get(key) is not None
+    ]
+
+
+def _given(value: Any) -> Any:
+    """Without the keys that were not given."""
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
 
 
 def band(stories: Sequence[Story], series: str, column: str) -> list[dict[str, Any]]:

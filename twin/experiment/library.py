@@ -52,23 +52,26 @@ def shelves(root: Path) -> list[Shelf]:
     """Everything below a folder, the latest first. An empty list where there is nothing, or no folder."""
     found = []
     for folder in _folders(root):
-        names = {it.name for it in _entries(folder)}
-        if STUDY in names:
-            found.append(_study(folder))
-        elif MANIFEST in names or any(name.endswith((".parquet", PARTIAL)) for name in names):
-            if not _belongs_to_runs(folder, root):
-                found.append(_runs(folder, [folder]))
-        elif SUMMARY in names or any(name.startswith("seed-") for name in names):
-            found.append(_runs(folder, sorted(_seeds(folder), key=lambda it: (len(it.name), it.name))))
+        if folder != root and folder.name.startswith("seed-"):
+            continue  # it belongs to the runs of its parent
+        try:
+            found.append(shelf_of(folder))
+        except OperatorError:  # a folder between: it holds nothing itself
+            continue
     return sorted(found, key=lambda shelf: (shelf.started, shelf.name), reverse=True)
 
 
-def study_of(folder: Path) -> dict[str, Any]:
-    """A study's `study.json`. Raises `OperatorError` with one line that says what is wrong."""
-    shelf = _study(folder)
-    if shelf.problem and not shelf.summary:
-        raise OperatorError(shelf.problem)
-    return shelf.summary
+def shelf_of(folder: Path) -> Shelf:
+    """What one folder holds. Raises `OperatorError` where that is neither runs nor a study."""
+    names = {it.name for it in _entries(folder)}
+    if STUDY in names:
+        return _study(folder)
+    if MANIFEST in names or any(name.endswith((".parquet", PARTIAL)) for name in names):
+        return _runs(folder, [folder])
+    if SUMMARY in names or any(name.startswith("seed-") for name in names):
+        return _runs(folder, sorted(_seeds(folder), key=lambda it: (len(it.name), it.name)))
+    what = "no folder" if not folder.is_dir() else "neither a run nor a study"
+    raise OperatorError(f"{folder} is {what}; `ollamamax run SCENARIO --out DIR` makes run folders")
 
 
 def lines_of(folder: Path) -> list[Line]:
@@ -127,10 +130,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _seeds(folder: Path) -> list[Path]:
     return [folder / it.name for it in _entries(folder) if it.name.startswith("seed-") and it.is_dir()]
-
-
-def _belongs_to_runs(folder: Path, root: Path) -> bool:
-    return folder != root and folder.name.startswith("seed-")
 
 
 def _runs(folder: Path, candidates: list[Path]) -> Shelf:

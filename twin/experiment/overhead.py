@@ -30,7 +30,9 @@ def relative_costs(study: Mapping[str, Any], lines: Sequence[Line]) -> list[dict
     """
     points = study["points"]
     of_point = {
-        key_of(point["settings"]): {line["seed"]: line for line in lines if key_of(line["settings"]) == key_of(point["settings"])}
+        key_of(point["settings"]): {
+            line["seed"]: line for line in lines if key_of(line["settings"]) == key_of(point["settings"])
+        }
         for point in points
     }
     base = of_point[key_of(points[0]["settings"])]

@@ -32,7 +32,6 @@ class TimesOf:
     within: int | None
 
 
-
 def times_of_study(study: Mapping[str, Any], lines: Sequence[Line], name: Name) -> list[TimesOf]:
     """One group for each point of a study."""
     found = []

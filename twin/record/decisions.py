@@ -29,8 +29,8 @@ def route_calls(ask: Query, request_id: int) -> list[Row]:
 def nodes_at(ask: Query, time_s: float) -> list[Row]:
     """Each node as the last sample at or before that time saw it: {node, health, in flight, models, sampled_s}."""
     return ask.rows(
-        "SELECT node, arg_max(CAST(health AS VARCHAR), time_s) AS health, arg_max(in_flight, time_s) AS \"in flight\", "
-        "arg_max(resident_models, time_s) AS \"models loaded\", max(time_s) AS \"sampled at (s)\" FROM telemetry "
+        'SELECT node, arg_max(CAST(health AS VARCHAR), time_s) AS health, arg_max(in_flight, time_s) AS "in flight", '
+        'arg_max(resident_models, time_s) AS "models loaded", max(time_s) AS "sampled at (s)" FROM telemetry '
         "WHERE time_s <= $time_s AND time_s > $time_s - 120 GROUP BY node ORDER BY length(node), node",
         time_s=time_s,
     )

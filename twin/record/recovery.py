@@ -335,7 +335,10 @@ def _recovery(
     freed = np.array([end_s for _, end_s in stuck], dtype=np.float64)
     left = events.unsuccessful + events.window_s
     for soon_s in (min(latest_s, over_s + SOON_S), latest_s):  # most recover soon, and a run may be long
-        inside = [it[slice(*(np.searchsorted(it, over_s), np.searchsorted(it, soon_s, side="right")))] for it in (events.ended, left, successes)]
+        inside = [
+            it[slice(*(np.searchsorted(it, over_s), np.searchsorted(it, soon_s, side="right")))]
+            for it in (events.ended, left, successes)
+        ]
         candidates = np.concatenate(([over_s], *inside, freed))
         candidates = np.unique(candidates[(candidates >= over_s) & (candidates <= soon_s)])
         for start in range(0, len(candidates), CANDIDATES_AT_ONCE):

@@ -50,6 +50,7 @@ class Story:
     troubled_in_all: int
     blast: list[Row]  # for each fault: whom it touched until it was recovered from
     probes: Row  # `probe_traffic`
+    load: Row  # {requests_per_s, prompt_tokens, output_tokens}: what arrived after the warm-up, the last two as means
 
 
 def tell(record: RunRecord) -> Story:
@@ -82,7 +83,7 @@ def tell(record: RunRecord) -> Story:
             at_nodes=over_time.at_nodes_over_time(ask, steps, nodes),
             states=node_states(ask, nodes),
             loads=ask.rows(
-                "SELECT node, model, time_s AS \"from\", result_s AS \"to\", status FROM actions "
+                'SELECT node, model, time_s AS "from", result_s AS "to", status FROM actions '
                 f"WHERE kind = 'load' AND result_s IS NOT NULL ORDER BY time_s LIMIT {ROWS_MAX}"
             ),
             incidents=incidents,
@@ -97,6 +98,12 @@ def tell(record: RunRecord) -> Story:
             troubled_in_all=troubles["lost"] + troubles["rejected"] + troubles["saved"],
             blast=_blast(ask, found),
             probes=probe_traffic(record, ask),
+            load=ask.rows(
+                "SELECT count(*) / $duration_s AS requests_per_s, avg(prompt_tokens) AS prompt_tokens, "
+                "avg(output_tokens) AS output_tokens FROM requests WHERE arrival_s >= $warmup_s",
+                duration_s=record.number("scenario.workload.duration_s"),
+                warmup_s=record.number("scenario.workload.warmup_s"),
+            )[0],
         )
 
 
@@ -133,7 +140,9 @@ def probe_traffic(record: RunRecord, ask: Query) -> Row:
         if name.startswith("probes_passed_")
     }
     # The table has the failed ones of all kinds; those of passed generations and load paths are in both.
-    for row in ask.rows("SELECT kind, count(*) FILTER (NOT ok) AS failed, count(*) FILTER (ok) AS ok FROM probes GROUP BY 1"):
+    for row in ask.rows(
+        "SELECT kind, count(*) FILTER (NOT ok) AS failed, count(*) FILTER (ok) AS ok FROM probes GROUP BY 1"
+    ):
         counts[row["kind"]] = max(counts.get(row["kind"], 0), row["ok"]) + row["failed"]
     nodes = ask.rows("SELECT count(DISTINCT node) AS n FROM telemetry")[0]["n"]
     minutes = record.number("simulated_s") / 60.0
@@ -218,7 +227,9 @@ def _troubled(ask: Query) -> list[Row]:
     )
     for row in rows:
         of_request = [each for each in failed if each["request_id"] == row["request_id"]]
-        row["failed_attempts"] = [{key: each[key] for key in ("node", "end_s", "error", "tokens")} for each in of_request]
+        row["failed_attempts"] = [
+            {key: each[key] for key in ("node", "end_s", "error", "tokens")} for each in of_request
+        ]
     return rows
 
 
