@@ -28,7 +28,7 @@ from reports.drawing import (
     tip,
 )
 from reports.logs import Log
-from reports.study_charts import label_of, lane_axis
+from reports.study_charts import PERCENTS, label_of, lane_axis
 from reports.words import NOT_OBSERVED, figure, number
 from twin.experiment.beside import band, limit_of
 from twin.record.story import Story
@@ -77,7 +77,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         title=None,
         legend=legend(),
     )
-    x_axis = alt.Axis(title="Twin's difference from live (% of live)", tickCount=8)
+    x_axis = alt.Axis(title="Twin's difference from live (% of live)", values=list(PERCENTS))
     far = alt.Scale(type="symlog", constant=10)  # even near 0, and room for what is far off
     tips = [
         tip("figure", "figure", "N"),
@@ -96,7 +96,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         .encode(
             x=alt.X("live_low:Q", axis=x_axis, scale=far),
             x2="live_high:Q",
-            y=alt.Y("y1:Q"),
+            y=lane_axis(labels, "y1"),
             y2="y2:Q",
             tooltip=[
                 tip("figure", "live runs' own spread of", "N"),
@@ -220,7 +220,7 @@ def _overlay(
         .mark_rect(color=AMBER, opacity=0.14)
         .encode(x=clock(end_s, "from"), x2="to:Q", tooltip=tip("what", "fault", "N")),
         chart(band_rows)
-        .mark_area(opacity=0.2, interpolate="step-after")
+        .mark_area(fillOpacity=0.2, interpolate="step-after")
         .encode(x=clock(end_s), y=alt.Y("low:Q", axis=y_axis, scale=zero), y2="high:Q", color=colour, tooltip=tips),
         chart(band_rows)
         .mark_line(interpolate="step-after")
@@ -250,4 +250,4 @@ def _share_inside(band_rows: Sequence[Row], live_rows: Sequence[Row]) -> float |
     seen = [row for row in live_rows if row["value"] is not None and row["at"] in of]
     if not seen:
         return None
-    return sum(of[row["at"]]["low"] <= row["value"] <= of[row["at"]]["high"] for row in seen) / len(seen)
+    return float(sum(of[row["at"]]["low"] <= row["value"] <= of[row["at"]]["high"] for row in seen)) / len(seen)

@@ -101,9 +101,9 @@ def theme(dark: bool) -> Row:
             "labelFontSize": 12,
             "titleFontSize": 12,
             "titleFontWeight": 500,
-            "labelOverlap": True,
             "labelLimit": 260,
         },
+        "axisX": {"labelOverlap": True},
         "legend": {
             "labelColor": text,
             "titleColor": text,

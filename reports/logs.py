@@ -1,4 +1,5 @@
-"""The tables of a run: faults, blast radius, decisions, troubled requests, invariants, runs. Long ones are cut, and say so."""
+"""The tables of a run: faults, blast radius, decisions, troubled requests, invariants, runs. Long ones are cut, and say
+so."""
 
 from __future__ import annotations
 

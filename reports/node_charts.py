@@ -38,6 +38,16 @@ SIGN_WORDS = {
 SIGN_COLOURS = {"failed": VERMILION, "averted": BLUE, "nothing": YELLOW, "teardown": GREY}
 
 
+def title_of(name: str) -> str:
+    """A telemetry column's name for people, with its unit."""
+    column = COLUMNS[name]
+    said = name
+    for suffix in ("_gib", "_mhz", "_mib_per_s", "_c", "_w", "_s"):
+        said = said.removesuffix(suffix)
+    said = said.replace("_", " ").replace("gpu", "GPU").replace("vram", "GPU memory").replace("rss", "resident memory")
+    return f"{said[:1].upper()}{said[1:]} ({column.unit})"
+
+
 def telemetry(story: NodeStory, name: str) -> Drawing:
     """One column of the node's telemetry over time."""
     column = COLUMNS[name]
@@ -50,7 +60,7 @@ def telemetry(story: NodeStory, name: str) -> Drawing:
         }
         for row in story.columns[name]
     ]
-    title = f"{name.replace('_', ' ')} ({column.unit})"
+    title = title_of(name)
     tips = [tip("at", "from (s)"), tip("mean", f"mean ({column.unit})"), tip("low", "lowest"), tip("high", "highest")]
     y_axis = axis(column.unit)
     scale = alt.Scale(zero=False)
@@ -67,9 +77,9 @@ def telemetry(story: NodeStory, name: str) -> Drawing:
         .encode(x=clock(story.end_s), tooltip=[tip("what", "foretold", "N"), tip("at", "at (s)")]),
     ]
     return Drawing(
-        title[:1].upper() + title[1:],
-        f"At {story.node}: {column.meaning}; the mean in steps of {number(story.step_s)} s, and the lowest and highest value "
-        "as a band. Amber: a fault holds the node; coloured: signs show; purple: a warning.",
+        title,
+        f"At {story.node}: {column.meaning}; the mean in steps of {number(story.step_s)} s, and the lowest and highest "
+        "value as a band. Amber: a fault holds the node; coloured: signs show; purple: a warning.",
         layered(layers, 130),
     )
 
@@ -103,8 +113,8 @@ def foretold(story: NodeStory) -> Drawing:
     ]
     return Drawing(
         "Warnings",
-        f"What the predictor said of {story.node} where a warning began, changed its class or ended: a good warning stands at "
-        "the beginning of signs, well before the fault.",
+        f"What the predictor said of {story.node} where a warning began, changed its class or ended: a good warning stands "
+        "at the beginning of signs, well before the fault.",
         layered(layers, 130),
     )
 
@@ -112,7 +122,8 @@ def foretold(story: NodeStory) -> Drawing:
 def happenings(story: NodeStory) -> str:
     """Signs and faults of the node in a sentence or two."""
     said = [f"{row['kind']} from {row['from']:,.1f} s" for row in story.faults[:3]]
-    faults = f"{len(story.faults)} faults ({', '.join(said)})" if story.faults else "No fault"
+    one = len(story.faults) == 1
+    faults = f"{len(story.faults)} {'fault' if one else 'faults'} ({', '.join(said)})" if story.faults else "No fault"
     signs = ", ".join(
         f"{sum(row['outcome'] == outcome for row in story.signs)} {words.replace('signs of', 'of')}"
         for outcome, words in SIGN_WORDS.items()

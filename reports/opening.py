@@ -19,9 +19,10 @@ T = TypeVar("T")
 
 
 def opening_times(folder: Path) -> dict[str, Any]:
-    """Seconds to open the run in this folder, on the wall clock but for `processor_s`, which is what `afresh_s` needs. Raises `OperatorError` where it cannot be read.
+    """Seconds on the wall clock to open the run in this folder. Raises `OperatorError` where it cannot be read.
 
-    `afresh_s` computes all that a page shows from the Parquet files; `again_s` takes it from the cache, by the folder's
+    `afresh_s` computes all that a page shows from the Parquet files; `processor_s`
+    is the processor time of that (the two differ on a busy machine); `again_s` takes it from the cache, by the folder's
     digest; `charts_s` makes the charts of it, which both have to.
     """
     try:

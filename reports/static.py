@@ -148,8 +148,8 @@ def _unlike_line(live: Story, twin: Story) -> str:
 
 def _rule_of_verdicts() -> str:
     return (
-        "A figure is indistinguishable where the means differ by less than live runs do among each other (with one live run: "
-        "where it lies among the twin's runs), close within 5 % (10 % for tails and times of recovery), off beyond."
+        "A figure is indistinguishable where the means differ by less than live runs do among each other (with one live "
+        "run: where it lies among the twin's runs), close within 5 % (10 % for tails and times of recovery), off beyond."
     )
 
 

@@ -41,6 +41,8 @@ TIME_WORDS = {
     "ttr_s": "Time to recovery (TTR)",
 }
 VERDICT_COLOURS = {"better": GREEN, "worse": VERMILION, "no difference shown": GREY}
+PERCENTS = (-100, -50, -20, -10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+"""Where an axis of far-reaching percentages has its marks."""
 SERIES = (BLUE, AMBER, GREEN, PURPLE, GREY)
 
 
@@ -129,11 +131,14 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
         chart(middles)
         .mark_rule(strokeWidth=2.5)
         .encode(
-            x=alt.X("at:Q"), y=alt.Y("y1:Q"), y2="y2:Q", tooltip=[tip("label", "of", "N"), tip("at", "median (s)")]
+            x=alt.X("at:Q"),
+            y=lane_axis(labels, "y1"),
+            y2="y2:Q",
+            tooltip=[tip("label", "of", "N"), tip("at", "median (s)")],
         ),
         chart(limits)
         .mark_rule(strokeDash=[5, 4], color=AMBER, strokeWidth=2)
-        .encode(x=alt.X("at:Q"), y=alt.Y("y1:Q"), y2="y2:Q", tooltip=tip("label", "limit", "N")),
+        .encode(x=alt.X("at:Q"), y=lane_axis(labels, "y1"), y2="y2:Q", tooltip=tip("label", "limit", "N")),
     ]
     return Drawing(what, _recovery_sentence(groups), layered(layers, max(1, len(groups)) * ROW_PX + 10))
 
@@ -187,8 +192,8 @@ def _recovery_sentence(groups: Sequence[TimesOf]) -> str:
             part += f"; {group.within} of {summary['n']} within the promised {group.limit_s:g} s"
         said.append(part + ".")
     return (
-        "Every fault is a point; the upright stroke is the median, the grey bar its interval, the dashed stroke the promised "
-        f"limit. {' '.join(said)}"
+        "Every fault is a point; the upright stroke is the median, the grey bar its interval, the dashed stroke the "
+        f"promised limit. {' '.join(said)}"
     )
 
 
@@ -270,7 +275,8 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
     said = "; ".join(_pair_in_words(pair, name) for pair in shown[:4])
     return Drawing(
         label_of(name).rpartition(" (")[0] or label_of(name),
-        f"Mean of the differences from {base} on the same seeds, with its 95 % interval; on the dashed line there is none. {said}.",
+        f"Mean of the differences from {base} on the same seeds, with its 95 % interval; on the dashed line there is "
+        f"none. {said}.",
         layered(layers, len(shown) * PAIR_PX + 10),
     )
 
@@ -474,7 +480,7 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         title=None,
         legend=legend() if len(variants) > 1 else None,
     )
-    x_axis = alt.Axis(title="Difference from the baseline (% of it)", tickCount=6)
+    x_axis = alt.Axis(title="Difference from the baseline (% of it)", values=list(PERCENTS))
     far = alt.Scale(type="symlog", constant=5)  # even near 0, and room for what is far off
     tips = [
         tip("figure", "figure", "N"),
@@ -544,17 +550,17 @@ def proxy_chart(targets: Sequence[Mapping[str, Any]], name: str, title: str, uni
     ]
     return Drawing(
         title,
-        "Measured in front of the same stub node, interleaved: the point is the median over the rounds, the bar their lowest "
-        "and highest. Further to the left is better.",
+        "Measured in front of the same stub node, interleaved: the point is the median over the rounds, the bar their "
+        "lowest and highest. Further to the left is better.",
         layered(layers, max(1, len(rows)) * 34 + 10),
     )
 
 
-def lane_axis(labels: Sequence[str]) -> alt.Y:
+def lane_axis(labels: Sequence[str], field: str = "y") -> alt.Y:
     """A y axis on which each label has a lane of height 1."""
     values = [index + 0.5 for index in range(len(labels))]
     return alt.Y(
-        "y:Q",
+        f"{field}:Q",
         scale=alt.Scale(domain=[0, max(1, len(labels))], reverse=True, nice=False),
         axis=alt.Axis(
             values=values,

@@ -11,6 +11,7 @@ from twin.experiment.library import Shelf, lines_of
 from twin.experiment.recovery_times import Name, TimesOf, times_of_runs, times_of_study
 
 RUNS_MAX = 200
+NAMES: list[Name] = ["ttd_s", "ttm_s", "ttr_s"]
 
 
 def page() -> None:
@@ -34,13 +35,16 @@ def page() -> None:
         key="recovery_shelves",
         help="Choose what was measured before and after a change to see both.",
     )
-    name: Name = st.segmented_control(
-        "Time",
-        list(TIME_WORDS),
-        default="ttr_s",
-        format_func=TIME_WORDS.__getitem__,
-        key="recovery_time",
-        required=True,
+    name: Name = (
+        st.segmented_control(
+            "Time",
+            NAMES,
+            default="ttr_s",
+            format_func=TIME_WORDS.__getitem__,
+            key="recovery_time",
+            required=True,
+        )
+        or "ttr_s"
     )
     groups: list[TimesOf] = []
     for shelf in chosen:

@@ -24,7 +24,8 @@ def page() -> None:
     if not options:
         empty(
             "There is no sweep. Make one over one or two keys:",
-            "ollamamax sweep scenarios/node-crash.yaml --vary cluster.nodes=2,3,5,8,15 --vary workload.arrivals.rate_rps=2,4,8",
+            "ollamamax sweep scenarios/node-crash.yaml --vary cluster.nodes=2,3,5,8,15 "
+            "--vary workload.arrivals.rate_rps=2,4,8",
         )
         return
     shelf = choose("Sweep", options, "sweep_shelf")

@@ -14,6 +14,7 @@ from twin.experiment.beside import as_live, compare_worlds, unlike
 from twin.experiment.library import Shelf
 from twin.record.story import Story
 
+TWINS_LOOKED_AT = 20
 LIVE = "ollamamax run scenarios/node-crash.yaml --world live --nodes emulated --set cluster.nodes=3"
 
 
@@ -72,9 +73,13 @@ def page() -> None:
 
 
 def _twins_of(live: Shelf, runs: list[Shelf]) -> list[Shelf]:
-    """Runs of the same scenario in the twin: those with the same settings first."""
-    twins = [shelf for shelf in runs if shelf.world == "twin" and shelf.scenario == live.scenario]
-    return sorted(twins, key=lambda shelf: shelf.digest != live.digest)
+    """Runs of the same scenario in the twin: those that ran most nearly the same first."""
+    twins = [shelf for shelf in runs if shelf.world == "twin" and shelf.scenario == live.scenario][:TWINS_LOOKED_AT]
+    told = stories(live.runs[:1])
+    if not told:
+        return twins
+    differing = {it.folder: len(unlike(told[0], of[0])) if (of := stories(it.runs[:1])) else len(runs) for it in twins}
+    return sorted(twins, key=lambda shelf: differing[shelf.folder])
 
 
 def _live_beside(chosen: Shelf, live: list[Shelf]) -> list[Shelf]:

@@ -21,20 +21,27 @@ STILL_LIMIT_S = 60.0
 LOOK_S = 0.4
 STILL_LOOKS = 6
 SOME_TEXT = 60  # characters: less is a frame that waits for its content
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync "
-    "--disable-component-update --hide-scrollbars --remote-debugging-port=0"
-).split()
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+    "--disable-component-update",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
+]
 
 # What says whether the page still changes: its text, its pictures, whether Streamlit works, and how high it is.
 LOOK = """(() => {
-  const main = document.querySelector('[data-testid="stMain"]') || document.scrollingElement;
-  const busy = document.querySelector('[data-test-script-state="running"]') || document.querySelector('[data-testid="stStatusWidget"]') || document.querySelector('[data-testid="stSkeleton"]')
-    || document.querySelector('[data-testid="stSpinner"]');
-  const inner = document.querySelector('[data-testid="stMainBlockContainer"]') || document.body;
-  return JSON.stringify({busy: !!busy, length: inner.innerText.length,
+  const find = name => document.querySelector(name);
+  const busy = find('[data-test-script-state="running"]') || find('[data-testid="stStatusWidget"]')
+    || find('[data-testid="stSkeleton"]') || find('[data-testid="stSpinner"]');
+  const inner = find('[data-testid="stMainBlockContainer"]') || document.body;
+  return JSON.stringify({busy: !!busy, length: inner.innerText.length, text: document.body.innerText,
     marks: document.querySelectorAll('svg path, canvas').length,
-    height: Math.max(inner.scrollHeight, inner.getBoundingClientRect().height), text: document.body.innerText,
+    height: Math.max(inner.scrollHeight, inner.getBoundingClientRect().height),
     width: Math.max(document.documentElement.scrollWidth, inner.scrollWidth),
     requested: performance.getEntriesByType('resource').map(entry => entry.name)});
 })()"""
@@ -94,8 +101,7 @@ class Tab:
         await self._size(width, height)
         await self.still()
         taken = await self.call("Page.captureScreenshot", format="png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(taken["data"]))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(taken["data"]))
 
     async def _size(self, width: int, height: int) -> None:
         await self.call(
@@ -125,11 +131,15 @@ async def browser() -> AsyncIterator[Tab]:
 
 
 async def _port(path: Path) -> int:
+    """Which port it chose: the first line of a file that it writes."""
     async with asyncio.timeout(START_LIMIT_S):
-        while True:
-            if path.exists() and (text := path.read_text().split()):
-                return int(text[0])
+        while not (text := await asyncio.to_thread(_text, path)):
             await asyncio.sleep(0.05)
+    return int(text.split()[0])
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 async def _main(arguments: list[str]) -> None:

@@ -108,12 +108,10 @@ def documents(root: Path, wanted: set[str]) -> list[tuple[Path, dict[str, Any]]]
 
 def _folders(root: Path) -> Iterator[Path]:
     """Folders from the root downwards, not into runs and studies, nor through links."""
-    count = 0
-    for folder, inside, files in os.walk(root, onerror=lambda _: None):
+    for count, (folder, inside, files) in enumerate(os.walk(root, onerror=lambda _: None)):
         path = Path(folder)
         deep = len(path.relative_to(root).parts)
         yield path
-        count += 1
         whole = MANIFEST in files or STUDY in files or any(name.startswith("seed-") for name in inside)
         if whole or deep >= DEPTH_MAX or count >= FOLDERS_MAX:
             inside.clear()

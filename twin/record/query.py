@@ -79,9 +79,8 @@ def query(record: RunRecord) -> Iterator[Query]:
 
 
 def _filled(column: Any) -> NDArray[Any]:
-    if isinstance(column, np.ma.MaskedArray):
-        if np.issubdtype(column.dtype, np.number):
-            filled: NDArray[Any] = column.astype(np.float64).filled(np.nan)
-            return filled
-        return np.asarray(column.filled(None))
-    return np.asarray(column)
+    if not isinstance(column, np.ma.MaskedArray):
+        return np.asarray(column)
+    if np.issubdtype(column.dtype, np.number):
+        return np.asarray(np.ma.filled(column.astype(np.float64), np.nan))
+    return np.asarray(np.ma.filled(column, None))

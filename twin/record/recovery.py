@@ -112,7 +112,7 @@ def recoveries(record: RunRecord) -> list[Recovery]:
     }
     injections = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
     failed = _failures_of(faults, attempts, requests.filter(pa.array(lost)), hold_s)
-    found = []
+    found: list[Recovery] = []
     for fault in faults:
         node, injected_s = fault["node"], float(fault["injected_s"])
         on_node = np.array([other["node"] == node for other in faults])
