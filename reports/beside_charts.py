@@ -198,7 +198,10 @@ def _overlay(
     worlds = ["twin, median and range of its runs", "live, each run a line"]
     colour = alt.Color("world:N", scale=alt.Scale(domain=worlds, range=[BLUE, PURPLE]), title=None, legend=legend())
     y_axis = axis(axis_title)
-    zero = alt.Scale(zero=series != "success")
+    zero = alt.Scale(zero=True)
+    if series == "success":
+        known = [row["low"] for row in band_rows] + [row["value"] for row in live_rows if row["value"] is not None]
+        zero = alt.Scale(domain=[min(0.99, *known) - 0.002 if known else 0.0, 1.0], nice=False)
     faults = [
         {
             "from": each["injected_s"],

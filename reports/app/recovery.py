@@ -35,16 +35,8 @@ def page() -> None:
         key="recovery_shelves",
         help="Choose what was measured before and after a change to see both.",
     )
-    name: Name = (
-        st.segmented_control(
-            "Time",
-            NAMES,
-            default="ttr_s",
-            format_func=TIME_WORDS.__getitem__,
-            key="recovery_time",
-            required=True,
-        )
-        or "ttr_s"
+    name: Name = st.segmented_control(
+        "Time", NAMES, default="ttr_s", format_func=TIME_WORDS.__getitem__, key="recovery_time", required=True
     )
     groups: list[TimesOf] = []
     for shelf in chosen:

@@ -134,7 +134,7 @@ async def _port(path: Path) -> int:
     """Which port it chose: the first line of a file that it writes."""
     async with asyncio.timeout(START_LIMIT_S):
         while not (text := await asyncio.to_thread(_text, path)):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # another program writes it
     return int(text.split()[0])
 
 

@@ -42,15 +42,16 @@ def _said(answer: dict[str, Any]) -> str:
     if kind == "dispatch":
         loads = ", which must load the model first" if answer.get("loads") else ""
         return (
-            f"sent to {answer['node']}{loads}; its first token within {_seconds(answer['first_token_deadline_s'])}, "
-            f"no silence longer than {_seconds(answer['stall_timeout_s'])}{reason}"
+            f"sent to {answer['node']}{loads}; {_limit('its first token within', 'its first token', answer['first_token_deadline_s'])}, "
+            f"{_limit('no silence longer than', 'its silence', answer['stall_timeout_s'])}{reason}"
         )
     if kind == "wait":
         return f"kept waiting at the gateway{reason}"
     if kind == "shed":
-        return f"turned away, to come again after {_seconds(answer.get('retry_after_s', 0.0))}{reason}"
+        return f"turned away, to come again after {float(answer.get('retry_after_s') or 0.0):g} s{reason}"
     return "no answer"
 
 
-def _seconds(value: Any) -> str:
-    return "any time" if value in ("Infinity", None) else f"{float(value):g} s"
+def _limit(what: str, short: str, value: Any) -> str:
+    """A limit in words; one that is never reached says so."""
+    return f"no limit on {short}" if value in ("Infinity", None) else f"{what} {float(value):g} s"
