@@ -180,7 +180,7 @@ def overlays(live: Sequence[Story], twin: Sequence[Story]) -> list[Drawing]:
 def _overlay(
     live: Sequence[Story], twin: Sequence[Story], end_s: float, series: str, column: str, title: str, axis_title: str
 ) -> Drawing:
-    band_rows = [
+    band_rows: list[Row] = [
         {
             "at": rounded(row["at"]),
             "low": rounded(row["low"]),
@@ -190,7 +190,7 @@ def _overlay(
         | {"world": "twin, median and range of its runs"}
         for row in band(twin, series, column)
     ]
-    live_rows = [
+    live_rows: list[Row] = [
         {"at": rounded(row["at"]), "value": or_none(row[column]), "run": str(place), "world": "live, each run a line"}
         for place, story in enumerate(live[:8])
         for row in getattr(story, series)

@@ -133,8 +133,8 @@ async def browser() -> AsyncIterator[Tab]:
 async def _port(path: Path) -> int:
     """Which port it chose: the first line of a file that it writes."""
     async with asyncio.timeout(START_LIMIT_S):
-        while not (text := await asyncio.to_thread(_text, path)):
-            await asyncio.sleep(0.05)  # another program writes it
+        while not (text := await asyncio.to_thread(_text, path)):  # noqa: ASYNC110  # another program writes it
+            await asyncio.sleep(0.05)
     return int(text.split()[0])
 
 

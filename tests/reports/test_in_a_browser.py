@@ -58,19 +58,21 @@ async def test_every_page_of_the_app_is_drawn_in_both_schemes(made: Made, tmp_pa
 
 
 async def test_the_static_pages_need_no_network_and_fit_a_phone(made: Made, tmp_path: Path) -> None:
+    pages = []
     for name, folders in {
         "run": [made.twin],
         "worlds": [made.live, made.twin],
         "compare": [made.compare],
         "sweep": [made.sweep],
     }.items():
-        write_report(folders, tmp_path / f"{name}.html")
+        pages.append(tmp_path / f"{name}.html")
+        write_report(folders, pages[-1])
     async with browser() as tab:
         await tab.call("Network.enable")
         await tab.call(
             "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0
         )
-        for page in sorted(tmp_path.glob("*.html")):
+        for page in pages:
             for width in (1280, 390):
                 seen = await tab.open(f"file://{page}", width=width, dark=width == 390)
                 assert not seen["requested"], page.name

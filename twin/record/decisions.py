@@ -41,10 +41,9 @@ def _said(answer: dict[str, Any]) -> str:
     reason = f" ({answer['reason']})" if answer.get("reason") else ""
     if kind == "dispatch":
         loads = ", which must load the model first" if answer.get("loads") else ""
-        return (
-            f"sent to {answer['node']}{loads}; {_limit('its first token within', 'its first token', answer['first_token_deadline_s'])}, "
-            f"{_limit('no silence longer than', 'its silence', answer['stall_timeout_s'])}{reason}"
-        )
+        first = _limit("its first token within", "its first token", answer["first_token_deadline_s"])
+        silence = _limit("no silence longer than", "its silence", answer["stall_timeout_s"])
+        return f"sent to {answer['node']}{loads}; {first}, {silence}{reason}"
     if kind == "wait":
         return f"kept waiting at the gateway{reason}"
     if kind == "shed":
