@@ -359,6 +359,9 @@ def soak(
     scheduler: Scheduler = None,
     jobs: Jobs = None,
     out: OutFolder = Path("runs"),
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Go on with a soak that was broken off, or with more seeds.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Soak: many seeds of a scenario, only to see whether an invariant can be broken; what breaks one is shrunk.
@@ -376,7 +379,14 @@ def soak(
     command = shlex.join([_program(), *sys.argv[1:]])
     with progress_bar(f"{loaded.name}: soak", "seeds") as on_result:
         summary = soak_and_shrink(
-            loaded, range(first, first + seeds), mode.value, _engine(engine, scheduler, jobs), out, on_result, command
+            loaded,
+            range(first, first + seeds),
+            mode.value,
+            _engine(engine, scheduler, jobs),
+            out,
+            on_result,
+            command,
+            resume=resume,
         )
     if as_json:
         _print_json(summary)
@@ -385,7 +395,8 @@ def soak(
 
         print_soak(summary, _program(), Console(highlight=False))
     if summary["stopped"]:
-        sys.stderr.write(f"ollamamax: {summary['stopped']}; go on with --first {summary['first_unfinished']}\n")
+        again = command if resume else f"{command} --resume {shlex.quote(summary['folder'])}"
+        sys.stderr.write(f"ollamamax: {summary['stopped']}; go on with: {again}\n")
     raise typer.Exit(EXIT_STATUS[summary["verdict"]])
 
 

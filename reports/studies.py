@@ -21,9 +21,9 @@ PAIR_STYLES = {"better": "green", "worse": "red"}
 def print_study(study: Mapping[str, Any], console: Console) -> None:
     """Print what `study.json` says: the points with their intervals, the best of them marked, and the pairs."""
     console.print(Text(f"\n{study['claim']}", style="bold"))
-    runs = sum(point["n"] for point in study["points"])
+    runs = _many(sum(point["n"] for point in study["points"]), "run")
     console.print(
-        Text(f"{study['scenario']}, {study['kind']}, {runs} runs at {len(study['points'])} points, seeds from ")
+        Text(f"{study['scenario']}, {study['kind']}, {runs} at {_many(len(study['points']), 'point')}, seeds from ")
         + Text(str(study["seed"])),
         style="dim",
     )
@@ -35,6 +35,15 @@ def print_study(study: Mapping[str, Any], console: Console) -> None:
         console.print(
             Text("Differences are variant - baseline on the same seeds; p is corrected for all of them (Holm).", "dim")
         )
+        for pair in study["pairs"]:
+            if any(pair["censored"].values()):
+                missed = pair["censored"]
+                console.print(
+                    Text(
+                        f"  {pair['figure']}: not seen to the end in {missed['baseline']} runs of the baseline and "
+                        f"{missed['variant']} of the variant; judged by a sign test over all pairs, not by the mean"
+                    )
+                )
     for note in study["notes"]:
         console.print(Text(f"  {note}"))
     until = study.get("until")
@@ -73,11 +82,13 @@ def print_soak(found: Mapping[str, Any], program: str, console: Console) -> None
         )
     for broken in found["broken"]:
         seeds = broken["seeds"]
-        console.print(Text(f"✗ {broken['invariant']}: broken by {len(seeds):,} seeds", style=STYLES["fail"]))
+        console.print(Text(f"✗ {broken['invariant']}: broken by {_many(len(seeds), 'seed')}", style=STYLES["fail"]))
         console.print(Text(f"  seed {seeds[0]}, {broken['first']}"))
         if broken["file"]:
             console.print(
-                Text(f"  shrunk to {broken['faults']} faults in {broken['runs_to_shrink']} runs; see it again:")
+                Text(
+                    f"  shrunk to {_many(broken['faults'], 'fault')} in {broken['runs_to_shrink']} runs; see it again:"
+                )
             )
             console.print(f"  {program} run {broken['file']}", soft_wrap=True)
         else:
@@ -85,6 +96,10 @@ def print_soak(found: Mapping[str, Any], program: str, console: Console) -> None
     if not found["broken"]:
         console.print(Text(f"✓ All {len(found['invariants'])} invariants held.", style="green"))
     console.print(f"\nresults {found['folder']}", soft_wrap=True)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _points(study: Mapping[str, Any]) -> Table:
@@ -135,13 +150,21 @@ def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             ", ".join(f"{key}={_value(value)}" for key, value in pair["variant"].items()),
             name,
-            figure(name, difference["mean"]) if difference else "–",
+            _difference(pair),
             ci95(difference["ci95"], name) if difference and difference["ci95"] else "–",
             str(difference["n"]) if difference else "0",
             "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
             Text(pair["verdict"], style=PAIR_STYLES.get(pair["verdict"], "dim")),
         )
     return table
+
+
+def _difference(pair: Mapping[str, Any]) -> str:
+    """The mean of the differences; where something was not observed to its end, that it leaves these pairs out."""
+    if not pair["difference"]:
+        return "–"
+    said = figure(pair["figure"], pair["difference"]["mean"])
+    return f"{said} (only of pairs seen to the end)" if any(pair["censored"].values()) else said
 
 
 def _value(value: Any) -> str:

@@ -9,23 +9,31 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+PROSE_NEEDS = 30
+"""Columns of the terminal in which prose can be read."""
+
 PROSE = 48
 """A column with longer text than this is prose; a table of several such columns cannot be read on a terminal."""
 
 
 def print_table(rows: Sequence[dict[str, Any]], console: Console | None = None) -> None:
-    """Print rows that have the same keys; numbers stand to the right. Rows that are mostly prose become entries."""
+    """Print rows that have the same keys; numbers stand to the right. Rows that are mostly prose, or
+    for which the terminal is too narrow, become entries."""
     console = console or Console(highlight=False)
     if not rows:
         console.print("nothing")
         return
-    if sum(any(len(_text(row[name])) > PROSE for row in rows) for name in rows[0]) > 2:
+    longest = [max(len(_text(row[name])) for row in rows) for name in rows[0]]
+    prose = [length for length in longest if length > PROSE]
+    needed = sum(min(length, PROSE_NEEDS) if length > PROSE else length + 1 for length in longest)
+    if len(prose) > 2 or (prose and needed > console.width):
         _print_entries(rows, console)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", row_styles=["", "dim"])
-    for name in rows[0]:
+    for place, name in enumerate(rows[0]):
         number = all(isinstance(row[name], (int, float)) or row[name] is None for row in rows)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        # What a row is called is copied from the screen: it stays in one piece.
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=not place)
     for row in rows:
         table.add_row(*(escape(_text(value)) for value in row.values()))
     console.print(table)

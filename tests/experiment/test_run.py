@@ -12,11 +12,12 @@ import pytest
 from tests.record.runs import Run
 from tests.scenario.documents import scenario
 from twin.errors import OperatorError
+from twin.experiment import twin_world
 from twin.experiment.run import REPLAY_INVARIANT, SUMMARY, combine, run_scenario
 from twin.experiment.twin_world import TwinWorld
 from twin.experiment.world import Progress, WorldName, scenario_digest
 from twin.record.names import FIGURES
-from twin.record.reader import RunRecord, open_run
+from twin.record.reader import RunRecord, open_run, record_digest
 from twin.scenario.schema import Scenario
 
 EXPECT = {"requests_lost": {"max": 0}}
@@ -201,3 +202,17 @@ def test_a_full_disk_is_said_in_one_line_and_what_is_finished_is_kept(tmp_path: 
     line = str(raised.value)
     assert "No space left on device; make room, or name another --out; the 2 runs that are finished lie in" in line
     assert len(list(tmp_path.glob("*/seed-*/manifest.json"))) == 2
+
+
+def test_a_long_run_says_how_far_it_is_and_changes_nothing_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = scenario(record={"telemetry_period_s": 5})
+    lines: list[str] = []
+    quick = TwinWorld().run(it, 1, None, lines.append)
+    assert lines == [], "a short one says nothing"
+    monkeypatch.setattr(twin_world, "QUIET_S", 0.0)
+    monkeypatch.setattr(twin_world, "BETWEEN_LINES_S", 0.0)
+    watched = TwinWorld().run(it, 1, None, lines.append)
+    assert lines[0] == "seed 1: 5 of 40 simulated s (12%)"
+    assert lines[-1] == "seed 1: 40 of 40 simulated s (100%)"
+    assert record_digest(watched) == record_digest(quick)
+    assert watched.manifest["events"] == quick.manifest["events"]

@@ -16,8 +16,10 @@ from twin.errors import OperatorError
 from twin.experiment.engines import LocalEngine
 from twin.experiment.reached import RARITIES, reached
 from twin.experiment.run import replay_run, run_scenario
-from twin.experiment.shrink import SOAK, Shrinker, shrink, soak_and_shrink
+from twin.experiment.shrink import Shrinker, shrink, soak_and_shrink
 from twin.experiment.soak import RUNS_TO_ITS_END, examine, for_mode, judged, soak
+from twin.experiment.soak_folder import SOAK
+from twin.experiment.study import RESULTS
 from twin.experiment.timeline import pinned
 from twin.experiment.twin_world import TwinWorld
 from twin.policy.cluster_policy import ClusterPolicy
@@ -155,6 +157,54 @@ def test_an_interrupted_soak_says_what_it_saw_and_where_to_go_on(tmp_path: Path)
     assert (found["verdict"], found["seeds"], found["seeds_wanted"]) == ("unknown", 2, 5)
     assert found["stopped"] == "interrupted after 2 of 5 seeds"
     assert found["first_unfinished"] == 7
+
+
+def test_a_resumed_soak_runs_only_the_seeds_that_are_missing_and_finds_the_same(tmp_path: Path) -> None:
+    class Once:
+        """Breaks off after two seeds."""
+
+        def results(self, work: Any, tasks: Sequence[Any]) -> Iterator[Any]:
+            yield from (work(task) for task in tasks[:2])
+            raise KeyboardInterrupt
+
+    class Counting:
+        """Notes which seeds are run."""
+
+        def __init__(self) -> None:
+            self.seeds: list[int] = []
+
+        def results(self, work: Any, tasks: Sequence[Any]) -> Iterator[Any]:
+            self.seeds = [task.seed for task in tasks]
+            yield from map(work, tasks)
+
+    it = troubled(workload__duration_s=21)
+    first = soak_and_shrink(it, range(1, 4), "safety", Once(), tmp_path)
+    folder = Path(first["folder"])
+    assert len((folder / RESULTS).read_text().splitlines()) == 2
+    with (folder / RESULTS).open("a") as file:
+        file.write('{"seed": 3, "viol')  # it was killed while it wrote
+    counting = Counting()
+    again = soak_and_shrink(it, range(1, 5), "safety", counting, tmp_path, resume=folder)
+    assert counting.seeds == [3, 4]
+    whole = soak_and_shrink(it, range(1, 5), "safety", LocalEngine(1), tmp_path)
+    for summary in (again, whole):
+        for key in ("wall_s", "wall_s_for_10000", "folder"):
+            del summary[key]
+    assert again == whole
+
+
+def test_only_the_same_soak_can_be_resumed(tmp_path: Path) -> None:
+    it = troubled(workload__duration_s=21)
+    folder = Path(soak_and_shrink(it, [1], "safety", LocalEngine(1), tmp_path)["folder"])
+    with pytest.raises(OperatorError, match="its mode was safety, now it is both; start the soak anew"):
+        soak_and_shrink(it, [1], "both", LocalEngine(1), tmp_path, resume=folder)
+    with pytest.raises(OperatorError, match="its digest was"):
+        soak_and_shrink(troubled(workload__duration_s=25), [1], "safety", LocalEngine(1), tmp_path, resume=folder)
+    with pytest.raises(OperatorError, match=r"there is no soak\.json; give the folder of a soak"):
+        soak_and_shrink(it, [1], "safety", LocalEngine(1), tmp_path, resume=tmp_path)
+    (folder / RESULTS).write_text("{}\n")
+    with pytest.raises(OperatorError, match=r"results\.jsonl:1: not a result of this version"):
+        soak_and_shrink(it, [1], "safety", LocalEngine(1), tmp_path, resume=folder)
 
 
 def test_a_simulator_that_fails_is_a_finding_and_no_end_of_the_soak() -> None:

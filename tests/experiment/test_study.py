@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +12,11 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
-from tests.scenario.documents import document
+from tests.scenario.documents import document, scenario
 from twin.errors import OperatorError
 from twin.experiment.conduct import Asked, conduct, plan_of
 from twin.experiment.engines import EngineLost, LocalEngine
+from twin.experiment.points import best_of
 from twin.experiment.replication import Task, perform
 from twin.experiment.run import run_scenario
 from twin.experiment.statistics import Precision
@@ -246,6 +248,10 @@ def test_only_the_same_study_can_be_resumed(small: Path, tmp_path: Path) -> None
         plan_of("sweep", Asked(small, resume=folder, seed=41))
     with pytest.raises(OperatorError, match="give the folder of a study"):
         plan_of("sweep", Asked(small, resume=tmp_path))
+    with pytest.raises(OperatorError, match=r"--vary leaves out .*; leave --vary away, give all that the study has"):
+        plan_of("sweep", Asked(small, resume=folder, vary=["workload.arrivals.rate_rps=1"]))
+    with pytest.raises(OperatorError, match=r"--vary has workload\.deadline_s besides; leave --vary away"):
+        plan_of("sweep", Asked(small, resume=folder, vary=[RATES, "workload.deadline_s=3,4"]))
     more = plan_of("sweep", Asked(small, resume=folder, replications=2))
     assert conduct(more, LocalEngine(1), tmp_path, resume=folder)[1]["replications"] == 2
 
@@ -286,3 +292,27 @@ def test_a_warm_up_that_is_too_short_and_recoveries_that_did_not_come_are_noted(
     _, study = conduct(plan(small, vary=["cluster.slots_per_model=2"], changes=cold), LocalEngine(1), tmp_path)
     assert study["points"][0]["warmup"]["enough"] is False
     assert any("the warm-up of 0 s is too short, MSER-5 asks for" in note for note in study["notes"])
+
+
+def test_a_point_that_could_not_be_judged_is_not_the_best() -> None:
+    it = scenario(expect={"requests_lost": {"max": 0}})
+
+    def point(verdict: str, lost: float) -> dict[str, Any]:
+        return {"n": 3, "verdict": verdict, "figures": {"requests_lost": {"mean": lost, "ci95": None, "n": 3}}}
+
+    assert best_of([point("unknown", 0.0), point("fail", 3.0)], it) == 1
+    assert best_of([point("unknown", 0.0), point("pass", 0.0), point("fail", 0.0)], it) == 1
+    assert best_of([point("unknown", 0.0)], it) is None
+    unjudged = scenario()
+    assert best_of([point("unknown", 1.0), point("unknown", 0.0)], unjudged) == 1, "where nothing is expected"
+
+
+def test_a_full_disk_is_one_line_and_no_warning_of_a_library_beside_it(small: Path, tmp_path: Path) -> None:
+    def keep(done: int, wanted: int) -> None:
+        if done == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(OperatorError, match="No space left on device; what is finished is kept"):
+            conduct(plan(small, replications=6), LocalEngine(2), tmp_path, on_result=keep)

@@ -63,6 +63,7 @@ def test_the_pairs_of_a_comparison_stand_with_their_difference_and_what_it_says(
         "variant": {"cluster.nodes": 5},
         "figure": "requests_lost",
         "difference": {"mean": -7.0, "ci95": [-8.0, -6.0], "n": 5},
+        "censored": {"baseline": 0, "variant": 0},
         "p_adjusted": 0.0004,
         "verdict": "better",
     }
@@ -122,3 +123,21 @@ def test_where_there_is_no_terminal_no_bar_is_drawn(capsys: Any) -> None:
     with progress_bar("small: sweep", "runs") as on_result:
         on_result(1, 4)
     assert capsys.readouterr().err == ""
+
+
+def test_a_mean_difference_that_leaves_out_what_was_not_seen_to_the_end_says_so() -> None:
+    pair = {
+        "baseline": {"cluster.nodes": 3},
+        "variant": {"cluster.nodes": 5},
+        "figure": "ttr_s",
+        "difference": {"mean": -2.0, "ci95": [-3.0, -1.0], "n": 3},
+        "p_adjusted": 0.03,
+        "censored": {"baseline": 2, "variant": 0},
+        "verdict": "better",
+    }
+    text = " ".join(shown(print_study, study(kind="compare", pairs=[pair])).split())
+    assert "not seen to the end in 2 runs of the baseline and 0 of the variant; judged by a sign test" in text
+    seen = " ".join(shown(print_study, study(pairs=[pair | {"censored": {"baseline": 0, "variant": 0}}])).split())
+    assert "sign test" not in seen
+    one = study(points=[point(3, 9.0, "fail") | {"n": 1}], best=None)
+    assert "1 run at 1 point," in shown(print_study, one)

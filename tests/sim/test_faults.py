@@ -33,6 +33,8 @@ def client_sees(fault: dict[str, Any], seed: int = 1, **changes: Any) -> RunReco
             "slots_per_model": 4,
             "network": {"latency_ms": 0.5},
             "restart_s": 3.0,
+            "restart_cv": 0,  # times are what the tests say
+            "load_cv": 0,
         },
         "workload__arrivals": {"kind": "constant", "rate_rps": 1.0},
         "workload__output_tokens": {"kind": "constant", "mean": 200},
@@ -190,6 +192,7 @@ def test_a_restart_by_an_operator_ends_what_lives_in_the_process(kind: str) -> N
 def test_a_restart_by_the_policy_ends_what_lives_in_the_process(kind: str) -> None:
     changes: dict[str, Any] = {
         "cluster__nodes": 2,
+        "cluster__restart_cv": 0,
         "workload__duration_s": 120,
         "faults": [{"kind": kind, "at_s": 10, "target": "node-0"}],
     }

@@ -57,6 +57,7 @@ def plan_of(kind: Kind, asked: Asked) -> Plan:
         if before["kind"] != kind:
             raise OperatorError(f"--resume {asked.resume}: it is of `ollamamax {before['kind']}`; use that command")
         changes = changes or before["changes"]
+        _refuse_less(asked, before, vary)
         vary = vary or before["vary"]
         seed = before["seed"] if seed is None else seed
         replications = before["replications_asked"] if replications is None else replications
@@ -80,6 +81,27 @@ def plan_of(kind: Kind, asked: Asked) -> Plan:
         raise OperatorError("there is only one variant; give --vary two values or more, the first is the baseline")
     most = asked.replications_max or 10 * scenario.replications
     return Plan(kind, scenario, changes, vary, points, scenario.replications, asked.precision, most)
+
+
+def _refuse_less(asked: Asked, before: dict[str, Any], vary: dict[str, list[Any]]) -> None:
+    """A study that goes on has at least the points and replications that it had: its results would be lost to it."""
+    missing = [
+        f"{key}={json.dumps(value)}"
+        for key, values in before["vary"].items()
+        for value in values
+        if vary and value not in vary.get(key, ())
+    ]
+    other = [key for key in vary if key not in before["vary"]]
+    if missing or other:
+        what = f"--vary leaves out {', '.join(missing)}" if missing else f"--vary has {', '.join(other)} besides"
+        raise OperatorError(
+            f"--resume {asked.resume}: {what}; leave --vary away, give all that the study has and more, or start it anew"
+        )
+    if asked.replications is not None and asked.replications < before["replications_asked"]:
+        raise OperatorError(
+            f"--resume {asked.resume}: it was asked for {before['replications_asked']} replications, now for "
+            f"{asked.replications}; leave --replications away, or start it anew"
+        )
 
 
 def conduct(
@@ -146,12 +168,16 @@ def _work_off(
             done += 1
             on_result(done, wanted)
     except KeyboardInterrupt:
-        return f"interrupted after {done} of {wanted} runs"
+        return f"interrupted after {done} of {_runs(wanted)}"
     except EngineLost as error:
-        return f"{error} ({done} of {wanted} runs are finished)"
+        return f"{error} ({done} of {_runs(wanted)} {'is' if wanted == 1 else 'are'} finished)"
     finally:
         finished.close()  # type: ignore[attr-defined]  # engines are generators
     return ""
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def _run_folder(runs: Path | None, place: int, seed: int) -> str | None:

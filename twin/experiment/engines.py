@@ -80,7 +80,8 @@ class LocalEngine:
             )
             results = parallel(delayed(_numbered)(work, place, tasks[place]) for place in places)
         try:
-            yield from results
+            for numbered in results:  # noqa: UP028  # `yield from` would close it itself, outside of what follows
+                yield numbered
         finally:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that work which nobody waits for any more was broken off

@@ -87,17 +87,17 @@ def _warmup(scenario: Scenario, lines: Sequence[Line]) -> dict[str, Any]:
 def best_of(points: Sequence[dict[str, Any]], scenario: Scenario) -> int | None:
     """The place of the best point: the better verdict, then the better means of what the scenario expects, in its order.
 
-    Then the fewer lost, the higher success ratio, the lower 95th percentile of the latency. None where no point has a
-    result, or the best two are equal in all of these. It is the best seen; whether it is better than another beyond
-    chance is what `compare` tells.
+    Then the fewer lost, the higher success ratio, the lower 95th percentile of the latency. A point whose claim could not be
+    judged is none. None where no point is left, or the best two are equal in all of these. It is the best seen; whether it
+    is better than another beyond chance is what `compare` tells.
     """
     names = [name for name in scenario.expect if name in BETTER]
     names += [name for name in ("requests_lost", "success_ratio", "e2e_s.p95") if name not in names]
     ranks = []
     for place, point in enumerate(points):
-        if not point["n"]:
+        if not point["n"] or (scenario.expect and point["verdict"] == "unknown"):
             continue
-        rank: list[float] = [("pass", "unknown", "fail").index(point["verdict"])]
+        rank: list[float] = [float(point["verdict"] == "fail")]
         for name in names:
             mean = mean_of(point["figures"], name)
             rank.append(float("inf") if mean is None else mean if BETTER[name] == "lower" else -mean)

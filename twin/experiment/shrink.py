@@ -8,7 +8,6 @@ seen to break the invariant.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,12 +20,12 @@ from twin.errors import OperatorError
 from twin.experiment.engines import Engine
 from twin.experiment.run import new_folder, reason_of
 from twin.experiment.soak import Mode, examine, for_mode, soak, summarise_soak
+from twin.experiment.soak_folder import SoakFolder, resumed
 from twin.experiment.timeline import pinned
 from twin.experiment.twin_world import TwinWorld
 from twin.scenario.loader import as_document, load, put
 from twin.scenario.schema import Scenario
 
-SOAK = "soak.json"
 RUNS_MAX = 400
 """Runs that shrinking may take; what it has by then is what comes out."""
 
@@ -228,21 +227,27 @@ def soak_and_shrink(
     on_result: Callable[[int, int], None] = lambda done, wanted: None,
     command: str = "",
     world: TwinWorld | None = None,
+    resume: Path | None = None,
 ) -> dict[str, Any]:
     """Soak, shrink the first seed that breaks each invariant, and write both down: what `soak --json` prints.
 
-    The folder has `soak.json` and a scenario file for each broken invariant. Raises `OperatorError`.
+    The folder has `soak.json`, a line for each finished seed, and a scenario file for each broken invariant. `resume`:
+    the folder of one that was broken off; what it has is not run again. Raises `OperatorError`.
     """
     world = world or TwinWorld()
-    folder = new_folder(out, f"{scenario.name}-soak")
-    found = soak(scenario, seeds, mode, engine, on_result, world)
-    summary = summarise_soak(scenario, found, seeds, mode) | {"command": command, "folder": str(folder)}
-    for broken in summary["broken"]:
-        broken.update(_shrunk(scenario, broken["seeds"][0], broken["invariant"], mode, world, folder))
+    kept = resumed(resume) if resume is not None else SoakFolder(new_folder(out, f"{scenario.name}-soak"))
+    folder = kept.folder
     try:
-        (folder / SOAK).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        kept.begin(scenario, mode)
+        found = soak(scenario, seeds, mode, engine, on_result, world, kept.rows, kept.add)
+        summary = summarise_soak(scenario, found, seeds, mode) | {"command": command, "folder": str(folder)}
+        for broken in summary["broken"]:
+            broken.update(_shrunk(scenario, broken["seeds"][0], broken["invariant"], mode, world, folder))
+        kept.write(summary)
     except OSError as error:
-        raise OperatorError(f"{folder}: {reason_of(error)}; make room, or name another --out") from error
+        raise OperatorError(
+            f"{folder}: {reason_of(error)}; what is finished is kept: make room, and give --resume {folder}"
+        ) from error
     return summary
 
 

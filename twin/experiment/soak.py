@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from twin.experiment.engines import Engine, EngineLost
 from twin.experiment.reached import RARITIES, reached
+from twin.experiment.replication import this_version
 from twin.experiment.run import REPLAY_INVARIANT, replayed
 from twin.experiment.twin_world import TwinWorld
 from twin.experiment.world import scenario_digest, scenario_document
@@ -121,24 +122,30 @@ def soak(
     seeds: Sequence[int],
     mode: Mode,
     engine: Engine,
-    on_result: Any = lambda done, wanted: None,
+    on_result: Callable[[int, int], None] = lambda done, wanted: None,
     world: TwinWorld | None = None,
+    known: Sequence[dict[str, Any]] = (),
+    keep: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Soak:
-    """Run every seed. Ctrl-C and an engine that is lost end it early."""
+    """Run every seed but those that are `known`; `keep` gets each as it finishes. Ctrl-C and an engine that is lost end it
+    early."""
     started_s = time.perf_counter()
     document = scenario_document(for_mode(scenario, mode))
-    tasks = [Seed(document, seed, mode, world or TwinWorld()) for seed in seeds]
-    rows: list[dict[str, Any]] = []
+    rows = [row for row in known if row["seed"] in seeds]
+    done = {row["seed"] for row in rows}
+    tasks = [Seed(document, seed, mode, world or TwinWorld()) for seed in seeds if seed not in done]
+    on_result(len(rows), len(seeds))
     stopped = ""
     finished = engine.results(look, tasks)
     try:
         for row in finished:
+            keep(row)
             rows.append(row)
-            on_result(len(rows), len(tasks))
+            on_result(len(rows), len(seeds))
     except KeyboardInterrupt:
-        stopped = f"interrupted after {len(rows)} of {len(tasks)} seeds"
+        stopped = f"interrupted after {len(rows)} of {len(seeds)} seeds"
     except EngineLost as error:
-        stopped = f"{error} ({len(rows)} of {len(tasks)} seeds are finished)"
+        stopped = f"{error} ({len(rows)} of {len(seeds)} seeds are finished)"
     finally:
         finished.close()  # type: ignore[attr-defined]  # engines are generators
     rows.sort(key=lambda row: int(row["seed"]))
@@ -157,6 +164,7 @@ def summarise_soak(scenario: Scenario, found: Soak, seeds: Sequence[int], mode: 
     return {
         "scenario": scenario.name,
         "digest": scenario_digest(scenario),
+        "version": this_version(),
         "mode": mode,
         "seeds_wanted": len(seeds),
         "seeds": len(rows),

@@ -20,6 +20,11 @@ from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
 from twin.sim.simulation import Simulation
 
+QUIET_S = 3.0
+"""A run that takes longer says how far it is."""
+
+BETWEEN_LINES_S = 0.5
+
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
@@ -44,6 +49,24 @@ def _interruptible() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+class _Watch:
+    """Says how far a run is, once it takes long. It looks where the nodes are sampled, so that it is no event of the run."""
+
+    def __init__(self, scenario: Scenario, seed: int, progress: Progress) -> None:
+        self._end_s = scenario.end_s
+        self._seed = seed
+        self._progress = progress
+        self._due_s = time.perf_counter() + QUIET_S
+
+    def __call__(self, now: float, simulation: Simulation) -> None:
+        """The nodes are sampled at that time of the run."""
+        wall_s = time.perf_counter()
+        if wall_s >= self._due_s:
+            self._due_s = wall_s + BETWEEN_LINES_S
+            share = min(1.0, now / self._end_s)
+            self._progress(f"seed {self._seed}: {now:,.0f} of {self._end_s:,.0f} simulated s ({share:.0%})")
+
+
 class TwinWorld:
     """Simulates."""
 
@@ -64,6 +87,7 @@ class TwinWorld:
             policy = self.policy(scenario)
             policies.append(JournalingPolicy(policy, recorder, gateway) if scenario.record.journal else policy)
         simulation = Simulation(scenario, seed, policies, recorder, parameters=parameters)
+        simulation.hooks["on_sample"].append(_Watch(scenario, seed, progress))
         started_s = time.perf_counter()
         # The simulation leaves no cycles of references, and millions of short-lived objects: collect seldom.
         thresholds = gc.get_threshold()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -17,6 +19,9 @@ from twin.scenario.profiles import PROFILES
 from twin.scenario.profiles import TABLE as TABLE_OF_PROFILES
 from twin.scenario.workload import Arrivals, Length
 
+TESTS = Path(__file__).parents[2] / "tests" / "sim"
+"""Where the kinds are proved; an installation has no tests."""
+
 FAILURE_ROWS: tuple[str, ...] = (*(f"F{number:02}" for number in range(1, 32)), "G01", "G02")
 """The rows of the failure catalogue: 31 failures of an Ollama node, two of a gateway."""
 
@@ -30,7 +35,11 @@ def coverage() -> str:
     """How much of the failure catalogue the fault kinds cover, in one line."""
     missing = [row for row in FAILURE_ROWS if row not in covered()]
     line = f"{len(FAILURE_ROWS) - len(missing)} of {len(FAILURE_ROWS)} rows of the failure catalogue are covered"
-    return f"{line}; missing: {', '.join(missing)}" if missing else line
+    line = f"{line}; missing: {', '.join(missing)}" if missing else line
+    if not TESTS.is_dir():
+        return line
+    proved = sum(bool(proof(kind)) for kind in FAULT_KINDS)
+    return f"{line}; {proved} of {len(FAULT_KINDS)} kinds have a test"
 
 
 def rows(what: str) -> list[dict[str, Any]]:
@@ -58,9 +67,25 @@ def _faults() -> list[dict[str, Any]]:
             "precursor": fault.about.precursor,
             "source": fault.about.source,
             "live": _live(fault),
+            "test": proof(kind),
         }
         for kind, fault in FAULT_KINDS.items()
     ]
+
+
+def proof(kind: str) -> str:
+    """The test that proves a fault kind, where the tests are here: the file of its name, or the test named after it."""
+    mirror = TESTS / "faults" / f"test_{kind}.py"
+    if mirror.is_file():
+        return str(mirror.relative_to(TESTS.parents[1]))
+    shared = TESTS / "test_faults.py"
+    if shared.is_file():
+        for test in re.finditer(
+            rf"^def (test_{kind}_\w+)\(.*?(?=^def |\Z)", shared.read_text(encoding="utf-8"), re.M | re.S
+        ):
+            if f'"kind": "{kind}"' in test[0]:
+                return f"{shared.relative_to(TESTS.parents[1])}::{test[1]}"
+    return ""
 
 
 def _live(fault: type[Fault]) -> str:

@@ -110,7 +110,16 @@ class Cluster(_Closed):
         bool,
         Field(description="Twin: every iteration of a batch is an event. The slow yardstick of the analytic clock."),
     ] = False
-    restart_s: Annotated[float, Field(gt=0, description="From a restart's order until the server answers.")] = 3.0
+    restart_s: Annotated[
+        float, Field(gt=0, description="From a restart's order until the server answers; its mean.")
+    ] = 3.0
+    restart_cv: Annotated[
+        float, Field(ge=0, le=3, description="How much restarts vary (lognormal; an assumption). 0: they do not.")
+    ] = 0.15
+    load_cv: Annotated[
+        float,
+        Field(ge=0, le=3, description="How much loads of a model vary (lognormal; an assumption). 0: they do not."),
+    ] = 0.1
 
     @model_validator(mode="after")
     def _one_way_to_say_how_many(self) -> Cluster:

@@ -160,10 +160,12 @@ class Gateway:
         assert isinstance(flight, Flight)
         path = flight.path
         assert path is not None
-        if path.plain and flight.passage is None:
-            self.attempt_ended(flight, job, error)
-        else:
+        if not path.plain or flight.passage is not None:
             self.transport.node_ended(flight, job, error, path)
+        elif error:
+            self.transport.bad_news(flight, job, error, path)
+        else:
+            self.attempt_ended(flight, job, error)
 
     def attempt_ended(
         self, flight: Flight, job: Job, error: AttemptError, served_s: float | None = None, seen_s: float = NAN

@@ -60,9 +60,7 @@ class SimulatedHands:
             engine.call_at(engine.now + UNREACHABLE_S, partial(self._answer, ordered, "failed", detail))
         elif action.kind == "restart":
             gateway.nodes[action.node].kill_server()
-            engine.call_at(
-                engine.now + gateway.simulation.scenario.cluster.restart_s, partial(self._restarted, ordered)
-            )
+            engine.call_at(engine.now + gateway.simulation.restart_s(action.node), partial(self._restarted, ordered))
         elif action.kind == "load":
             self._load(ordered)
         elif action.kind == "unload":

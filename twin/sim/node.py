@@ -53,8 +53,10 @@ class OllamaNode:
         keep_alive_s: float | None,
         max_models: int | None = None,
         return_s: Callable[[], float] | None = None,
+        load_factor: Callable[[], float] | None = None,
     ) -> None:
-        """`max_models` is OLLAMA_MAX_LOADED_MODELS; `return_s` draws how long the driver takes to give memory back."""
+        """`max_models` is OLLAMA_MAX_LOADED_MODELS; `return_s` draws how long the driver takes to give memory back,
+        `load_factor` by what a load takes longer or shorter than its mean."""
         self.clock = clock
         self.name = name
         self.hardware = hardware
@@ -78,6 +80,7 @@ class OllamaNode:
         self.loading: Job | None = None
         self._load_next_runs = False
         self.load_version = 0
+        self._load_factor = load_factor
         self.loader_stuck = False
         self.slowdown = 1.0
         self.clock_share = 1.0  # of the GPU's usual clock, which work keeps pace with
@@ -288,8 +291,9 @@ class OllamaNode:
         speed_gib_per_s = self.hardware.load_gib_per_s
         if self.conditions.disturbed:
             speed_gib_per_s *= self.conditions.values["load_speed_factor"]
-        begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * self.slowdown
-        ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * self.slowdown
+        pace = self.slowdown if self._load_factor is None else self.slowdown * self._load_factor()
+        begin_s = max(now, self._room_at_s) + self.hardware.runner_start_s * pace
+        ends_s = begin_s + self.models[job.model].size_gib / speed_gib_per_s * pace
         self.reading_s = (begin_s, ends_s)
         lives_s = self.malfunctions.load_lives_s(job.model, ends_s - now) if self.conditions.disturbed else None
         if self.conditions.disturbed and self.files.incompatible():

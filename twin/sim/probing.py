@@ -58,7 +58,7 @@ class Probing:
             return
         trip_s = pending.trip_s = path.round_trip_s if path.plain else _trip_s(path)
         if path.refuses:
-            self._answer(pending, "refused")
+            self._fails(pending, "refused", trip_s)
         elif trip_s >= DELAY_WORTH_AN_EVENT_S:
             gateway.engine.call_at(now + trip_s, partial(self._arrived, pending))
             self._later(now + probe.timeout_s, pending, "unreachable")
@@ -75,7 +75,7 @@ class Probing:
         if not path.answers_pass and (not node.alive or probe.kind in ("liveness", "residency")):
             self._later(pending.sent_s + probe.timeout_s, pending, "first_token_timeout")  # its answer is lost
         elif not node.alive:
-            self._answer(pending, "refused")
+            self._fails(pending, "refused", self._trip_to_come_s(pending))
         elif probe.kind == "liveness":
             self._answer(pending, "")
         elif probe.kind == "residency":
@@ -96,9 +96,28 @@ class Probing:
         pending = job.owner
         assert isinstance(pending, Pending)
         if not pending.answered and self.gateway.paths[pending.probe.node].answers_pass:
+            if error:
+                self._fails(pending, error, self._trip_to_come_s(pending))
+                return
             self._answer(pending, error)
-            if pending.probe.kind == "load_path" and not error:
+            if pending.probe.kind == "load_path":
                 self.gateway.nodes[pending.probe.node].unload(pending.probe.model)
+
+    @staticmethod
+    def _trip_to_come_s(pending: Pending) -> float:
+        """What of the way there and back has not been spent before the probe arrived."""
+        return pending.trip_s if pending.trip_s < DELAY_WORTH_AN_EVENT_S else 0.0
+
+    def _fails(self, pending: Pending, error: AttemptError, after_s: float) -> None:
+        """It failed; the news takes its way."""
+        if after_s > 0.0:
+            self.gateway.engine.call_at(self.gateway.engine.now + after_s, partial(self._failed, pending, error))
+        else:
+            self._failed(pending, error)
+
+    def _failed(self, pending: Pending, error: AttemptError) -> None:
+        if not pending.answered:
+            self._answer(pending, error)
 
     def fell_silent(self, node: str) -> None:
         """From now on nothing more comes from the node: what was expected in time may not come."""

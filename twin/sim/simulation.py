@@ -28,6 +28,7 @@ from twin.sim.network import SimulatedNetwork
 from twin.sim.node import ModelOnNode, OllamaNode
 from twin.sim.present import ClusterNow, begin_from
 from twin.sim.sampling import Sampling
+from twin.sim.spread import Spread
 from twin.sim.traffic import Traffic
 
 
@@ -48,6 +49,8 @@ class Simulation:
         self.coordination = Coordination(self.network, names, scenario.cluster.coordination, scenario.cluster.lease_s)
         self.demand = Demand(scenario, seed)
         self.nodes = _nodes(self.engine, scenario, seed, self.demand.has_sessions)
+        cluster = scenario.cluster
+        self._restarts = {name: Spread(seed, f"restart:{name}", cluster.restart_cv) for name in self.nodes}
         self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)
         self.hooks = _hooks(self.checkers)
@@ -89,6 +92,10 @@ class Simulation:
         """End the run once nobody is here and nobody comes any more."""
         if self.aborted or (self.clients.done and self.engine.now >= self.scenario.end_s):
             self.engine.finish()
+
+    def restart_s(self, node: str) -> float:
+        """How long the next restart of the node takes."""
+        return self.scenario.cluster.restart_s * self._restarts[node].next()
 
     def works(self, node: str) -> bool:
         """Whether a node can truly generate now."""
@@ -148,6 +155,7 @@ def _nodes(engine: Engine, scenario: Scenario, seed: int, remember_prefixes: boo
             cluster.keep_alive_s,
             cluster.max_loaded_models,
             ReturnTimes(seed, name).next_s,
+            Spread(seed, f"load:{name}", cluster.load_cv).next,
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 LOOK_AGAIN_S: Final = 0.05
 """How often a job that waits for its slot is looked at, whether its first token has come."""
 
+BREAKS_OFF: Final = frozenset({"reset", "error_record", "no_terminal_record"})
+"""Errors of a connection that was open."""
+
 
 class Transport:
     """The attempts of one gateway over its paths."""
@@ -83,8 +86,20 @@ class Transport:
         """A node is done with a job."""
         if flight.passage is not None:
             flight.passage.node_ended(error)
+        elif error:
+            self.bad_news(flight, job, error, path)
         else:
             self.deliver(flight, job, error, path, self.engine.now)
+
+    def bad_news(self, flight: Flight, job: Job, error: AttemptError, path: Path) -> None:
+        """An attempt failed at its node. A connection that breaks is noticed when its last segment has come: half a round
+        trip; an answer that says so takes what of the round trip has not been spent on the way there."""
+        now = self.engine.now
+        trip_s = path.round_trip_s / 2.0 if error in BREAKS_OFF else flight.round_trip_s
+        if trip_s > 0.0:
+            self.engine.call_at(now + trip_s, partial(self.deliver, flight, job, error, path, now))
+        else:
+            self.deliver(flight, job, error, path, now)
 
     def deliver(self, flight: Flight, job: Job, error: AttemptError, path: Path, served_s: float) -> None:
         """The end of an answer is at the gateway's door. `served_s`: when the node was done with it."""

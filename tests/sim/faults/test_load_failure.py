@@ -11,6 +11,7 @@ SCENARIO = {
     "claim": "A model that cannot be loaded on one node is loaded on another.",
     "cluster": {
         "nodes": 1,
+        "load_cv": 0,
         "hardware": {"decode_ms": [10], "prefill_tokens_per_s": None, "vram_gib": 12, "load_gib_per_s": 1.0},
         "models": {
             "hot": {"replicas": 1, "size_gib": 4, "kv_mib_per_1k_tokens": 0},

@@ -18,7 +18,7 @@ class BadPull(Fault):
         identifier="F24",
         what="the line to the registry, or a cache on the way, damages what is downloaded",
         symptom="/api/pull ends with digest mismatch, file must be downloaded again; the model that was there goes on",
-        precursor="network errors; earlier pulls that failed",
+        precursor="only while it lasts: network errors, pulls that failed before",
         source="ollama/ollama issues 941, 9846, 8105, 11831, 1650",
         ended_by_restart=False,
     )

@@ -21,7 +21,7 @@ class EmbeddingStarvation(Fault):
         identifier="F28",
         what="every slot has a long generation; short requests wait behind them",
         symptom="short requests time out on a node without any error",
-        precursor="the hidden wait grows; slots are full of answers far longer than usual",
+        precursor="only while it lasts: the hidden wait grows; slots are full of answers far longer than usual",
         source="notes of ollama-herd, 2026-06-01 (202 timeouts in 93 minutes at 14 % load)",
         ended_by_restart=False,
         live="clients that ask the node's own port, past proxy and gateway",

@@ -19,7 +19,7 @@ class ForeignLoad(Fault):
         identifier="F14",
         what="clients bypass the gateway, and requests queue inside the node above OLLAMA_NUM_PARALLEL",
         symptom="no error; the time to the first token grows, and the node looks fine",
-        precursor="the hidden wait: total - load - prompt evaluation - evaluation, of Ollama's own timings",
+        precursor="only while it lasts: the hidden wait, Ollama's total - load - prompt evaluation - evaluation",
         source="ollama/ollama issue 7758",
         ended_by_restart=False,
         live="clients that ask the node's own port, past proxy and gateway",

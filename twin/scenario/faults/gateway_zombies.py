@@ -18,7 +18,7 @@ class GatewayZombies(Fault):
         identifier="G01",
         what="the gateway does not notice that a client went away, and never takes its attempt off the books",
         symptom="its count of a node's requests never falls to none; less and less is sent; requests wait at an idle fleet",
-        precursor="requests in flight at the gateway above those at the node",
+        precursor="only while it lasts: requests in flight at the gateway above those at the node",
         source="notes of ollama-herd, 2026-03-22",
         ended_by_restart=False,
         part="gateway",

@@ -19,7 +19,7 @@ class GpuVanished(Fault):
         identifier="F08",
         what="the container loses its GPU (NVML: unknown error), hours or days after its start",
         symptom="loaded models work; each one that is loaded anew is many times slower; /api/ps may still say 100 % GPU",
-        precursor="uptime of 12 to 48 h; a reload of systemd; the agent can read the GPU no more",
+        precursor="only once it is there: the agent can read the GPU no more",
         source="ollama/ollama issues 8594, 10257, 14658, 3930, 12323; docs/troubleshooting.mdx (Linux docker)",
         ended_by_restart=True,
     )

@@ -18,7 +18,7 @@ class HangAfterRequests(Fault):
         identifier="F12",
         what="a leak in the runner lets it hang after a number of requests, each runner again",
         symptom="streams fall silent, new requests hang without end, behind green endpoints; a reload helps for a while",
-        precursor="the number of requests since the runner's start",
+        precursor="none in telemetry; the requests since the runner's start can be counted at the gateway",
         source="ollama/ollama issues 1863, 12640, 12942; seen on real nodes after 16 to 46 cancelled streams",
         ended_by_restart=False,
         emerges="hang_after_requests",

@@ -18,7 +18,7 @@ class IncompatibleModel(Fault):
         identifier="F26",
         what="an upgrade or downgrade of Ollama; the model files are of another format",
         symptom="500 this model may be incompatible with your version of Ollama, for every model",
-        precursor="/api/version changes",
+        precursor="only once it is there: /api/version has changed",
         source="the failure catalogue names no issue; the message is from Ollama's source",
         ended_by_restart=False,
     )

@@ -19,7 +19,7 @@ class QueueFull(Fault):
         identifier="F13",
         what="a burst of foreign requests for models that are not loaded fills OLLAMA_MAX_QUEUE",
         symptom="503 within milliseconds for whatever needs a load; the node looks idle, and draws traffic",
-        precursor="none at the API: the queue's length cannot be read",
+        precursor="none: the queue's length cannot be read at the API",
         source="ollama/ollama pull request 4144; IBM/prompt-declaration-language issue 702; thushan/olla issue 144",
         ended_by_restart=False,
     )

@@ -19,7 +19,7 @@ class ReloadThrash(Fault):
         identifier="F15",
         what="requests that differ in num_ctx, or in models that do not fit beside each other, take turns",
         symptom="load_duration far above 0 on most requests; the time to the first token is that of a load, or of several",
-        precursor="several num_ctx of one model; models in use that need more than the VRAM; a short keep_alive",
+        precursor="only while it lasts: several num_ctx of one model, more in use than fits, loads again and again",
         source="ollama/ollama issues 8903, 12783, 10948, 6148",
         ended_by_restart=False,
         live="by: context: clients that ask the node's own port with another num_ctx",

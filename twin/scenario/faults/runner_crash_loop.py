@@ -19,7 +19,7 @@ class RunnerCrashLoop(Fault):
         identifier="F02",
         what="the runners of a node die every few seconds",
         symptom="500 before the first token or an error record after it, again and again; health endpoints stay green",
-        precursor="earlier crashes of the same node and model",
+        precursor="only while it lasts: earlier crashes of the same node and model",
         source="ollama/ollama issue 12472",
         ended_by_restart=True,
         live="SIGKILL to the runner processes, again and again; on your own cluster by a command or the agent",

@@ -16,7 +16,7 @@ class SchedulerDeadlock(Fault):
         identifier="F10",
         what="the scheduler's loading routine waits for ever",
         symptom="requests for models that are not loaded hang without end; loaded models, /api/tags and /api/ps work",
-        precursor="the oldest pending cold request is older than any load takes",
+        precursor="only once it is there: the oldest pending cold request is older than any load takes",
         source="ollama/ollama issue 17408",
         ended_by_restart=True,
     )

@@ -16,7 +16,7 @@ class ServerCrash(Fault):
         identifier="F06",
         what="the Ollama server dies, with its runners (out of memory, a failed assertion, a killed container)",
         symptom="streams break without a terminal record; new connections are refused; after a restart every model is cold",
-        precursor="none when sudden; free memory falls before an out-of-memory kill",
+        precursor="none: what has one, memory that falls before the kernel kills, is host_out_of_memory",
         source="ollama/ollama issues 9685, 6238, 11231",
         ended_by_restart=True,
         live="SIGKILL to the server and its runners; on your own cluster by a command",

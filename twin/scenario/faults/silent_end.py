@@ -18,7 +18,7 @@ class SilentEnd(Fault):
         identifier="F04",
         what="the runner's stream to the server ends early (more than 30 equal tokens, a lost connection inside)",
         symptom="status 200 and a clean end of the stream, but no done:true, no [DONE], and no timings",
-        precursor="repeated tokens in the text; nothing on the machine",
+        precursor="none on the machine; only while it lasts repeated tokens in the text",
         source="ollama/ollama issues 17118, 11172",
         ended_by_restart=True,
     )

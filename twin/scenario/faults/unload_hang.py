@@ -18,7 +18,7 @@ class UnloadHang(Fault):
         identifier="F11",
         what="the server kills a runner, which hangs in the kernel, and waits for its end without a limit",
         symptom="/api/ps names a model past its time, or does not answer; generations hang; /api/version, /api/tags work",
-        precursor="expires_at in the past; the latency of /api/ps",
+        precursor="only once it is there: expires_at in the past, the latency of /api/ps",
         source="ollama/ollama issues 7779, 14364, 9617, 10119, 8969; llm/llama_server.go (stop without a limit)",
         ended_by_restart=True,
         emerges="runner_unkillable",

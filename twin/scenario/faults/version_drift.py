@@ -21,7 +21,7 @@ class VersionDrift(Fault):
         identifier="F31",
         what="the node was upgraded: since 0.30.2 prompt_eval_count includes cached tokens",
         symptom="answers are right; prompt_eval_count, and every rate derived from it, are too high on this node",
-        precursor="/api/version differs between nodes",
+        precursor="only once it is there: /api/version differs between nodes",
         source="ollama/ollama commit 35fa277fa; notes of ollama-herd, 2026-07-17",
         ended_by_restart=False,
     )

@@ -163,10 +163,34 @@ def _rows(file: str, lines: TextIO) -> Iterator[tuple[int, _Row]]:
 
 def _tokens(value: Any) -> int:
     """A count of tokens; an answer of 0 tokens is one of 1, since some token ended it."""
-    count = int(value)
+    count = _whole(value, "a number of tokens")
     if count < 0:
         raise ValueError(f"{count} tokens")
     return max(1, count)
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError as error:
+        raise ValueError("no valid JSON") from error
+    if not isinstance(said, dict):
+        raise ValueError("no JSON object")
+    return said
+
+
+def _whole(value: Any, what: str) -> int:
+    try:
+        return int(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{value!r} is not {what}") from error
+
+
+def _number(value: Any, what: str) -> float:
+    try:
+        return float(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{value!r} is not {what}") from error
 
 
 def _azure(file: str, lines: TextIO) -> Iterator[tuple[int, _Row]]:
@@ -174,6 +198,8 @@ def _azure(file: str, lines: TextIO) -> Iterator[tuple[int, _Row]]:
     next(reader)
     for values in reader:
         try:
+            if len(values) != len(AZURE):
+                raise ValueError(f"{len(values)} columns instead of {len(AZURE)}")
             time, prompt, output = values
             yield reader.line_num, _Row(_seconds(time), _tokens(prompt), _tokens(output))
         except (ValueError, TypeError) as error:
@@ -181,7 +207,10 @@ def _azure(file: str, lines: TextIO) -> Iterator[tuple[int, _Row]]:
 
 
 def _seconds(text: str) -> float:
-    time = datetime.fromisoformat(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a time") from error
     return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
 
 
@@ -192,10 +221,14 @@ def _mooncake(file: str, lines: TextIO) -> Iterator[tuple[int, _Row]]:
         if not line.strip():
             continue
         try:
-            said = json.loads(line)
-            blocks = [int(block) for block in said.get("hash_ids", ())]
+            said = _object(line)
+            blocks = [_whole(block, "a block of hash_ids") for block in said.get("hash_ids", ())]
             prompt = _tokens(said["input_length"])
-            row = _Row(float(said["timestamp"]) / 1000.0, prompt, _tokens(said["output_length"]))
+            row = _Row(
+                _number(said["timestamp"], "a timestamp in milliseconds") / 1000.0,
+                prompt,
+                _tokens(said["output_length"]),
+            )
             if not math.isfinite(row.arrival_s):
                 raise ValueError(f"timestamp {said['timestamp']}")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -227,12 +260,12 @@ def _own(file: str, lines: TextIO) -> Iterator[tuple[int, _Row]]:
             if None in values or None in values.values():
                 raise ValueError("another number of columns than the header has")
             row = _Row(
-                float(values["arrival_s"]),
+                _number(values["arrival_s"], "an arrival_s in seconds"),
                 _tokens(values["prompt_tokens"]),
                 _tokens(values["output_tokens"]),
                 values.get("model", ""),
                 _truth(values.get("stream", "false")),
-                context_tokens=int(values.get("num_ctx") or 0),
+                context_tokens=_whole(values.get("num_ctx") or 0, "a num_ctx"),
             )
             if not math.isfinite(row.arrival_s) or row.context_tokens < 0:
                 raise ValueError(f"arrival_s {values['arrival_s']}, num_ctx {values.get('num_ctx')}")
