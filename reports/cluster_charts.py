@@ -7,20 +7,29 @@ from typing import Any
 
 import altair as alt
 
-from reports.drawing import GREY, Drawing, chart, layered, legend, tip
-from reports.lanes import STATES
+from reports.drawing import AMBER, BLUE, GREEN, GREY, VERMILION, YELLOW, Drawing, chart, layered, legend, tip
 from reports.study_charts import lane_axis
+
+HEALTH = {
+    "serving": (GREEN, "serving"),
+    "suspect": (AMBER, "degraded: suspect"),
+    "proving": (BLUE, "degraded: proving"),
+    "down": (VERMILION, "down"),
+    "draining": (YELLOW, "draining"),
+    "drained": (GREY, "drained"),
+}
+"""Colour and words of what the policy takes a node for."""
 
 DRAINED = ("drained", "draining")
 
 
 def load_of_nodes(nodes: Sequence[Mapping[str, Any]]) -> Drawing:
     """Requests in flight at each node now, in the colour of what the policy takes it for."""
-    colours = {words: colour for colour, words in STATES.values()}
+    colours = {words: colour for colour, words in HEALTH.values()}
     rows = []
     for place, node in enumerate(nodes):
         state = node["operator"] if node["operator"] in DRAINED else node["health"]
-        words = STATES.get(str(state), (GREY, str(state or "unknown")))[1]
+        words = HEALTH.get(str(state), (GREY, str(state or "unknown")))[1]
         rows.append({"node": node["name"], "y": place + 0.5, "in_flight": node["in_flight"], "state": words})
     shown = list(dict.fromkeys(row["state"] for row in rows))
     most = max((row["in_flight"] for row in rows), default=0)

@@ -32,10 +32,10 @@ from twin.record.story import Story
 
 STATES = {
     "serving": (GREEN, "serving"),
-    "suspect": (AMBER, "degraded: suspect"),
-    "proving": (BLUE, "degraded: proving"),
-    "down": (VERMILION, "down"),
-    "draining": (YELLOW, "draining"),
+    "faulty": (AMBER, "a fault that nobody has noticed"),
+    "incident": (VERMILION, "down: an incident"),
+    "restarting": (YELLOW, "restarting"),
+    "proving": (BLUE, "proving itself"),
     "drained": (GREY, "drained"),
     "loading": (LIGHT_BLUE, "loading a model"),
 }
@@ -102,7 +102,7 @@ def node_lanes(story: Story) -> list[Drawing]:
     close_up = _close_up(story, end_s)
     layers = _layers(story, _Lanes(story.nodes, 0.0, end_s), story.recoveries, labels=close_up is None)
     sentence = (
-        "A shaded span is a fault; the bar is what the policy took the node for; the thin line below is an incident, with "
+        "A shaded span is a fault; the bar is what the node was; the thin line below is an incident, with "
         f"the actions on it. {_said(story.recoveries)}{rest}"
     )
     drawing = Drawing("What happened at each node", sentence, layered(layers, max(1, len(story.nodes)) * LANE_PX))

@@ -277,6 +277,14 @@ def in_words(evaluation: Mapping[str, Any]) -> list[str]:
             f"same rate would hit {100 * strict['chance']:.2g} % by chance. Much more than chance would mean that the "
             "simulator leaks."
         )
+    downtime = (evaluation.get("downtime") or {}).get("worlds") or {}
+    if downtime.get("n"):
+        closed, bounds = downtime.get("gap_closed"), downtime.get("gap_closed_ci95")
+        said.append(
+            f"Downtime over {downtime['n']} worlds: {downtime['reactive_minutes']:.3g} minutes where nothing is foreseen, "
+            f"{downtime['predictor_minutes']:.3g} with the predictor, {downtime['oracle_minutes']:.3g} if all were known"
+            + (f"; it closes {closed:.2f} of the gap (95 % CI {_range(bounds)})." if closed is not None else ".")
+        )
     calibration = evaluation["calibration"]
     if calibration.get("accuracy") is not None:
         said.append(

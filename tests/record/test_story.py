@@ -37,21 +37,16 @@ def test_troubles_are_counted_as_the_figures_count_them() -> None:
     assert story.troubled[3]["failed_attempts"][0]["node"] == "node-3"
 
 
-def test_a_state_lasts_until_the_next_and_a_drained_node_with_requests_is_draining() -> None:
-    run = Run()
-    for at_s, in_flight, health in (
-        (0.0, 2, "serving"),
-        (10.0, 2, "drained"),
-        (20.0, 0, "drained"),
-        (30.0, 1, "serving"),
-    ):
-        run.recorder.telemetry.add((at_s, "node-0", in_flight, 0, 1, health, *READ))
-    spans = [(row["from"], row["to"], row["state"]) for row in tell(run.end()).states]
+def test_the_states_of_a_node_are_those_of_the_record_and_not_of_its_samples() -> None:
+    spans = [(row["from"], row["to"], row["state"]) for row in tell(crash()).states if row["node"] == "node-3"]
     assert spans == [
-        (0.0, 10.0, "serving"),
-        (10.0, 20.0, "draining"),
-        (20.0, 30.0, "drained"),
-        (30.0, 100.0, "serving"),
+        (0.0, 60.0, "serving"),
+        (60.0, 60.5, "faulty"),
+        (60.5, 60.75, "incident"),
+        (60.75, 64.0, "restarting"),
+        (64.0, 66.0, "incident"),
+        (66.0, 76.0, "proving"),
+        (76.0, 200.0, "serving"),
     ]
 
 

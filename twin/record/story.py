@@ -10,6 +10,7 @@ from typing import Any
 
 from twin.record import over_time
 from twin.record.figures import compute_figures
+from twin.record.health import health_intervals
 from twin.record.query import CANCELLED, LOST, REJECTED, SUCCEEDED, Query, Row, query
 from twin.record.reader import RunRecord
 from twin.record.recovery import Recovery, recoveries
@@ -38,7 +39,7 @@ class Story:
     nodes: list[str]  # those that are told of one by one: where something happened first, in their natural order
     nodes_in_all: int
     at_nodes: list[Row]  # `over_time.at_nodes_over_time`
-    states: list[Row]  # {node, from, to, state}: what the policy took the node for
+    states: list[Row]  # {node, from, to, state}: a state is one of `health.NODE_STATES`
     loads: list[Row]  # {node, model, from, to, status}: models that were loaded on the policy's order
     incidents: list[Row]  # as the table
     actions: list[Row]  # as the table
@@ -81,7 +82,7 @@ def tell(record: RunRecord) -> Story:
             nodes=nodes,
             nodes_in_all=len(names),
             at_nodes=over_time.at_nodes_over_time(ask, steps, nodes),
-            states=node_states(ask, nodes),
+            states=node_states(record, nodes),
             loads=ask.rows(
                 'SELECT node, model, time_s AS "from", result_s AS "to", status FROM actions '
                 f"WHERE kind = 'load' AND result_s IS NOT NULL ORDER BY time_s LIMIT {ROWS_MAX}"
@@ -107,26 +108,14 @@ def tell(record: RunRecord) -> Story:
         )
 
 
-def node_states(ask: Query, nodes: list[str]) -> list[Row]:
-    """Spans {node, from, to, state} of what the policy took each node for, as the telemetry sampled it.
-
-    A state is a node's health, or `draining` while a drained node still has requests.
-    """
-    end_s = ask.record.number("simulated_s")
-    changes = ask.rows(
-        "WITH states AS (SELECT node, time_s, CASE WHEN health = 'drained' AND in_flight > 0 THEN 'draining' "
-        "ELSE CAST(health AS VARCHAR) END AS state FROM telemetry WHERE node IN (SELECT unnest($nodes))), "
-        "turns AS (SELECT *, lag(state) OVER (PARTITION BY node ORDER BY time_s) AS before FROM states) "
-        "SELECT node, time_s, state FROM turns WHERE state IS DISTINCT FROM before ORDER BY node, time_s",
-        nodes=nodes,
-    )
-    spans: list[Row] = []
-    for index, row in enumerate(changes):
-        last = index + 1 == len(changes) or changes[index + 1]["node"] != row["node"]
-        to_s = end_s if last else changes[index + 1]["time_s"]
-        if row["state"]:
-            spans.append({"node": row["node"], "from": row["time_s"], "to": to_s, "state": row["state"]})
-    # Where there are too many, what lasted shortest goes: it could not be seen anyway.
+def node_states(record: RunRecord, nodes: list[str]) -> list[Row]:
+    """Spans {node, from, to, state} of what each of the nodes was, exactly (`health`). Where there are too many, the
+    shortest are left out: they could not be seen anyway."""
+    spans: list[Row] = [
+        {"node": each.node, "from": each.from_s, "to": each.to_s, "state": each.state}
+        for each in health_intervals(record)
+        if each.node in nodes
+    ]
     kept = sorted(range(len(spans)), key=lambda place: spans[place]["from"] - spans[place]["to"])[:SPANS_MAX]
     return [spans[place] for place in sorted(kept)]
 
