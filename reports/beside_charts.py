@@ -33,6 +33,7 @@ from reports.words import NOT_OBSERVED, figure, number
 from twin.experiment.beside import band, limit_of
 from twin.record.story import Story
 
+OFF_NAMED = 5
 VERDICT_COLOURS = {"indistinguishable": GREEN, "close": AMBER, "off": VERMILION}
 OVERLAYS = (
     ("success", "lowest", "Share succeeded", "Share succeeded (0 to 1)"),
@@ -113,7 +114,8 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         .encode(x=alt.X("percent:Q", axis=x_axis, scale=far), y=y, color=colour, tooltip=tips),
     ]
     off = [row["figure"] for row in drawn if row["verdict"] == "off"]
-    said = f"Off: {', '.join(off)}." if off else "Nothing is off."
+    more = f" and {len(off) - OFF_NAMED} more" if len(off) > OFF_NAMED else ""
+    said = f"Off: {', '.join(off[:OFF_NAMED])}{more}." if off else "Nothing is off."
     return Drawing(
         "Twin against live",
         "The point is the twin's mean against what was measured live, the bar its 95 % interval; grey is how far live runs "
@@ -139,13 +141,13 @@ def difference_log(rows: Sequence[Mapping[str, Any]]) -> Log:
         "Live with its lowest and highest run, the twin with its 95 % interval, and what is to be made of the difference.",
         (
             "Figure",
+            "Verdict",
             "Live >",
             "Live, lowest to highest >",
             "Twin >",
             "Twin, 95 % interval >",
             "Difference >",
-            "%  >",
-            "Verdict",
+            "% of live >",
         ),
     )
     for row in rows:
@@ -155,13 +157,13 @@ def difference_log(rows: Sequence[Mapping[str, Any]]) -> Log:
         log.rows.append(
             (
                 label_of(name),
+                row["verdict"],
                 _mean(name, live),
                 f"{figure(name, live['low'])} to {figure(name, live['high'])}" if live and live["n"] > 1 else "one run",
                 _mean(name, twin),
                 f"{figure(name, twin['ci95'][0])} to {figure(name, twin['ci95'][1])}" if twin and twin["ci95"] else "–",
                 difference,
                 percent,
-                row["verdict"],
             )
         )
     return log

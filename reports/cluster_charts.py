@@ -30,14 +30,12 @@ def load_of_nodes(nodes: Sequence[Mapping[str, Any]]) -> Drawing:
     for place, node in enumerate(nodes):
         state = node["operator"] if node["operator"] in DRAINED else node["health"]
         words = HEALTH.get(str(state), (GREY, str(state or "unknown")))[1]
-        rows.append({"node": node["name"], "y": place + 0.5, "in_flight": node["in_flight"], "state": words})
+        rows.append({"node": node["name"], "y": place + 0.5, "zero": 0, "in_flight": node["in_flight"], "state": words})
     shown = list(dict.fromkeys(row["state"] for row in rows))
     most = max((row["in_flight"] for row in rows), default=0)
-    x = alt.X(
-        "in_flight:Q",
-        axis=alt.Axis(title="Requests in flight", tickMinStep=1, tickCount=6),
-        scale=alt.Scale(domain=[0, max(4, most)], nice=False),
-    )
+    x_axis = alt.Axis(title="Requests in flight", tickMinStep=1, tickCount=6)
+    scale = alt.Scale(domain=[0, max(4, most)], nice=False)
+    x = alt.X("in_flight:Q", axis=x_axis, scale=scale)
     colour = alt.Color(
         "state:N",
         scale=alt.Scale(domain=shown, range=[colours.get(words, GREY) for words in shown]),
@@ -47,7 +45,9 @@ def load_of_nodes(nodes: Sequence[Mapping[str, Any]]) -> Drawing:
     tips = [tip("node", "node", "N"), tip("state", "state", "N"), tip("in_flight", "in flight")]
     y = lane_axis([str(node["name"]) for node in nodes])
     layers = [
-        chart(rows).mark_bar(height=14).encode(x=x, y=y, color=colour, tooltip=tips),
+        chart(rows)
+        .mark_rule(strokeWidth=12)
+        .encode(x=alt.X("zero:Q", axis=x_axis, scale=scale), x2="in_flight:Q", y=y, color=colour, tooltip=tips),
         chart(rows).mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, tooltip=tips),
     ]
     return Drawing(

@@ -17,6 +17,7 @@ LIGHT_BLUE, YELLOW = "#56b4e9", "#c9b72b"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 MARKS_MAX = 800
 HEIGHT_PX = 170
+LEGEND_COLUMNS = 3  # as many as a phone has room for
 X_TITLE = "Time since the start of the run (s)"
 
 
@@ -61,7 +62,7 @@ def axis(title: str) -> alt.Axis:
 
 def legend() -> alt.Legend:
     """A legend below the chart, where a narrow screen has room for it."""
-    return alt.Legend(orient="bottom", direction="horizontal", columns=5)
+    return alt.Legend(orient="bottom", direction="horizontal", columns=LEGEND_COLUMNS)
 
 
 def colours_of(field: str, colours: dict[str, str]) -> alt.Color:
@@ -103,7 +104,7 @@ def theme(dark: bool) -> Row:
             "titleFontWeight": 500,
             "labelLimit": 260,
         },
-        "axisX": {"labelOverlap": True},
+        "axisX": {"labelOverlap": "greedy", "labelSeparation": 6},
         "legend": {
             "labelColor": text,
             "titleColor": text,
@@ -112,6 +113,7 @@ def theme(dark: bool) -> Row:
             "titleFontWeight": 500,
             "symbolStrokeWidth": 3,
             "labelLimit": 320,
+            "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},
         },
         "header": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "titleFontSize": 12},
         "text": {"fill": text},

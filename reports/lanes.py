@@ -32,12 +32,12 @@ from twin.record.story import Story
 
 STATES = {
     "serving": (GREEN, "serving"),
-    "faulty": (AMBER, "a fault that nobody has noticed"),
-    "incident": (VERMILION, "down: an incident"),
+    "faulty": (AMBER, "unnoticed fault"),
+    "incident": (VERMILION, "down"),
     "restarting": (YELLOW, "restarting"),
-    "proving": (BLUE, "proving itself"),
+    "proving": (BLUE, "proving"),
     "drained": (GREY, "drained"),
-    "loading": (LIGHT_BLUE, "loading a model"),
+    "loading": (LIGHT_BLUE, "loading"),
 }
 """Colour and words of each state of a node."""
 

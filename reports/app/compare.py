@@ -115,7 +115,7 @@ def _cell(point: dict[str, Any], name: str) -> str:
 
 
 def _seeds(shelf: Shelf) -> None:
-    names = list(dict.fromkeys(pair["figure"] for pair in shelf.summary["pairs"]))
+    names = list(dict.fromkeys(pair["figure"] for pair in shelf.summary["pairs"] if pair["difference"]))
     if not names:
         return
     same = same_in_all(shelf.summary["pairs"])

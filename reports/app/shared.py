@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from reports.drawing import Drawing, theme
+from reports.drawing import LEGEND_COLUMNS, Drawing, theme
 from reports.logs import Log
 from reports.words import VERDICT_SIGNS, VERDICTS
 from twin.experiment.library import Shelf, shelves
@@ -21,7 +21,7 @@ from twin.record.story import Story
 ROOT_VARIABLE = "OLLAMAMAX_RUNS"
 SELECTED = "selected"
 WRAPPED_ROWS_MAX = 30
-AXIS_PX, LEGEND_PX = 48, 58
+AXIS_PX, LEGEND_TITLE_PX, LEGEND_ROW_PX = 48, 30, 16
 VERDICT_MARKS = {key: f"{VERDICT_SIGNS[key]} {VERDICTS[key]}" for key in VERDICTS}
 VERDICT_COLOURS = {"pass": "green", "fail": "red", "unknown": "orange"}
 
@@ -72,15 +72,22 @@ def show(drawing: Drawing) -> None:
     st.caption(escaped(drawing.sentence))
     spec = drawing.spec()
     # Streamlit fits axis and legend into a chart's height, which is meant for its marks alone.
-    around_px = AXIS_PX + (LEGEND_PX if has_legend(spec) else 0)
+    around_px = AXIS_PX + legends_px(spec)
     spec |= {"height": spec["height"] + around_px, "config": theme(st.context.theme.type == "dark")}
     st.vega_lite_chart(spec=spec, theme=None, width="stretch")
 
 
-def has_legend(spec: dict[str, Any]) -> bool:
-    """Whether any layer of a chart has a legend."""
+def legends_px(spec: dict[str, Any]) -> int:
+    """How high the legends of a chart are, one below the other."""
     encodings = [layer.get("encoding", {}) for layer in spec.get("layer", [spec])]
-    return any(isinstance(of, dict) and of.get("legend") for each in encodings for of in each.values())
+    found: dict[str, int] = {}  # field to entries: layers that share a field share its legend
+    for encoding in encodings:
+        for channel in ("color", "shape"):
+            of = encoding.get(channel)
+            if isinstance(of, dict) and of.get("legend") and of.get("field"):
+                entries = len((of.get("scale") or {}).get("domain") or ()) or 2 * LEGEND_COLUMNS
+                found[of["field"]] = -(-entries // LEGEND_COLUMNS)
+    return sum(LEGEND_TITLE_PX + LEGEND_ROW_PX * rows for rows in found.values())
 
 
 def show_log(log: Log, key: str, select: bool = False) -> int | None:
