@@ -209,8 +209,8 @@ def at_nodes_over_time(story: Story) -> Drawing:
     said = f"The most were {busiest['requests']} at {busiest['node']}." if busiest else "No telemetry was recorded."
     return Drawing(
         "Requests at each node",
-        f"The stronger the colour, the more requests a node had in each step of {number(story.step_s)} s: a pale stretch is a "
-        f"node that gets nothing, and what its neighbours got meanwhile stands beside it. {said}",
+        f"The stronger the colour, the more requests a node had in each step of {number(story.step_s)} s: a pale stretch is "
+        f"a node that gets nothing, and what its neighbours got meanwhile stands beside it. {said}",
         layered([shades, *marks(story, bands=False)], max(1, len(story.nodes)) * LANE_PX),
     )
 

@@ -99,7 +99,8 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
             )
     x = alt.X("value_s:Q", axis=alt.Axis(title=f"{what} (s)", grid=True, tickCount=8), scale=alt.Scale(zero=True))
     y = lane_axis(labels)
-    seen = ["observed", "longer than this: not seen to its end"]
+    kinds = {"observed": ("circle", BLUE), "longer than this: not seen to its end": ("triangle-right", VERMILION)}
+    seen = [said for said in kinds if any(row["seen"] == said for row in points)]
     layers = [
         chart(points)
         .mark_point(size=42, opacity=0.75)
@@ -107,10 +108,16 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
             x=x,
             y=y,
             shape=alt.Shape(
-                "seen:N", scale=alt.Scale(domain=seen, range=["circle", "triangle-right"]), title=None, legend=legend()
+                "seen:N",
+                scale=alt.Scale(domain=seen, range=[kinds[said][0] for said in seen]),
+                title=None,
+                legend=legend(),
             ),
             color=alt.Color(
-                "seen:N", scale=alt.Scale(domain=seen, range=[BLUE, VERMILION]), title=None, legend=legend()
+                "seen:N",
+                scale=alt.Scale(domain=seen, range=[kinds[said][1] for said in seen]),
+                title=None,
+                legend=legend(),
             ),
             tooltip=[
                 tip("kind", "fault", "N"),

@@ -40,7 +40,7 @@ from twin.record.reader import RunRecord
 Times: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 CANDIDATES_AT_ONCE = 4096
-SOON_S = 120.0
+SOON_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,11 @@ def recoveries(record: RunRecord) -> list[Recovery]:
     ok, lost, counted = outcomes(requests)
     events = _events(record, requests, ok, counted)
     started = _started(requests, attempts)
+    served_by = _codes(requests, "node")
     seen = {  # once for each node: a long run has many faults on one
-        node: _seen_at(node, requests, ok, started, attempts, probes, incidents)
+        node: _seen_at(
+            node, requests, ok & (served_by[1] == served_by[0].get(node, -2)), started, attempts, probes, incidents
+        )
         for node in {fault["node"] for fault in faults}
     }
     injections = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
@@ -179,6 +182,14 @@ def equals(table: pa.Table, name: str, text: str) -> Flags:
     return values
 
 
+def _codes(table: pa.Table, name: str) -> tuple[dict[str, int], NDArray[np.int32]]:
+    """A column of text as numbers: the number of each text, and the column in numbers, -1 where it is null."""
+    column = table[name].unify_dictionaries().combine_chunks()
+    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    codes: NDArray[np.int32] = pc.fill_null(column.indices, -1).to_numpy()
+    return {text: code for code, text in enumerate(column.dictionary.to_pylist())}, codes
+
+
 def _next(injections: Times, after_s: float, end_s: float) -> float:
     later = injections[injections > after_s]
     return float(later.min()) if later.size else end_s
@@ -248,9 +259,15 @@ def _started(requests: pa.Table, attempts: pa.Table) -> Times:
 
 
 def _seen_at(
-    node: str, requests: pa.Table, ok: Flags, started: Times, attempts: pa.Table, probes: pa.Table, incidents: pa.Table
+    node: str,
+    requests: pa.Table,
+    here: Flags,
+    started: Times,
+    attempts: pa.Table,
+    probes: pa.Table,
+    incidents: pa.Table,
 ) -> _Seen:
-    here = ok & equals(requests, "node", node)
+    """What was seen of a node; `here` are the requests that succeeded there."""
     probes = probes.filter(equals(probes, "node", node))
     passed, generation = flags(probes, "ok"), equals(probes, "kind", "generation")
     load_path, time_s = equals(probes, "kind", "load_path"), numbers(probes, "time_s")
