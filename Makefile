@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled components run test test-long lint fmt lock bench gate train drill drill-long drill-table docs pictures clean
+.PHONY: help setup compiled components run test test-long lint fmt lock bench bench-reports gate train drill drill-long drill-table docs pictures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,15 +67,21 @@ drill-table: $(READY) components ## each drill five times on four real Ollama no
 docs: $(READY) ## the reference page, made from the tables in the code
 	@$(BIN)/python -m twin.scenario.reference > docs/reference.md
 
-pictures: $(READY) ## the README's picture: the flagship's page in headless Chromium
+pictures: $(READY) ## the README's pictures: pages of the flagship in headless Chromium
 	@command -v chromium >/dev/null || { echo "make: chromium is not on the PATH; apt-get install chromium" >&2; exit 2; }
 	@rm -rf build/pictures
-	@$(BIN)/ollamamax run scenarios/node-crash.yaml --set faults.0.target=node-0 --out build/pictures >/dev/null
-	@chromium --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync \
-		--disable-component-update --hide-scrollbars --virtual-time-budget=8000 --user-data-dir=build/pictures/profile \
-		--window-size=1100,1330 --screenshot=docs/images/node-crash.png \
-		"file://$$(ls -d $$PWD/build/pictures/node-crash-twin-*)/page.html" 2>/dev/null
-	@ls -l docs/images/node-crash.png
+	@$(BIN)/ollamamax run scenarios/node-crash.yaml --set faults.0.target=node-0 --out build/pictures/run >/dev/null
+	@$(BIN)/ollamamax compare scenarios/node-crash.yaml --vary policy.preset=none,reactive,default --replications 20 \
+		--out build/pictures/study >/dev/null
+	@$(BIN)/python -m tests.reports.pictures $$(ls -d build/pictures/run/node-crash-twin-*)/page.html build/pictures/study
+	@ls -l docs/images
+
+bench-reports: compiled ## how long a run of a million requests takes to open (makes the run first: a minute or two)
+	@rm -rf build/million
+	@$(BIN)/ollamamax run scenarios/crash-renewal.yaml --replications 1 --set cluster.nodes=15 \
+		--set cluster.models.llama3.1:8b.replicas=12 --set workload.arrivals.rate_rps=20 --set workload.duration_s=50000 \
+		--set record.journal=false --set record.telemetry_period_s=5 --out build/million >/dev/null || true
+	@$(BIN)/ollamamax report --time build/million/*/seed-1
 
 lock: ## work out requirements.lock anew from requirements.in (needs uv)
 	@uv pip compile --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --upgrade requirements.in -o requirements.lock

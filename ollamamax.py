@@ -723,16 +723,58 @@ def bench(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders (of one scenario).")],
-    html: Annotated[Path, typer.Option("--html", metavar="FILE", help="Where the page goes.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, folders of several runs, or a study's folder.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Where the page goes; report.html unless given.")
+    ] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Write no page; measure how long a run takes to open, afresh and again.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Draw run folders as one static HTML page that needs no network."""
-    from reports.page import write_page
-    from twin.experiment.run import summarise_runs
+    """Report: one static HTML page that needs no network, of a run, of a study, or of several results beside each other.
 
-    records, summary = summarise_runs(runs)
-    _write_page(html, lambda: write_page(records, summary, html))
-    typer.echo(str(html))
+    [bold]ollamamax report runs/node-crash-twin-... runs/node-crash-live-... --html both.html[/bold]
+    lays the two worlds beside each other.
+    """
+    if time:
+        from reports.opening import opening_times, print_opening
+
+        found = [opening_times(folder) for folder in runs]
+        if as_json:
+            _print_json(found)
+        else:
+            print_opening(found)
+        return
+    from reports.static import write_report
+
+    target = html or Path("report.html")
+    _write_page(target, lambda: write_report(runs, target))
+    if as_json:
+        _print_json({"page": str(target)})
+    else:
+        typer.echo(str(target))
+
+
+@app.command()
+def dashboard(
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="The folder in which the runs lie.")] = Path("runs"),
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="On 127.0.0.1; a free one unless given.")] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The admin API of `serve`, for its live page.", envvar="OLLAMAMAX_ADMIN"),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds its token.", envvar="OLLAMAMAX_TOKEN_FILE")
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
+) -> None:
+    """Dashboard: all runs, studies and the running cluster in a browser, on this machine alone, until Ctrl-C."""
+    from reports.app.launch import dashboard as show
+
+    raise typer.Exit(show(runs, port, admin, token_file, not no_browser, typer.echo))
 
 
 @app.command()

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import altair as alt
-import numpy as np
-
-from twin.record.recovery import Times
+from altair.utils.schemapi import debug_mode
 
 Row: TypeAlias = dict[str, Any]
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; blue and grey lighter, to stand on black too.
 BLUE, GREEN, AMBER, VERMILION, PURPLE, GREY = "#3d8fd1", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#8a8f98"
-BIN_WIDTHS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
-BINS_MAX = 130
+LIGHT_BLUE, YELLOW = "#56b4e9", "#c9b72b"
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 MARKS_MAX = 800
 HEIGHT_PX = 170
+LEGEND_COLUMNS = 3  # as many as a phone has room for
 X_TITLE = "Time since the start of the run (s)"
 
 
@@ -28,22 +27,20 @@ class Drawing:
 
     title: str
     sentence: str
-    chart: alt.LayerChart
+    chart: Any  # of Altair
 
     def spec(self) -> dict[str, Any]:
         """The chart as a Vega-Lite specification, with its data in `datasets`."""
-        return self.chart.to_dict()
-
-
-def edges(end_s: float, bins_max: int = BINS_MAX) -> Times:
-    """Bounds of bins of a round width, the last one at or after the end."""
-    width_s = next((width for width in BIN_WIDTHS_S if end_s / width <= bins_max), end_s / bins_max)
-    return np.arange(max(1, int(np.ceil(end_s / width_s))) + 1, dtype=np.float64) * width_s
+        # The tests validate every chart; to do it each time a page is drawn would take most of its time.
+        spec: dict[str, Any] = self.chart.to_dict(validate=False)
+        spec.pop("config", None)  # the page has its own looks
+        return spec
 
 
 def chart(rows: list[Row]) -> alt.Chart:
     """Rows of data as a chart without a mark yet."""
-    return alt.Chart(alt.InlineData(values=rows))
+    with debug_mode(False):  # plain data is not checked, row by row, against the schema of Vega-Lite
+        return alt.Chart(alt.InlineData(values=rows))
 
 
 def layered(layers: Sequence[Any], height_px: int = HEIGHT_PX) -> alt.LayerChart:
@@ -65,7 +62,7 @@ def axis(title: str) -> alt.Axis:
 
 def legend() -> alt.Legend:
     """A legend below the chart, where a narrow screen has room for it."""
-    return alt.Legend(orient="bottom", direction="horizontal", columns=5)
+    return alt.Legend(orient="bottom", direction="horizontal", columns=LEGEND_COLUMNS)
 
 
 def colours_of(field: str, colours: dict[str, str]) -> alt.Color:
@@ -79,6 +76,48 @@ def rounded(value: float) -> float:
     return round(float(value), 4)
 
 
-def or_none(value: float) -> float | None:
+def or_none(value: float | None) -> float | None:
     """Rounded, or None where it is not known: a line breaks there."""
-    return None if np.isnan(value) else rounded(value)
+    return None if value is None else rounded(value)
+
+
+def tip(field: str, title: str, kind: str = "Q") -> alt.Tooltip:
+    """What hovering says: `title` carries the unit."""
+    return alt.Tooltip(f"{field}:{kind}", title=title)
+
+
+def theme(dark: bool) -> Row:
+    """Vega-Lite's configuration: the looks of every chart, in the app and on the static page."""
+    text, line = ("#c9ced4", "#363b41") if dark else ("#3f464d", "#e3e3de")
+    return {
+        "background": "transparent",
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": {
+            "labelColor": text,
+            "titleColor": text,
+            "gridColor": line,
+            "domainColor": line,
+            "tickColor": line,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": 500,
+            "labelLimit": 260,
+        },
+        "axisX": {"labelOverlap": "greedy", "labelSeparation": 6},
+        "legend": {
+            "labelColor": text,
+            "titleColor": text,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": 500,
+            "symbolStrokeWidth": 3,
+            "labelLimit": 320,
+            "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},
+        },
+        "header": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "titleFontSize": 12},
+        "text": {"fill": text},
+        "rule": {"color": text},
+        "line": {"strokeWidth": 1.75},
+        "range": {"category": [BLUE, AMBER, GREEN, PURPLE, LIGHT_BLUE, YELLOW, VERMILION, GREY]},
+    }

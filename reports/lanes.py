@@ -1,4 +1,4 @@
-"""A run node by node: faults, health, incidents, actions, and when each was detected, mitigated and recovered from."""
+"""A run node by node: faults, states, incidents, actions, and when each was detected, mitigated and recovered from."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
-import pyarrow.compute as pc
 
 from reports.drawing import (
     AMBER,
     BLUE,
     GREEN,
     GREY,
+    LIGHT_BLUE,
     MARKS_MAX,
     PURPLE,
     VERMILION,
+    YELLOW,
     Drawing,
     Row,
     chart,
@@ -24,17 +25,25 @@ from reports.drawing import (
     layered,
     legend,
     rounded,
+    tip,
 )
 from reports.words import number
-from twin.record.reader import RunRecord
-from twin.record.recovery import Recovery, recoveries
+from twin.record.story import Story
 
-HEALTH_COLOURS = {"serving": GREEN, "proving": BLUE, "suspect": AMBER, "down": VERMILION, "drained": GREY}
-FURTHER_COLOURS = ("#56b4e9", "#f0e442", PURPLE)
+STATES = {
+    "serving": (GREEN, "serving"),
+    "faulty": (AMBER, "unnoticed fault"),
+    "incident": (VERMILION, "down"),
+    "restarting": (YELLOW, "restarting"),
+    "proving": (BLUE, "proving"),
+    "drained": (GREY, "drained"),
+    "loading": (LIGHT_BLUE, "loading"),
+}
+"""Colour and words of each state of a node."""
+
 ACTION_SHAPES = ("triangle-up", "square", "diamond", "cross", "triangle-down", "circle")
-LANES_MAX = 12
 LANE_PX = 40
-CLOSE_UP_LANE_PX = 110
+CLOSE_UP_LANE_PX = 120
 CLOSE_UP_SHARE = 0.4  # of the run: a fault whose story is longer needs no close-up
 
 
@@ -51,6 +60,7 @@ class _Lanes:
         seen = [
             row for row in rows if row["node"] in self.nodes and row["to"] > self.from_s and row["from"] < self.to_s
         ]
+        seen.sort(key=lambda row: row["from"] - row["to"])  # where there are too many, the shortest are not drawn
         return [
             {**row, "from": rounded(max(row["from"], self.from_s)), "to": rounded(min(row["to"], self.to_s))}
             | {"y": self.nodes.index(row["node"]) + height}
@@ -68,74 +78,96 @@ class _Lanes:
 
     def y(self) -> alt.Y:
         """The nodes."""
-        axis = alt.Axis(
-            values=[index + 0.5 for index in range(len(self.nodes))],
-            labelExpr=f"{list(self.nodes)!r}[floor(datum.value)]",
-            title="Node",
-            grid=False,
-            ticks=False,
-            minExtent=64,
-        )
-        return alt.Y("y:Q", scale=alt.Scale(domain=[0, max(1, len(self.nodes))], reverse=True, nice=False), axis=axis)
+        return node_axis(self.nodes)
 
 
-def node_lanes(record: RunRecord) -> list[Drawing]:
-    """One lane for each node over the whole run, and a close-up of the fault that took longest where that is short."""
-    end_s = record.number("simulated_s")
-    found = recoveries(record)
-    nodes = _lanes(record)
-    left_out = len(_node_names(record)) - len(nodes)
-    rest = f" {left_out} more nodes, where less happened, are not drawn." if left_out > 0 else ""
-    close_up = _close_up(record, found, end_s)
-    layers = _layers(record, _Lanes(nodes, 0.0, end_s), found, labels=close_up is None)
-    sentence = (
-        "A shaded span is a fault; the bar is what the policy took the node for, as the telemetry sampled it; the thin "
-        f"line below is an incident with its actions. {_said(found)}{rest}"
+def node_axis(nodes: Sequence[str]) -> alt.Y:
+    """A y axis on which each node has a lane of height 1."""
+    axis = alt.Axis(
+        values=[index + 0.5 for index in range(len(nodes))],
+        labelExpr=f"{list(nodes)!r}[floor(datum.value)]",
+        title="Node",
+        grid=False,
+        ticks=False,
+        minExtent=64,
     )
-    drawing = Drawing("What happened at each node", sentence, layered(layers, max(1, len(nodes)) * LANE_PX))
+    return alt.Y("y:Q", scale=alt.Scale(domain=[0, max(1, len(nodes))], reverse=True, nice=False), axis=axis)
+
+
+def node_lanes(story: Story) -> list[Drawing]:
+    """One lane for each node over the whole run, and a close-up of the fault that took longest where that is short."""
+    end_s = float(story.manifest["simulated_s"])
+    left_out = story.nodes_in_all - len(story.nodes)
+    rest = f" {left_out} more nodes, where less happened, are not drawn." if left_out > 0 else ""
+    close_up = _close_up(story, end_s)
+    layers = _layers(story, _Lanes(story.nodes, 0.0, end_s), story.recoveries, labels=close_up is None)
+    sentence = (
+        "A shaded span is a fault; the bar is what the node was; the thin line below is an incident, with "
+        f"the actions on it. {_said(story.recoveries)}{rest}"
+    )
+    drawing = Drawing("What happened at each node", sentence, layered(layers, max(1, len(story.nodes)) * LANE_PX))
     return [drawing] if close_up is None else [drawing, close_up]
 
 
-def _close_up(record: RunRecord, found: Sequence[Recovery], end_s: float) -> Drawing | None:
+def moment_lanes(story: Story, at_s: float, around_s: float) -> Drawing:
+    """All drawn nodes around one moment, `around_s` before and after it."""
+    end_s = float(story.manifest["simulated_s"])
+    lanes = _Lanes(story.nodes, max(0.0, at_s - around_s), min(end_s, at_s + around_s))
+    layers = _layers(story, lanes, story.recoveries, labels=True)
+    here = chart([{"at": rounded(at_s)}]).mark_rule(strokeDash=[3, 3], strokeWidth=1.5)
+    layers.append(here.encode(x=lanes.x("at"), tooltip=tip("at", "this decision (s)")))
+    return Drawing(
+        f"Around {at_s:,.2f} s",
+        f"The {2 * around_s:g} s around the decision, which is the dashed line: faults as shades, states as bars, failed "
+        "attempts as short strokes, incidents and actions below them.",
+        layered(layers, max(1, len(story.nodes)) * LANE_PX),
+    )
+
+
+def _close_up(story: Story, end_s: float) -> Drawing | None:
+    found = story.recoveries
     if not found:
         return None
-    slowest = max(found, key=lambda each: (each.ttr.censored, each.ttr.value_s or 0.0))
-    after_s = [each.value_s for each in (slowest.ttd, slowest.ttm, slowest.ttr) if each.value_s is not None]
-    incidents = record.table("incidents", ["node", "opened_s", "closed_s"]).to_pylist()
+    slowest = max(found, key=lambda each: (each["ttr"]["censored"], each["ttr"]["value_s"] or 0.0))
+    injected_s, node = slowest["injected_s"], slowest["node"]
+    times = (slowest[name]["value_s"] for name in ("ttd", "ttm", "ttr"))
+    after_s = [value_s for value_s in times if value_s is not None]
     after_s += [
-        (row["closed_s"] if row["closed_s"] is not None else end_s) - slowest.injected_s
-        for row in incidents
-        if row["node"] == slowest.node and row["opened_s"] >= slowest.injected_s
+        (row["closed_s"] if row["closed_s"] is not None else end_s) - injected_s
+        for row in story.incidents
+        if row["node"] == node and row["opened_s"] >= injected_s
     ][:1]
     story_s = max(after_s, default=end_s)
-    if slowest.ttr.censored or story_s > CLOSE_UP_SHARE * end_s:
+    if slowest["ttr"]["censored"] or story_s > CLOSE_UP_SHARE * end_s:
         return None
     margin_s = 0.15 * story_s
-    from_s, to_s = max(0.0, slowest.injected_s - margin_s), min(end_s, slowest.injected_s + story_s + margin_s)
-    layers = _layers(record, _Lanes([slowest.node], from_s, to_s), [slowest], labels=True)
-    which = f"the {slowest.kind} at {slowest.node}"
+    from_s, to_s = max(0.0, injected_s - margin_s), min(end_s, injected_s + story_s + margin_s)
+    layers = _layers(story, _Lanes([node], from_s, to_s), [slowest], labels=True)
+    which = f"the {slowest['kind']} at {node}"
     sentence = (
         f"The same for {which} alone{', the fault that took longest' if len(found) > 1 else ''}. Upright lines mark "
-        "detection (TTD), mitigation (TTM) and recovery (TTR), counted from the injection, where the shade begins; "
-        "short strokes are attempts that failed there."
+        "detection (TTD), mitigation (TTM) and recovery (TTR), counted from the injection, where the shade begins; short "
+        "strokes are attempts that failed there; numbers are those of the table of decisions."
     )
     return Drawing(f"Close-up: {which}", sentence, layered(layers, CLOSE_UP_LANE_PX))
 
 
-def _layers(record: RunRecord, lanes: _Lanes, found: Sequence[Recovery], labels: bool) -> list[Any]:
-    end_s = record.number("simulated_s")
+def _layers(story: Story, lanes: _Lanes, found: Sequence[Row], labels: bool) -> list[Any]:
+    end_s = float(story.manifest["simulated_s"])
     y = lanes.y()
     bands = [
         {
-            "node": row["node"],
-            "from": row["injected_s"],
-            "to": row["ended_s"] if row["ended_s"] is not None else end_s,
-            "what": f"{row['kind']}, ended by {row['ended_by'] or 'nothing'}",
+            "node": each["node"],
+            "from": each["injected_s"],
+            "to": each["ended_s"] if each["ended_s"] is not None else end_s,
+            "what": f"{each['kind']}, ended by {each['ended_by'] or 'nothing'}",
         }
-        for row in record.table("faults").to_pylist()
+        for each in story.recoveries
     ]
     bands = [{**row, "y2": row["y"] + 0.96} for row in lanes.spans(bands, 0.02)]
-    health = lanes.spans(_health(record, lanes.nodes, end_s), 0.45)
+    loads = [{**row, "state": "loading", "what": f"loading {row['model']}: {row['status']}"} for row in story.loads]
+    states = [{**row, "what": row["state"]} for row in story.states]
+    states = [_worded(row) for row in [*lanes.spans(states, 0.45), *lanes.spans(loads, 0.62)]]
     incidents = [
         {
             "node": row["node"],
@@ -143,69 +175,88 @@ def _layers(record: RunRecord, lanes: _Lanes, found: Sequence[Recovery], labels:
             "to": row["closed_s"] if row["closed_s"] is not None else end_s,
             "what": f"{row['diagnosis']} ({row['state']}): {row['evidence']}",
         }
-        for row in record.table("incidents").to_pylist()
+        for row in story.incidents
     ]
+    decided = [row for row in story.decisions if not row["what"].startswith("incident:")]
     actions = [
         {
             "node": row["node"],
-            "at": row["time_s"],
-            "action": row["kind"],
-            "what": f"{row['reason']} ({row['status'] or 'no result'})",
+            "at": row["at"],
+            "action": row["what"].split()[0],
+            "what": f"{row['why']} ({row['result']})",
+            "number": str(row["number"]),
         }
-        for row in record.table("actions").to_pylist()
+        for row in decided
     ]
-    actions = lanes.points(actions, 0.76)
-    shown = sorted({row["health"] for row in health})
-    spare = iter(FURTHER_COLOURS * len(shown))
-    colours = alt.Scale(domain=shown, range=[HEALTH_COLOURS.get(each) or next(spare) for each in shown])
+    actions = lanes.points(actions, 0.78)
+    colours = {words: colour for colour, words in STATES.values()}
+    shown = [words for words in colours if any(row["state"] == words for row in states)]
+    shown += sorted({row["state"] for row in states} - set(shown))
     kinds = sorted({row["action"] for row in actions})
     shapes = alt.Scale(domain=kinds, range=[ACTION_SHAPES[i % len(ACTION_SHAPES)] for i in range(len(kinds))])
     spans = {"x": lanes.x("from"), "x2": "to:Q", "y": y}
-    return [
-        chart(bands).mark_rect(color=AMBER, opacity=0.22).encode(**spans, y2="y2:Q", tooltip="what:N"),
-        chart(health)
+    span_tips = [tip("what", "what", "N"), tip("from", "from (s)"), tip("to", "to (s)")]
+    layers = [
+        chart(bands).mark_rect(color=AMBER, opacity=0.22).encode(**spans, y2="y2:Q", tooltip=span_tips),
+        chart(states)
         .mark_bar(height=7)
         .encode(
             **spans,
-            color=alt.Color("health:N", scale=colours, title="Health", legend=legend()),
-            tooltip=["health:N", "from:Q", "to:Q"],
+            color=alt.Color(
+                "state:N",
+                scale=alt.Scale(domain=shown, range=[colours.get(words, PURPLE) for words in shown]),
+                title="State",
+                legend=legend(),
+            ),
+            tooltip=[tip("node", "node", "N"), *span_tips],
         ),
-        chart(_failed_attempts(record, lanes) if labels else [])
+        chart(lanes.points(story.failed_attempts, 0.62) if labels else [])
         .mark_tick(color=VERMILION, thickness=1.5, size=9, orient="vertical")
-        .encode(x=lanes.x("at"), y=y, tooltip=["error:N", "at:Q"]),
-        chart(lanes.spans(incidents, 0.76)).mark_bar(height=3, color=PURPLE).encode(**spans, tooltip="what:N"),
+        .encode(x=lanes.x("at"), y=y, tooltip=[tip("error", "attempt failed", "N"), tip("at", "at (s)")]),
+        chart(lanes.spans(incidents, 0.78)).mark_bar(height=3, color=PURPLE).encode(**spans, tooltip=span_tips),
         chart(actions)
         .mark_point(size=70, filled=True, color=PURPLE, opacity=1)
         .encode(
             x=lanes.x("at"),
             y=y,
             shape=alt.Shape("action:N", scale=shapes, title="Action", legend=legend()),
-            tooltip=["action:N", "at:Q", "what:N"],
+            tooltip=[
+                tip("number", "decision", "N"),
+                tip("action", "action", "N"),
+                tip("at", "at (s)"),
+                tip("what", "why", "N"),
+            ],
         ),
         *_recovery_marks(found, lanes, labels),
     ]
+    if labels and len(lanes.nodes) == 1:
+        below = [{**row, "y": row["y"] + 0.14} for row in actions]
+        layers.append(chart(below).mark_text(fontSize=11).encode(x=lanes.x("at"), y=y, text="number:N"))
+    return layers
 
 
-def _failed_attempts(record: RunRecord, lanes: _Lanes) -> list[Row]:
-    rows = record.table("attempts", ["node", "end_s", "error"]).to_pylist()
-    failed = ({"node": row["node"], "at": row["end_s"], "error": row["error"]} for row in rows if row["error"])
-    return lanes.points(failed, 0.61)
+def _worded(row: Row) -> Row:
+    return {**row, "state": STATES.get(row["state"], (PURPLE, row["state"]))[1]}
 
 
-def _recovery_marks(found: Sequence[Recovery], lanes: _Lanes, labels: bool) -> list[alt.Chart]:
+def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[alt.Chart]:
     marks = [
         {
-            "node": each.node,
-            "at": rounded(each.injected_s + duration.value_s),
-            "label": f"{name} {number(round(duration.value_s, 3))} s",
+            "node": each["node"],
+            "at": rounded(each["injected_s"] + each[name]["value_s"]),
+            "label": f"{name.upper()} {number(round(each[name]['value_s'], 3))} s",
             "row": row,
         }
         for each in found
-        for row, (name, duration) in enumerate((("TTD", each.ttd), ("TTM", each.ttm), ("TTR", each.ttr)))
-        if duration.value_s is not None
+        for row, name in enumerate(("ttd", "ttm", "ttr"))
+        if each[name]["value_s"] is not None
     ]
     rows = [{**row, "y2": row["y"] + 0.96} for row in lanes.points(marks, 0.02)]
-    drawn = [chart(rows).mark_rule(strokeWidth=1.5).encode(x=lanes.x("at"), y=lanes.y(), y2="y2:Q", tooltip="label:N")]
+    drawn = [
+        chart(rows)
+        .mark_rule(strokeWidth=1.5)
+        .encode(x=lanes.x("at"), y=lanes.y(), y2="y2:Q", tooltip=[tip("label", "here", "N"), tip("at", "at (s)")])
+    ]
     if labels:
         middle_s = (lanes.from_s + lanes.to_s) / 2
         labelled = [{**row, "y": row["y"] + 0.08 + 0.12 * row["row"]} for row in rows]
@@ -215,52 +266,18 @@ def _recovery_marks(found: Sequence[Recovery], lanes: _Lanes, labels: bool) -> l
     return drawn
 
 
-def _said(found: Sequence[Recovery]) -> str:
+def _said(found: Sequence[Row]) -> str:
     """The first faults in words."""
     said = []
     for each in found[:3]:
         parts = [
-            f"{words} after {number(round(duration.value_s, 3))} s"
-            for words, duration in (("detected", each.ttd), ("without failures", each.ttm), ("recovered", each.ttr))
-            if duration.value_s is not None
+            f"{words} after {number(round(each[name]['value_s'], 3))} s"
+            for words, name in (("detected", "ttd"), ("without failures", "ttm"), ("recovered", "ttr"))
+            if each[name]["value_s"] is not None
         ]
-        if each.ttr.value_s is None:
-            parts.append(f"not recovered within {number(round(each.ttr.at_least_s or 0.0, 3))} s")
-        said.append(f"{each.kind} at {each.node}: {', '.join(parts)}.")
+        if each["ttr"]["value_s"] is None:
+            parts.append(f"not recovered within {number(round(each['ttr']['at_least_s'] or 0.0, 3))} s")
+        said.append(f"{each['kind']} at {each['node']}: {', '.join(parts)}.")
     if len(found) > len(said):
-        said.append(f"The table below has all {len(found)} faults.")
+        said.append(f"The table below has {'all' if len(found) <= 100 else 'the first 100 of'} {len(found)} faults.")
     return " ".join(said) if said else "No fault was injected."
-
-
-def _lanes(record: RunRecord) -> list[str]:
-    """The nodes to draw: those where something happened first, in their natural order."""
-    names = _node_names(record)
-    tables = (record.table(table, ["node"]) for table in ("faults", "incidents", "actions"))
-    eventful = {name for table in tables for name in table["node"].to_pylist()}
-    chosen = [name for name in names if name in eventful] + [name for name in names if name not in eventful]
-    return [name for name in names if name in chosen[:LANES_MAX]]
-
-
-def _node_names(record: RunRecord) -> list[str]:
-    names: set[str] = set()
-    for table in ("telemetry", "faults", "incidents", "requests"):
-        names |= {name for name in pc.unique(record.table(table, ["node"])["node"]).to_pylist() if name}
-    return sorted(names, key=lambda name: (len(name), name))
-
-
-def _health(record: RunRecord, nodes: Sequence[str], end_s: float) -> list[Row]:
-    """Spans of unchanged health; the longest first, since there may be too many."""
-    telemetry = record.table("telemetry", ["time_s", "node", "health"])
-    spans: list[Row] = []
-    for node in nodes:
-        here = telemetry.filter(pc.equal(telemetry["node"], node))
-        times, health = here["time_s"].to_pylist(), here["health"].to_pylist()
-        starts = [index for index in range(len(health)) if not index or health[index] != health[index - 1]]
-        ends = [*(times[index] for index in starts[1:]), end_s]
-        spans += [
-            {"node": node, "from": times[start], "to": to, "health": health[start]}
-            for start, to in zip(starts, ends, strict=False)
-            if health[start]
-        ]
-    spans.sort(key=lambda span: span["from"] - span["to"])
-    return spans

@@ -13,8 +13,9 @@ import vl_convert
 from jinja2 import Environment
 
 from reports.charts import timeline
-from reports.logs import decision_log, fault_log, invariant_log, request_log, run_log
-from reports.template import PAGE
+from reports.drawing import Drawing, theme
+from reports.logs import blast_log, decision_log, fault_log, invariant_log, request_log, run_log
+from reports.template import RUN
 from reports.words import (
     GROUPS,
     LABELS,
@@ -29,10 +30,10 @@ from reports.words import (
     run_again,
     verdict_sentence,
 )
-from twin.record.figures import compute_figures
+from twin.record.cached import told
 from twin.record.names import FIGURES, SUMMARIES, SUMMARY_KEYS
 from twin.record.reader import RunRecord
-from twin.record.recovery import recoveries
+from twin.record.story import Story
 
 
 def write_page(records: Sequence[RunRecord], summary: Mapping[str, Any], path: Path) -> None:
@@ -43,27 +44,30 @@ def write_page(records: Sequence[RunRecord], summary: Mapping[str, Any], path: P
     """
     if not records:
         raise ValueError("a page needs at least one run; name a run folder")
-    figures = [compute_figures(record) for record in records]
-    worst = max(range(len(records)), key=lambda index: _badness(figures[index], records[index]))
-    page = _page(records, summary, figures, worst)
+    stories = [told(record) for record in records]
+    worst = max(range(len(stories)), key=lambda index: badness(stories[index]))
+    write_whole(path, _page(stories, summary, worst))
+
+
+def write_whole(path: Path, page: str) -> None:
+    """Write a page so that a reader sees the old or the new one, never half of it. Raises OSError."""
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, path)
 
 
-def _page(
-    records: Sequence[RunRecord], summary: Mapping[str, Any], figures: Sequence[dict[str, Any]], worst: int
-) -> str:
-    record = records[worst]
-    scenario = record.manifest["scenario"]
-    drawings = timeline(record)
-    charts = json.dumps([drawing.spec() for drawing in drawings], separators=(",", ":"))
-    before = [fault_log(record), decision_log(record), request_log(record)]
+def _page(stories: Sequence[Story], summary: Mapping[str, Any], worst: int) -> str:
+    story = stories[worst]
+    scenario = story.manifest["scenario"]
+    drawings = timeline(story)
+    before = [fault_log(story), blast_log(story), decision_log(story), request_log(story)]
     after = [invariant_log(summary)]
-    if len(records) > 1:
-        after.append(run_log(records, figures))
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(PAGE).render(
+    if len(stories) > 1:
+        after.append(run_log(stories))
+    return rendered(
+        RUN,
+        drawings,
+        title=f"{summary['scenario']}: {VERDICTS[summary['verdict']]}",
         scenario=summary["scenario"],
         where=_where(summary),
         claim=summary.get("claim") or scenario.get("claim") or summary["scenario"],
@@ -74,17 +78,28 @@ def _page(
         verdict_sentence=verdict_sentence(summary),
         notes=notes(summary),
         expectations=[_expectation(each) for each in summary["expectations"]],
-        runs=records,
-        shown=_shown(records, worst),
-        drawings=drawings,
-        figures=_figure_rows(summary["figures"]),
-        figures_note=_figures_note(record),
+        runs=stories,
+        shown=_shown(stories, worst),
+        figures=figure_rows(summary["figures"]),
+        figures_note=figures_note(story.manifest),
         logs_before=before,
         logs_after=after,
-        again=run_again(summary, record.manifest.get("scenario_file")),
-        facts=_facts(record, summary),
+        again=run_again(summary, story.manifest.get("scenario_file")),
+        facts=facts(story.manifest, summary),
+    )
+
+
+def rendered(template: str, drawings: Sequence[Drawing], **values: Any) -> str:
+    """A page from its template and values; the charts, and what draws them, go into it."""
+    specs = json.dumps([drawing.spec() for drawing in drawings], separators=(",", ":"))
+    themes = json.dumps([theme(False), theme(True)], separators=(",", ":"))
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        **values,
+        drawings=drawings,
         vega=_vega(),
-        charts=charts.replace("</", "<\\/"),
+        charts=specs.replace("</", "<\\/"),
+        themes=themes.replace("</", "<\\/"),
     )
 
 
@@ -94,10 +109,10 @@ def _vega() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
-def _badness(figures: dict[str, Any], record: RunRecord) -> tuple[float, float, float]:
+def badness(story: Story) -> tuple[float, float, float]:
     """What makes a run worth looking at: losses, then faults that were not recovered from, then slow recovery."""
-    censored = sum(each.ttr.censored for each in recoveries(record))
-    return (figures["requests_lost"], censored, figures["ttr_s"] or 0.0)
+    censored = sum(each["ttr"]["censored"] for each in story.recoveries)
+    return (story.figures["requests_lost"], censored, story.figures["ttr_s"] or 0.0)
 
 
 def _where(summary: Mapping[str, Any]) -> str:
@@ -106,12 +121,12 @@ def _where(summary: Mapping[str, Any]) -> str:
     return f"{world}, {runs} run{'s' if runs != 1 else ''} from seed {summary['seed']}"
 
 
-def _shown(records: Sequence[RunRecord], worst: int) -> str:
-    seed = records[worst].manifest.get("seed")
-    if len(records) == 1:
+def _shown(stories: Sequence[Story], worst: int) -> str:
+    seed = stories[worst].manifest.get("seed")
+    if len(stories) == 1:
         return "Shaded spans are times in which a fault held a node."
     return (
-        f"Of {len(records)} runs the worst one is drawn (seed {seed}): the one that lost most requests, then the one "
+        f"Of {len(stories)} runs the worst one is drawn (seed {seed}): the one that lost most requests, then the one "
         "that did not recover, then the slowest to recover. Shaded spans are times in which a fault held a node."
     )
 
@@ -130,7 +145,8 @@ def _expectation(each: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+def figure_rows(figures: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The figures by group, each with its label, its value in words and its definition."""
     groups = []
     for group, names in GROUPS.items():
         rows = []
@@ -151,23 +167,24 @@ def _meaning(name: str) -> str:
     return f"{meaning} ({unit})" if unit else meaning
 
 
-def _figures_note(record: RunRecord) -> str:
-    warmup_s = record.number("scenario.workload.warmup_s")
+def figures_note(manifest: Mapping[str, Any]) -> str:
+    """What the figures count."""
+    warmup_s = float(manifest["scenario"]["workload"]["warmup_s"])
     return (
         f"Requests count that arrived after the warm-up of {number(warmup_s)} s; faults, incidents and actions count "
         "in the whole run. A figure that was not observed says so, and is never 0."
     )
 
 
-def _facts(record: RunRecord, summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    manifest = record.manifest
-    facts = {
+def facts(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """What else is to be known of a run: name and value."""
+    known = {
         "Scenario digest": summary.get("digest"),
         "Version": manifest.get("version"),
         "Machine": _words(manifest.get("machine")),
         "Run folders": _words(summary.get("run_dirs")),
     }
-    return [(name, str(value)) for name, value in facts.items() if value]
+    return [(name, str(value)) for name, value in known.items() if value]
 
 
 def _words(value: Any) -> str:

@@ -1,13 +1,35 @@
-"""The page of a run as a Jinja template: structure and looks, no numbers."""
+"""The static pages as Jinja templates: structure and looks, no numbers."""
 
 from __future__ import annotations
 
-PAGE = r"""<!doctype html>
+_HEAD = r"""{% macro log(title, sentence, columns, rows, left_out) %}
+<h2>{{ title }}</h2>
+<p class="quiet">{{ sentence }}{% if left_out %} {{ left_out }} more are in the run folder.{% endif %}</p>
+{% if rows %}
+<div class="wide"><table class="log">
+<thead><tr>{% for column in columns %}<th{% if column.right %} class="n"{% endif %}>{{ column.title }}</th>{% endfor %}
+</tr></thead>
+<tbody>{% for row in rows %}<tr>{% for cell in row %}
+{% set kind = "n" if columns[loop.index0].right else ("short" if cell|length < 20 else "") %}
+<td class="{{ kind }}">
+{{- cell -}}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% endif %}
+{% endmacro %}
+{% macro picture(drawing, place) %}
+<section>
+<h3>{{ drawing.title }}</h3>
+<p class="quiet">{{ drawing.sentence }}</p>
+<div class="chart" id="chart-{{ place }}" role="img" aria-label="{{ drawing.title }}. {{ drawing.sentence }}">
+</div>
+</section>
+{% endmacro %}
+<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ scenario }}: {{ verdict }}</title>
+<title>{{ title }}</title>
 <style>
 :root {
   color-scheme: light dark;
@@ -69,7 +91,38 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 </head>
 <body>
 <main>
-<header>
+"""
+
+_TAIL = r"""</main>
+<script>{{ vega|safe }}</script>
+<script type="application/json" id="charts">{{ charts|safe }}</script>
+<script type="application/json" id="themes">{{ themes|safe }}</script>
+<script>
+(function () {
+  var specs = JSON.parse(document.getElementById("charts").textContent);
+  var dark = window.matchMedia("(prefers-color-scheme: dark)");
+  var views = [];
+  var themes = JSON.parse(document.getElementById("themes").textContent);
+  function config() { return themes[dark.matches ? 1 : 0]; }
+  function draw() {
+    views.splice(0).forEach(function (view) { view.finalize(); });
+    specs.forEach(function (spec, index) {
+      vegaEmbed("#chart-" + index, spec, { config: config(), actions: false, renderer: "svg", tooltip: true })
+        .then(function (view) { views.push(view); })
+        .catch(function (error) { document.getElementById("chart-" + index).textContent = String(error); });
+    });
+  }
+  dark.addEventListener("change", draw);
+  draw();
+})();
+</script>
+</body>
+</html>
+"""
+
+RUN = (
+    _HEAD
+    + r"""<header>
 <p class="quiet">Scenario {{ scenario }}, {{ where }}</p>
 <h1>{{ claim }}</h1>
 <p class="verdict"><strong class="{{ verdict_key }}">{{ sign }} {{ verdict }}.</strong> {{ verdict_sentence }}</p>
@@ -97,28 +150,9 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 <p>{{ shown }}</p>
 <noscript><p>The charts are drawn by a script that is part of this page; scripts are switched off here.</p></noscript>
 {% for drawing in drawings %}
-<section>
-<h3>{{ drawing.title }}</h3>
-<p class="quiet">{{ drawing.sentence }}</p>
-<div class="chart" id="chart-{{ loop.index0 }}" role="img" aria-label="{{ drawing.title }}. {{ drawing.sentence }}">
-</div>
-</section>
+{{ picture(drawing, loop.index0) }}
 {% endfor %}
 
-{% macro log(title, sentence, columns, rows, left_out) %}
-<h2>{{ title }}</h2>
-<p class="quiet">{{ sentence }}{% if left_out %} {{ left_out }} more are in the run folder.{% endif %}</p>
-{% if rows %}
-<div class="wide"><table class="log">
-<thead><tr>{% for column in columns %}<th{% if column.right %} class="n"{% endif %}>{{ column.title }}</th>{% endfor %}
-</tr></thead>
-<tbody>{% for row in rows %}<tr>{% for cell in row %}
-{% set kind = "n" if columns[loop.index0].right else ("short" if cell|length < 20 else "") %}
-<td class="{{ kind }}">
-{{- cell -}}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div>
-{% endif %}
-{% endmacro %}
 {% for each in logs_before %}
 {{ log(each.title, each.sentence, each.columns, each.rows, each.left_out) }}
 {% endfor %}
@@ -144,38 +178,30 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 {% for name, value in facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>
 {% endfor %}
 </dl>
-</main>
-<script>{{ vega|safe }}</script>
-<script type="application/json" id="charts">{{ charts|safe }}</script>
-<script>
-(function () {
-  var specs = JSON.parse(document.getElementById("charts").textContent);
-  var dark = window.matchMedia("(prefers-color-scheme: dark)");
-  var views = [];
-  function config() {
-    var text = dark.matches ? "#c9ced4" : "#3f464d", line = dark.matches ? "#363b41" : "#e3e3de";
-    var font = getComputedStyle(document.body).fontFamily;
-    return {
-      background: "transparent", font: font, view: { stroke: null },
-      axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line,
-              labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500, labelOverlap: true },
-      legend: { labelColor: text, titleColor: text, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500,
-                symbolStrokeWidth: 3 },
-      text: { fill: text }, rule: { color: text }, line: { strokeWidth: 1.75 }
-    };
-  }
-  function draw() {
-    views.splice(0).forEach(function (view) { view.finalize(); });
-    specs.forEach(function (spec, index) {
-      vegaEmbed("#chart-" + index, spec, { config: config(), actions: false, renderer: "svg", tooltip: true })
-        .then(function (view) { views.push(view); })
-        .catch(function (error) { document.getElementById("chart-" + index).textContent = String(error); });
-    });
-  }
-  dark.addEventListener("change", draw);
-  draw();
-})();
-</script>
-</body>
-</html>
 """
+    + _TAIL
+)
+"""A run, or several of one scenario."""
+
+COMPARISON = (
+    _HEAD
+    + r"""<header>
+<p class="quiet">{{ where }}</p>
+<h1>{{ headline }}</h1>
+{% for line in lines %}<p{% if loop.index > 1 %} class="quiet"{% endif %}>{{ line }}</p>
+{% endfor %}
+</header>
+<noscript><p>The charts are drawn by a script that is part of this page; scripts are switched off here.</p></noscript>
+{% for part in parts %}
+{% if part.is_log %}{{ log(part.what.title, part.what.sentence, part.what.columns, part.what.rows, part.what.left_out) }}
+{% else %}{{ picture(part.what, part.place) }}
+{% endif %}
+{% endfor %}
+
+<h2>Do it again</h2>
+{% for line in again %}<pre>{{ line }}</pre>
+{% endfor %}
+"""
+    + _TAIL
+)
+"""Several runs beside each other: sections of charts and tables."""

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from twin.scenario.catalogue import rows
@@ -200,7 +201,10 @@ def test_the_benchmark_prints_the_simulator_beside_a_plain_loop() -> None:
         ),
         (("soak", "scenarios/soak.yaml", "--seeds", "1", "--out", "/proc/runs"), r"--out /proc/runs"),
         (("replay", "nowhere"), r"nowhere"),
-        (("report", "nowhere", "--html", "x.html"), r"nowhere"),
+        (("report", "nowhere", "--html", "x.html"), r"nowhere is no folder"),
+        (("report", "docs", "--html", "x.html"), r"neither a run nor a study"),
+        (("report", "--time", "docs"), r"docs is no run"),
+        (("dashboard", "--runs", "README.md"), r"it is no folder"),
         (("serve",), r"node"),
         (("serve", "--node", "gpu1", "--node", "http://gpu1:11434"), r"node-1: .* is node-0 already"),
         (("agent", "--listen", "0.0.0.0:0"), r"give token_file, or listen on 127\.0\.0\.1"),
@@ -310,6 +314,29 @@ def test_serve_answers_as_one_ollama_would_and_ends_cleanly() -> None:
             assert gateway.wait(timeout=15) == 0
 
 
+def test_the_dashboard_is_served_on_loopback_alone_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    port = free_port()
+    dashboard = start("dashboard", "--runs", str(tmp_path), "--port", str(port), "--no-browser")
+    try:
+        wait_for(f"http://127.0.0.1:{port}/_stcore/health", dashboard, limit_s=60.0)
+        listeners = {it.laddr.ip for it in psutil.net_connections("tcp") if it.laddr and it.laddr.port == port}
+        assert listeners == {"127.0.0.1"}
+    finally:
+        dashboard.send_signal(signal.SIGINT)
+        assert dashboard.wait(timeout=20) == 0
+    with pytest.raises(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1.0):
+        pass
+
+
+def test_the_opening_time_of_a_run_is_printed_with_the_aim(tmp_path: Path) -> None:
+    summary = run_json("scenarios/node-crash.yaml", "--replications", "1", "--out", str(tmp_path), status=0)
+    done = ollamamax("report", "--time", summary["run_dirs"][0], "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["requests"] > 500 and found["aim_s"] == 2.0
+    assert found["again_s"] > 0.0 and found["charts_s"] > 0.0 and isinstance(found["reached"], bool)
+
+
 # -- the README ---------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +363,12 @@ def test_every_command_of_the_readme_works(command: str, tmp_path: Path) -> None
     words = shlex.split(command)
     assert words[0] == ".venv/bin/ollamamax"
     arguments = words[1:]
+    if arguments[0] == "dashboard":
+        assert "--runs" in ollamamax("dashboard", "--help").stdout
+        return  # it stays up: a test above opens and ends it
+    if arguments[0] == "report":
+        made = run_json("scenarios/node-crash.yaml", "--replications", "2", "--out", str(tmp_path / "runs"), status=0)
+        arguments = ["report", str(Path(made["run_dirs"][0]).parent), "--html", str(tmp_path / "page.html")]
     if arguments[0] in ("serve", "nodes"):
         command_words = arguments[:1] if arguments[0] == "serve" else arguments[:2]
         help_text = ollamamax(*command_words, "--help").stdout

@@ -46,11 +46,13 @@ def test_the_page_has_figures_with_definitions_decisions_with_reasons_and_troubl
         "arrival to first token, of the requests that succeeded (s)",
         "incident: server_down 2 × refused",
         "restart the server is down: a restart is expected to save 12 requests done pid 5 after 3.25 s",
-        "incident closed a generation passed, and it held",
+        "closed at 76.00 s: a generation passed, and it held",
         "1 lost, 0 turned away, 0 cancelled by their client, 2 saved by another attempt.",
         "Attempts that failed: 3 × reset.",
         "server_crash node-3 60.00 64.00 s, by action 0.500 s",
         "admitted request ends once 0",
+        "Requests meanwhile Lost Turned away",
+        "node-3 (reset) → node-0",
         "ollamamax run scenarios/node-crash.yaml --seed 1 --replications 1",
     ):
         assert words in text
@@ -60,7 +62,7 @@ def test_each_chart_has_its_place_and_its_data(page: str) -> None:
     found = re.search(r'id="charts">(.*?)</script>', page, flags=re.S)
     assert found is not None
     specs = json.loads(found[1].replace("<\\/", "</"))
-    assert len(specs) == page.count('class="chart"') == 7
+    assert len(specs) == page.count('class="chart"') == 8
 
 
 def test_of_several_runs_the_worst_is_drawn_and_all_are_listed(tmp_path: Path) -> None:

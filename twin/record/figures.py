@@ -26,6 +26,7 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ import pyarrow.compute as pc
 from twin.policy.vocabulary import DISRUPTIVE_ACTIONS, OPERATOR_REASON
 from twin.record.names import SUMMARY_KEYS
 from twin.record.reader import RunRecord
-from twin.record.recovery import Duration, Times, flags, numbers, outcomes, recoveries
+from twin.record.recovery import Duration, Recovery, Times, flags, numbers, outcomes, recoveries
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import NetworkFault
 
@@ -61,11 +62,11 @@ OF_THE_NETWORK = frozenset(name for name, kind in FAULT_KINDS.items() if issubcl
 ROUNDING_S = 1e-6  # a hidden wait below this is what is left of adding durations up
 
 
-def compute_figures(record: RunRecord) -> dict[str, Any]:
+def compute_figures(record: RunRecord, found: Sequence[Recovery] | None = None) -> dict[str, Any]:
     """Every figure of `names.FIGURES`, as `run --json` prints them.
 
     Numbers are int or float in the unit of `names.FIGURES`; latencies are {"mean", "p50", "p95", "p99"}; `actions` maps
-    kinds to counts. None: not observed.
+    kinds to counts. None: not observed. `found` are the run's `recoveries`, where the caller has them.
     """
     manifest = record.manifest
     requests = record.table("requests", COLUMNS)
@@ -77,7 +78,7 @@ def compute_figures(record: RunRecord) -> dict[str, Any]:
     served = counted.filter(succeeded)
     judged = int(succeeded.sum()) + int(lost.sum())
     arrival_s = numbers(served, "arrival_s")
-    found = recoveries(record)
+    found = recoveries(record) if found is None else found
     events = manifest.get("events")
     return {
         "requests_offered": counted.num_rows,

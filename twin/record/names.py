@@ -69,3 +69,11 @@ BETTER: dict[str, Direction] = {
     "false_actions": "lower",
 }
 """Figures of which it is clear which way is better: what a comparison compares."""
+
+TROUBLES: dict[str, str] = {
+    "lost": "lost",
+    "rejected": "turned away",
+    "cancelled": "cancelled by their client",
+    "saved": "saved by another attempt",
+}
+"""What can become of a request that does not just succeed, in words; the keys are those of a run's `story`."""

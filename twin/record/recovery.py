@@ -40,6 +40,7 @@ from twin.record.reader import RunRecord
 Times: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 CANDIDATES_AT_ONCE = 4096
+SOON_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,17 @@ class _Events:
     minimum: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was seen of one node."""
+
+    began: Times  # of what succeeded there: when it was begun, at the earliest
+    succeeded: Times  # and when it was over, in order
+    failed: Times  # ends of failed attempts and of probes that did not pass, sorted
+    load_path: list[tuple[float, bool]]  # probes of it, in order, and whether they passed
+    opened: Times  # incidents
+
+
 def recoveries(record: RunRecord) -> list[Recovery]:
     """TTD, TTM and TTR of each row of `faults`, in the rows' order. The module's text defines them."""
     faults = record.table("faults").to_pylist()
@@ -94,6 +106,13 @@ def recoveries(record: RunRecord) -> list[Recovery]:
     ok, lost, counted = outcomes(requests)
     events = _events(record, requests, ok, counted)
     started = _started(requests, attempts)
+    served_by = _codes(requests, "node")
+    seen = {  # once for each node: a long run has many faults on one
+        node: _seen_at(
+            node, requests, ok & (served_by[1] == served_by[0].get(node, -2)), started, attempts, probes, incidents
+        )
+        for node in {fault["node"] for fault in faults}
+    }
     injections = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
     failed = _failures_of(faults, attempts, requests.filter(pa.array(lost)), hold_s)
     found: list[Recovery] = []
@@ -101,20 +120,19 @@ def recoveries(record: RunRecord) -> list[Recovery]:
         node, injected_s = fault["node"], float(fault["injected_s"])
         on_node = np.array([other["node"] == node for other in faults])
         until_s = _next(injections[on_node], injected_s, end_s)
-        opened = numbers(incidents.filter(pc.equal(incidents["node"], node)), "opened_s")
         found.append(
             Recovery(
                 fault["fault_id"],
                 fault["kind"],
                 node,
                 injected_s,
-                _detection(opened, injected_s, until_s),
+                _detection(seen[node].opened, injected_s, until_s),
                 _mitigation(failed[len(found)], injected_s, until_s, hold_s),
                 _recovery(
                     events,
-                    _successes(requests, ok, started, probes, node, injected_s),
-                    _failures(attempts, probes, node, injected_s),
-                    _stuck_load_path(probes, node, injected_s, fault["ended_s"]),
+                    _successes(seen[node], injected_s),
+                    _failures(seen[node], injected_s),
+                    _stuck_load_path(seen[node].load_path, injected_s, fault["ended_s"]),
                     (injected_s, _over_s(fault), until_s, hold_s),
                 ),
             )
@@ -162,6 +180,14 @@ def equals(table: pa.Table, name: str, text: str) -> Flags:
     """Where a column of text is this text; null is no text."""
     values: Flags = pc.fill_null(pc.equal(table[name], text), False).to_numpy()
     return values
+
+
+def _codes(table: pa.Table, name: str) -> tuple[dict[str, int], NDArray[np.int32]]:
+    """A column of text as numbers: the number of each text, and the column in numbers, -1 where it is null."""
+    column = table[name].unify_dictionaries().combine_chunks()
+    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    codes: NDArray[np.int32] = pc.fill_null(column.indices, -1).to_numpy()
+    return {text: code for code, text in enumerate(column.dictionary.to_pylist())}, codes
 
 
 def _next(injections: Times, after_s: float, end_s: float) -> float:
@@ -232,38 +258,57 @@ def _started(requests: pa.Table, attempts: pa.Table) -> Times:
     return started
 
 
-def _successes(requests: pa.Table, ok: Flags, started: Times, probes: pa.Table, node: str, injected_s: float) -> Times:
+def _seen_at(
+    node: str,
+    requests: pa.Table,
+    here: Flags,
+    started: Times,
+    attempts: pa.Table,
+    probes: pa.Table,
+    incidents: pa.Table,
+) -> _Seen:
+    """What was seen of a node; `here` are the requests that succeeded there."""
+    probes = probes.filter(equals(probes, "node", node))
+    passed, generation = flags(probes, "ok"), equals(probes, "kind", "generation")
+    load_path, time_s = equals(probes, "kind", "load_path"), numbers(probes, "time_s")
+    refuted = time_s[~passed & (generation | load_path)]
+    asked = passed & generation
+    began = np.concatenate((started[here], (time_s - numbers(probes, "latency_s"))[asked]))
+    succeeded = np.concatenate((numbers(requests, "end_s")[here], time_s[asked]))
+    order = np.argsort(succeeded, kind="stable")
+    return _Seen(
+        began[order],
+        succeeded[order],
+        np.sort(np.concatenate((numbers(attempts, "end_s")[equals(attempts, "node", node)], refuted))),
+        sorted(zip(time_s[load_path].tolist(), passed[load_path].tolist(), strict=True)),
+        numbers(incidents, "opened_s")[equals(incidents, "node", node)],
+    )
+
+
+def _successes(seen: _Seen, injected_s: float) -> Times:
     """When the node was seen to generate something that was begun after the injection."""
-    served = ok & equals(requests, "node", node) & (started >= injected_s)
-    asked = numbers(probes, "time_s") - numbers(probes, "latency_s") >= injected_s
-    passed = flags(probes, "ok") & equals(probes, "node", node) & equals(probes, "kind", "generation") & asked
-    return np.sort(np.concatenate((numbers(requests, "end_s")[served], numbers(probes, "time_s")[passed])))
+    return seen.succeeded[seen.began >= injected_s]
 
 
-def _failures(attempts: pa.Table, probes: pa.Table, node: str, injected_s: float) -> Times:
+def _failures(seen: _Seen, injected_s: float) -> Times:
     """When the node was seen to fail since the injection."""
-    ends = numbers(attempts, "end_s")[equals(attempts, "node", node)]
-    generating = equals(probes, "kind", "generation") | equals(probes, "kind", "load_path")
-    refuted = numbers(probes, "time_s")[~flags(probes, "ok") & equals(probes, "node", node) & generating]
-    failures = np.sort(np.concatenate((ends, refuted)))
-    return failures[failures >= injected_s]
+    return seen.failed[np.searchsorted(seen.failed, injected_s) :]
 
 
 def _stuck_load_path(
-    probes: pa.Table, node: str, injected_s: float, ended_s: float | None
+    load_path: list[tuple[float, bool]], injected_s: float, ended_s: float | None
 ) -> list[tuple[float, float]]:
     """Spans in which the load path is known to fail: from a failed probe of it to a passed one, or the fault's end."""
-    here = equals(probes, "node", node) & equals(probes, "kind", "load_path")
     stuck: list[tuple[float, float]] = []
     since: float | None = None
-    for time_s, ok in sorted(zip(numbers(probes, "time_s")[here], flags(probes, "ok")[here], strict=True)):
+    for time_s, ok in load_path:
         if time_s < injected_s:
             continue
         if ok and since is not None:
-            stuck.append((since, float(time_s)))
+            stuck.append((since, time_s))
             since = None
         elif not ok and since is None:
-            since = float(time_s)
+            since = time_s
     if since is not None:
         stuck.append((since, np.inf))
     if ended_s is None:
@@ -305,15 +350,21 @@ def _recovery(
     # The earliest t is the fault's end or a time at which the conditions may turn for the better: a request ends,
     # one that did not succeed leaves the window, the node succeeds, its load path is freed.
     freed = np.array([end_s for _, end_s in stuck], dtype=np.float64)
-    candidates = np.concatenate(([over_s], events.ended, events.unsuccessful + events.window_s, successes, freed))
-    candidates = np.unique(candidates[(candidates >= over_s) & (candidates <= latest_s)])
-    for start in range(0, len(candidates), CANDIDATES_AT_ONCE):
-        at = candidates[start : start + CANDIDATES_AT_ONCE]
-        well = _traffic_holds(events, at, hold_s) & _node_generates(successes, failures, at, hold_s)
-        for from_s, to_s in stuck:
-            well &= (at + hold_s < from_s) | (at >= to_s)
-        if well.any():
-            return Duration(float(at[well.argmax()]) - injected_s)
+    left = events.unsuccessful + events.window_s
+    for soon_s in (min(latest_s, over_s + SOON_S), latest_s):  # most recover soon, and a run may be long
+        inside = [
+            it[slice(*(np.searchsorted(it, over_s), np.searchsorted(it, soon_s, side="right")))]
+            for it in (events.ended, left, successes)
+        ]
+        candidates = np.concatenate(([over_s], *inside, freed))
+        candidates = np.unique(candidates[(candidates >= over_s) & (candidates <= soon_s)])
+        for start in range(0, len(candidates), CANDIDATES_AT_ONCE):
+            at = candidates[start : start + CANDIDATES_AT_ONCE]
+            well = _traffic_holds(events, at, hold_s) & _node_generates(successes, failures, at, hold_s)
+            for from_s, to_s in stuck:
+                well &= (at + hold_s < from_s) | (at >= to_s)
+            if well.any():
+                return Duration(float(at[well.argmax()]) - injected_s)
     return censored
 
 

@@ -1,0 +1,59 @@
+"""How long a run takes to open: its figures, its charts, its page; afresh, and from the cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from reports.charts import timeline
+from reports.tables import print_table
+from twin.errors import OperatorError
+from twin.record.cached import told
+from twin.record.reader import RunUnreadable, open_run
+from twin.record.story import tell
+
+AIM_S = 2.0
+T = TypeVar("T")
+
+
+def opening_times(folder: Path) -> dict[str, Any]:
+    """Seconds on the wall clock to open the run in this folder. Raises `OperatorError` where it cannot be read.
+
+    `afresh_s` computes all that a page shows from the Parquet files; `processor_s`
+    is the processor time of that (the two differ on a busy machine); `again_s` takes it from the cache, by the folder's
+    digest; `charts_s` makes the charts of it, which both have to.
+    """
+    try:
+        record, open_s = _timed(lambda: open_run(folder))
+        busy_s = time.process_time()
+        story, compute_s = _timed(lambda: tell(record))
+        busy_s = time.process_time() - busy_s
+        told(record)
+        _, cached_s = _timed(lambda: told(open_run(folder)))
+    except RunUnreadable as error:
+        raise OperatorError(str(error)) from error
+    _, charts_s = _timed(lambda: [drawing.spec() for drawing in timeline(story)])
+    return {
+        "run": str(folder),
+        "requests": record.manifest["rows"]["requests"],
+        "faults": record.manifest["rows"]["faults"],
+        "afresh_s": round(open_s + compute_s, 3),
+        "processor_s": round(busy_s, 3),
+        "again_s": round(cached_s, 3),
+        "charts_s": round(charts_s, 3),
+        "aim_s": AIM_S,
+        "reached": open_s + compute_s + charts_s <= AIM_S,
+    }
+
+
+def print_opening(found: list[dict[str, Any]]) -> None:
+    """The same for people."""
+    print_table(found)
+
+
+def _timed(do: Callable[[], T]) -> tuple[T, float]:
+    began_s = time.perf_counter()
+    done = do()
+    return done, time.perf_counter() - began_s

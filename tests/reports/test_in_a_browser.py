@@ -1,0 +1,82 @@
+"""Every page in headless Chromium: it is drawn, says nothing of errors, asks no other machine, and fits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from reports.static import write_report
+from tests.reports.app_server import serving
+from tests.reports.browser import CHROMIUM, browser
+from tests.reports.conftest import Made
+from tests.reports.evaluation import EVALUATION
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH; apt-get install chromium"),
+]
+
+PAGES = {
+    "runs": ("Runs", 0),
+    "run": ("A crashed node costs no admitted request.", 8),
+    "recovery": ("Not yet recovered from", 2),
+    "overhead": ("Probe traffic", 1),
+    "prediction": ("Reliability", 5),
+    "compare": ("Ranking", 1),
+    "worlds": ("Side by side", 10),
+    "sweep": ("The claim holds at", 2),
+    "cluster": ("No controller can be looked at", 0),
+}
+"""What each page must say, and at least how many charts it has."""
+
+WRONG = ("Traceback", "Error:", "Uncaught", "This app has encountered an error")
+
+
+async def test_every_page_of_the_app_is_drawn_in_both_schemes(made: Made, tmp_path: Path) -> None:
+    (made.root / "evaluation.json").write_text(json.dumps(EVALUATION))
+    try:
+        async with serving(made.root, "http://127.0.0.1:9") as url, browser() as tab:
+            for name, (words, charts) in PAGES.items():
+                for dark in (False, True):
+                    seen = await tab.open(f"{url}/{name}", width=1280, dark=dark)
+                    picture = tmp_path / f"{name}-{'dark' if dark else 'light'}.png"
+                    await tab.picture(picture, width=1280)
+                    seen = await tab.still()
+                    assert words in seen["text"], name
+                    assert not [wrong for wrong in WRONG if wrong in seen["text"]], name
+                    drawn = await tab.evaluate("document.querySelectorAll('[data-testid=\"stVegaLiteChart\"]').length")
+                    assert drawn >= charts, name
+                    assert seen["width"] <= 1280, name
+                    assert {urlparse(each).hostname for each in seen["requested"]} <= {"127.0.0.1", None, ""}, name
+                    assert picture.stat().st_size > 20_000
+            assert not tab.errors
+    finally:
+        (made.root / "evaluation.json").unlink()
+
+
+async def test_the_static_pages_need_no_network_and_fit_a_phone(made: Made, tmp_path: Path) -> None:
+    pages = []
+    for name, folders in {
+        "run": [made.twin],
+        "worlds": [made.live, made.twin],
+        "compare": [made.compare],
+        "sweep": [made.sweep],
+    }.items():
+        pages.append(tmp_path / f"{name}.html")
+        write_report(folders, pages[-1])
+    async with browser() as tab:
+        await tab.call("Network.enable")
+        await tab.call(
+            "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0
+        )
+        for page in pages:
+            for width in (1280, 390):
+                seen = await tab.open(f"file://{page}", width=width, dark=width == 390)
+                assert not seen["requested"], page.name
+                assert seen["width"] <= width, (page.name, width, seen["width"])
+                drawn = await tab.evaluate("document.querySelectorAll('.chart svg').length")
+                assert drawn == await tab.evaluate("document.querySelectorAll('.chart').length") > 0
+        assert not tab.errors

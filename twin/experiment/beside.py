@@ -1,0 +1,146 @@
+"""Two worlds, one scenario: the figures of live runs beside those of the twin, each with its spread, and a verdict.
+
+The verdict on a figure:
+
+- **indistinguishable**: the means differ by no more than live runs do among each other (half of the distance from the
+  lowest to the highest run). Of a single live run nobody knows that spread; it is indistinguishable where it lies
+  between the lowest and the highest run of the twin: it could have been one of them.
+- **close**: else, where the relative difference is at most 5 % of a mean, a median or a count, and at most 10 % of a
+  95th or 99th percentile or of a time of recovery.
+- **off**: else. **not observed** where one of the worlds did not see it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+from twin.experiment.statistics import interval
+from twin.experiment.verdict import look_up
+from twin.record.names import SUMMARIES
+from twin.record.story import Story
+
+Verdict: TypeAlias = Literal["indistinguishable", "close", "off", "not observed"]
+
+FIGURES_COMPARED = (
+    "requests_offered",
+    "requests_lost",
+    "success_ratio",
+    "attempts_per_request",
+    "ttd_s",
+    "ttm_s",
+    "ttr_s",
+    *(f"{name}.{key}" for name in SUMMARIES for key in ("mean", "p50", "p95", "p99")),
+    "tokens_generated",
+    "incidents",
+    "false_actions",
+)
+UNLIKE = 0.15  # of a mean of the load: more than chance makes it in a few hundred requests
+CLOSE = 0.05
+CLOSE_IN_THE_TAIL = 0.10
+TAIL = ("ttd_s", "ttm_s", "ttr_s")
+
+
+def compare_worlds(live: Sequence[dict[str, Any]], twin: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a figure: {figure, live, twin, difference, relative, verdict}, from the figures of the runs of each world.
+
+    `live` and `twin` there are {mean, low, high, ci95, n} or None. `difference` is twin - live, `relative` the same as a
+    share of live, None where live is 0.
+    """
+    return [_row(name, live, twin) for name in FIGURES_COMPARED]
+
+
+def limit_of(name: str) -> float:
+    """Up to which relative difference a figure is close."""
+    return CLOSE_IN_THE_TAIL if name in TAIL or name.endswith((".p95", ".p99")) else CLOSE
+
+
+def unlike(live: Story, twin: Story) -> list[str]:
+    """In what the two are no runs of the same thing, each in a few words: load, nodes, policy. Empty: they are."""
+    found = []
+    for key, what in (
+        ("requests_per_s", "requests per second"),
+        ("prompt_tokens", "tokens of a prompt"),
+        ("output_tokens", "tokens of an answer"),
+    ):
+        one, two = live.load[key], twin.load[key]
+        if one and two and abs(two - one) > UNLIKE * one:
+            found.append(f"{what} (live {one:.3g}, twin {two:.3g} on average)")
+    if live.nodes_in_all != twin.nodes_in_all:
+        found.append(f"nodes (live {live.nodes_in_all}, twin {twin.nodes_in_all})")
+    presets = [str(it.manifest["scenario"].get("policy")) for it in (live, twin)]
+    if presets[0] != presets[1]:
+        found.append("the policy's settings")
+    return found
+
+
+def as_live(scenario: dict[str, Any]) -> list[str]:
+    """What to `--set` so that the twin runs what the live world ran: the scenario's own `live` settings."""
+    settings = scenario.get("live") or {}
+    paths = {
+        "slots_per_model": "cluster.slots_per_model",
+        "rate_rps": "workload.arrivals.rate_rps",
+        "arrivals": "workload.arrivals",
+        "prompt_tokens": "workload.prompt_tokens",
+        "output_tokens": "workload.output_tokens",
+    }
+    return [
+        f"{path}={json.dumps(_given(settings[key]))}" for key, path in paths.items() if settings.get(key) is not None
+    ]
+
+
+def _given(value: Any) -> Any:
+    """Without the keys that were not given."""
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
+
+
+def band(stories: Sequence[Story], series: str, column: str) -> list[dict[str, Any]]:
+    """A value over the time of several runs: {at, low, middle, high} over the runs at each step.
+
+    `series` and `column` name a list of a `Story` and a column of it, for instance `latency` and `e2e_p95`.
+    """
+    at_step: dict[float, list[float]] = {}
+    for story in stories:
+        for row in getattr(story, series):
+            if row[column] is not None:
+                at_step.setdefault(float(row["at"]), []).append(float(row[column]))
+    return [
+        {"at": at, "low": min(values), "middle": statistics.median(values), "high": max(values)}
+        for at, values in sorted(at_step.items())
+    ]
+
+
+def _row(name: str, live: Sequence[dict[str, Any]], twin: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    of_live, of_twin = _spread(name, live), _spread(name, twin)
+    row: dict[str, Any] = {"figure": name, "live": of_live, "twin": of_twin, "difference": None, "relative": None}
+    if of_live is None or of_twin is None:
+        return row | {"verdict": "not observed"}
+    difference = of_twin["mean"] - of_live["mean"]
+    relative = difference / abs(of_live["mean"]) if of_live["mean"] else None
+    return row | {
+        "difference": difference,
+        "relative": relative,
+        "verdict": _verdict(name, of_live, of_twin, difference, relative),
+    }
+
+
+def _verdict(
+    name: str, live: dict[str, Any], twin: dict[str, Any], difference: float, relative: float | None
+) -> Verdict:
+    if live["n"] > 1:
+        same = abs(difference) <= (live["high"] - live["low"]) / 2.0
+    else:
+        same = twin["low"] <= live["mean"] <= twin["high"]
+    if same:
+        return "indistinguishable"
+    return "close" if relative is not None and abs(relative) <= limit_of(name) else "off"
+
+
+def _spread(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    values = [value for value in (look_up(figures, name) for figures in runs) if value is not None]
+    if not values:
+        return None
+    mean, ci95 = interval(values)
+    return {"mean": mean, "low": min(values), "high": max(values), "ci95": ci95, "n": len(values)}
