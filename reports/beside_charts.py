@@ -127,7 +127,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
 def worlds_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """How near the twin is, in a sentence."""
     said = [row["verdict"] for row in rows]
-    seen = len(said) - said.count("not observed")
+    seen = len(said) - said.count("unknown")
     text = (
         f"Of {seen} figures {said.count('indistinguishable')} cannot be told from live, {said.count('close')} are close"
     )

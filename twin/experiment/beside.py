@@ -2,12 +2,12 @@
 
 The verdict on a figure:
 
-- **indistinguishable**: the means differ by no more than live runs do among each other (half of the distance from the
-  lowest to the highest run). Of a single live run nobody knows that spread; it is indistinguishable where it lies
-  between the lowest and the highest run of the twin: it could have been one of them.
+- **indistinguishable**: the means differ by no more than live runs do among each other (from the lowest to the highest
+  run). That shows nothing, so nobody may call it accurate. Of a single live run nobody knows that spread; it is
+  indistinguishable where it lies between the lowest and the highest run of the twin: it could have been one of them.
 - **close**: else, where the relative difference is at most 5 % of a mean, a median or a count, and at most 10 % of a
   95th or 99th percentile or of a time of recovery.
-- **off**: else. **not observed** where one of the worlds did not see it.
+- **off**: else. **unknown** where one of the worlds did not observe it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twin.experiment.verdict import look_up
 from twin.record.names import SUMMARIES
 from twin.record.story import Story
 
-Verdict: TypeAlias = Literal["indistinguishable", "close", "off", "not observed"]
+Verdict: TypeAlias = Literal["indistinguishable", "close", "off", "unknown"]
 
 FIGURES_COMPARED = (
     "requests_offered",
@@ -116,31 +116,35 @@ def _row(name: str, live: Sequence[dict[str, Any]], twin: Sequence[dict[str, Any
     of_live, of_twin = _spread(name, live), _spread(name, twin)
     row: dict[str, Any] = {"figure": name, "live": of_live, "twin": of_twin, "difference": None, "relative": None}
     if of_live is None or of_twin is None:
-        return row | {"verdict": "not observed"}
+        return row | {"verdict": "unknown"}
     difference = of_twin["mean"] - of_live["mean"]
     relative = difference / abs(of_live["mean"]) if of_live["mean"] else None
     return row | {
         "difference": difference,
         "relative": relative,
-        "verdict": _verdict(name, of_live, of_twin, difference, relative),
+        "verdict": agreement(_values(name, live), _values(name, twin), limit_of(name)),
     }
 
 
-def _verdict(
-    name: str, live: dict[str, Any], twin: dict[str, Any], difference: float, relative: float | None
-) -> Verdict:
-    if live["n"] > 1:
-        same = abs(difference) <= (live["high"] - live["low"]) / 2.0
-    else:
-        same = twin["low"] <= live["mean"] <= twin["high"]
+def agreement(live: Sequence[float], twin: Sequence[float], limit: float) -> Verdict:
+    """The verdict on what a figure was in the runs of each world; `limit` is the relative difference that is close."""
+    if not live or not twin:
+        return "unknown"
+    of_live = statistics.fmean(live)
+    error = statistics.fmean(twin) - of_live
+    same = min(twin) <= of_live <= max(twin) if len(live) == 1 else abs(error) <= max(live) - min(live)
     if same:
         return "indistinguishable"
-    return "close" if relative is not None and abs(relative) <= limit_of(name) else "off"
+    return "close" if of_live and abs(error) <= limit * abs(of_live) else "off"
 
 
 def _spread(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    values = [value for value in (look_up(figures, name) for figures in runs) if value is not None]
+    values = _values(name, runs)
     if not values:
         return None
     mean, ci95 = interval(values)
     return {"mean": mean, "low": min(values), "high": max(values), "ci95": ci95, "n": len(values)}
+
+
+def _values(name: str, runs: Sequence[dict[str, Any]]) -> list[float]:
+    return [value for value in (look_up(figures, name) for figures in runs) if value is not None]

@@ -9,11 +9,7 @@ Contracts for reports:
 
 `live` and `twin` are records (`RunRecord`) of the same scenario. `error` is twin - live in the figure's unit,
 `error_share` of live's mean. `spread` is the largest less the smallest of the live runs of one seed: what the live system
-differs by from itself. Verdicts: `indistinguishable` (the error is within the live spread), `close` (within the aim), `off`,
-and `unknown` where one of the worlds did not observe the figure. A difference within the live spread shows nothing, so
-nobody may call it accurate.
-
-Aims: mean and median of latencies 5 %, p95 and the times of recovery 10 %.
+differs by from itself. Verdicts and aims are those of `twin.experiment.beside`.
 """
 
 from __future__ import annotations
@@ -23,11 +19,10 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from twin.errors import OperatorError
+from twin.experiment.beside import agreement, limit_of
 from twin.experiment.calibration.fits import decode_steps_s, way_s
 from twin.experiment.calibration.occupancy import joined, served
 from twin.experiment.statistics import interval
@@ -36,26 +31,26 @@ from twin.experiment.verdict import look_up
 from twin.record.figures import compute_figures
 from twin.record.names import FIGURES as UNITS
 from twin.record.reader import RunRecord
-from twin.record.recovery import flags, numbers, outcomes
 from twin.scenario.calibrated import put_profiles, read_profile
 from twin.scenario.generators import expanded
 from twin.scenario.schema import Scenario
 
-Agreement: TypeAlias = Literal["indistinguishable", "close", "off", "unknown"]
-
 AIMS: dict[str, float] = {
-    "e2e_s.mean": 0.05,
-    "e2e_s.p50": 0.05,
-    "e2e_s.p95": 0.10,
-    "ttft_s.mean": 0.05,
-    "ttft_s.p50": 0.05,
-    "ttft_s.p95": 0.10,
-    "queue_wait_s.mean": 0.10,
-    "success_ratio": 0.01,
-    "requests_lost": 0.10,
-    "ttd_s": 0.10,
-    "ttm_s": 0.10,
-    "ttr_s": 0.10,
+    name: limit_of(name)
+    for name in (
+        "e2e_s.mean",
+        "e2e_s.p50",
+        "e2e_s.p95",
+        "ttft_s.mean",
+        "ttft_s.p50",
+        "ttft_s.p95",
+        "queue_wait_s.mean",
+        "success_ratio",
+        "requests_lost",
+        "ttd_s",
+        "ttm_s",
+        "ttr_s",
+    )
 }
 """Figures that are held against each other, and the share of live's mean within which the twin is close."""
 DRIFT_SHARE = 0.10
@@ -66,29 +61,9 @@ LEAST_REPEATS = 3
 
 def twin_and_live(live: Sequence[RunRecord], twin: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Live beside twin, figure by figure; the module's text says what is in a row."""
-    of_live = [figures_for_both(record) for record in live]
-    of_twin = [figures_for_both(record) for record in twin]
+    of_live = [compute_figures(record) for record in live]
+    of_twin = [compute_figures(record) for record in twin]
     return [_row(name, of_live, of_twin) for name in AIMS]
-
-
-def figures_for_both(record: RunRecord) -> dict[str, Any]:
-    """The figures, with the time to the first token of streams alone: without streaming a client sees one answer at the
-    end, and of that only the twin knows when its first token was there."""
-    figures = compute_figures(record)
-    table = record.table(
-        "requests", ["stream", "admitted", "outcome", "arrival_s", "first_token_s", "end_s", "deadline_s"]
-    )
-    succeeded, _, _ = outcomes(table)
-    counted = succeeded & flags(table, "stream")
-    counted &= numbers(table, "arrival_s") >= record.number("scenario.workload.warmup_s")
-    waits_s = (numbers(table, "first_token_s") - numbers(table, "arrival_s"))[counted]
-    waits_s = waits_s[~np.isnan(waits_s)]
-    if waits_s.size:
-        p50, p95 = np.quantile(waits_s, [0.5, 0.95])
-        figures["ttft_s"] = {"mean": float(waits_s.mean()), "p50": float(p50), "p95": float(p95), "p99": None}
-    else:
-        figures["ttft_s"] = None
-    return figures
 
 
 def _row(name: str, live: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -117,14 +92,13 @@ def _row(name: str, live: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[st
     error = row["twin"]["mean"] - row["live"]["mean"]
     share = error / abs(row["live"]["mean"]) if row["live"]["mean"] else None
     row |= {"error": error, "error_share": share}
-    spread = row["live"]["spread"]
-    if error == 0.0 or (spread is not None and abs(error) <= spread):
-        row |= {"verdict": "indistinguishable", "reason": "no more than live runs differ from each other"}
-    elif share is not None and abs(share) <= AIMS[name]:
-        row |= {"verdict": "close", "reason": f"within {100 * AIMS[name]:g} %"}
-    else:
-        row |= {"verdict": "off", "reason": f"more than {100 * AIMS[name]:g} % and than live's own spread"}
-    return row
+    found = agreement(seen, simulated, AIMS[name])
+    reasons = {
+        "indistinguishable": "no more than live runs differ from each other",
+        "close": f"within {100 * AIMS[name]:g} %",
+        "off": f"more than {100 * AIMS[name]:g} % and than live's own spread",
+    }
+    return row | {"verdict": found, "reason": reasons[found]}
 
 
 def rank_agreement(live: Mapping[str, float], twin: Mapping[str, float], figure: str) -> dict[str, Any]:

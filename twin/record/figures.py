@@ -43,6 +43,7 @@ from twin.scenario.faults.base import NetworkFault
 COLUMNS = (
     "admitted",
     "outcome",
+    "stream",
     "attempts",
     "arrival_s",
     "deadline_s",
@@ -92,7 +93,7 @@ def compute_figures(record: RunRecord, found: Sequence[Recovery] | None = None) 
         "ttd_s": _mean([each.ttd for each in found]),
         "ttm_s": _mean([each.ttm for each in found]),
         "ttr_s": _mean([each.ttr for each in found]),
-        "ttft_s": _summary(numbers(served, "first_token_s") - arrival_s),
+        "ttft_s": _summary((numbers(served, "first_token_s") - arrival_s)[flags(served, "stream")]),
         "e2e_s": _summary(numbers(served, "end_s") - arrival_s),
         "queue_wait_s": _summary(numbers(served, "dispatched_s") - arrival_s + _hidden_wait_s(served)),
         "tokens_generated": int(np.nansum(numbers(counted, "tokens_received"))),

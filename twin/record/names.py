@@ -27,7 +27,7 @@ FIGURES: dict[str, tuple[str, str]] = {
         "s",
         "time to recovery: steady state regained and held, with every faulted node generating again - injection",
     ),
-    "ttft_s": ("s", "arrival to first token, of the requests that succeeded"),
+    "ttft_s": ("s", "arrival to first token, of the streams that succeeded (who does not stream sees no first token)"),
     "e2e_s": ("s", "arrival to end, of the requests that succeeded"),
     "queue_wait_s": ("s", "arrival to a sequence slot: the wait at the gateway and at the node"),
     "tokens_generated": ("tokens", "received by clients"),

@@ -108,7 +108,7 @@ def latency_over_time(query: Query, steps: Steps) -> list[Row]:
     shares = "[0.5, 0.95, 0.99]"
     rows = query.rows(
         "SELECT CAST(floor(arrival_s / $width_s) AS BIGINT) AS step, count(*) AS n, "
-        f"quantile_cont(first_token_s - arrival_s, {shares}) AS ttft, "
+        f"quantile_cont(first_token_s - arrival_s, {shares}) FILTER (WHERE stream) AS ttft, "
         f"quantile_cont(end_s - arrival_s, {shares}) AS e2e FROM requests WHERE {SUCCEEDED} GROUP BY 1 ORDER BY 1",
         width_s=steps.width_s,
     )
