@@ -32,7 +32,7 @@ def test_the_same_name_gives_the_same_factors_and_another_node_others() -> None:
 
 
 def restarts_s(**changes: Any) -> list[float]:
-    faults = [{"kind": "runner_hang", "at_s": at_s, "target": "node-0"} for at_s in (10, 60, 110)]
+    faults = [{"kind": "server_crash", "at_s": at_s, "target": "node-0"} for at_s in (10, 60, 110)]
     _, record = simulate(scenario(**{"workload__duration_s": 170, "faults": faults} | changes))
     return [row["result_s"] - row["time_s"] for row in record.table("actions").to_pylist() if row["kind"] == "restart"]
 

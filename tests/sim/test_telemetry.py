@@ -28,6 +28,10 @@ class Reader(ClusterPolicy):
     def reads_telemetry(self) -> bool:
         return True
 
+    @property
+    def telemetry_period_s(self) -> float:
+        return 0.0
+
     def observe(self, now: float, observation: Observation) -> None:
         if isinstance(observation, TelemetrySample):
             self.came.append((now, observation))

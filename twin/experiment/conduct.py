@@ -97,9 +97,10 @@ def _refuse_less(asked: Asked, before: dict[str, Any], vary: dict[str, list[Any]
         raise OperatorError(
             f"--resume {asked.resume}: {what}; leave --vary away, give all that the study has and more, or start it anew"
         )
-    if asked.replications is not None and asked.replications < before["replications_asked"]:
+    finished = max((point["n"] for point in before["points"]), default=0)
+    if asked.replications is not None and asked.replications < finished:
         raise OperatorError(
-            f"--resume {asked.resume}: it was asked for {before['replications_asked']} replications, now for "
+            f"--resume {asked.resume}: it has {finished} replications of a point already, and is now to have "
             f"{asked.replications}; leave --replications away, or start it anew"
         )
 

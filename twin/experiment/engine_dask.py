@@ -77,6 +77,7 @@ def _work_off(client: Any, work: Callable[[T], R], tasks: Sequence[T]) -> Iterat
     from concurrent.futures import CancelledError  # noqa: PLC0415
 
     from dask.distributed import KilledWorker, as_completed  # noqa: PLC0415
+    from distributed.comm import CommClosedError  # noqa: PLC0415  # an OSError, and no full disk
 
     study = uuid.uuid4().hex
     upcoming = iter(range(len(tasks)))
@@ -93,7 +94,7 @@ def _work_off(client: Any, work: Callable[[T], R], tasks: Sequence[T]) -> Iterat
                 running.add(submit(place))
             del future
             yield result
-    except CancelledError as error:
+    except (CancelledError, CommClosedError) as error:
         raise EngineLost("the Dask scheduler is gone") from error
     except KilledWorker as error:
         raise EngineLost("a run ended several Dask workers one after another (too little memory?)") from error
