@@ -252,7 +252,7 @@ def run(
         from reports.terminal import print_summary
 
         print_summary(result.summary, Console(highlight=False))
-        _say_what_is_next(Console(highlight=False), scenario, result.summary, result.folder)
+        _say_what_is_next(Console(highlight=False), loaded, result.summary, result.folder)
     raise typer.Exit(EXIT_STATUS[result.summary["verdict"]])
 
 
@@ -271,16 +271,17 @@ def _program() -> str:
     return os.path.relpath(called)
 
 
-def _say_what_is_next(console: Any, scenario: Path, summary: dict[str, Any], folder: Path | None) -> None:
+def _say_what_is_next(console: Any, scenario: Scenario, summary: dict[str, Any], folder: Path | None) -> None:
     console.print(f"\n[dim]record[/dim]  {folder}")
     if "page" in summary:
         console.print(f"[dim]page[/dim]    {summary['page']}")
     if summary["world"] == "twin":
+        command = summary["command"]
         if summary["policy"] == "default":
-            console.print(f"[dim]compare[/dim] {_program()} run {scenario} --set policy.preset=none")
-        console.print(
-            f"[dim]live[/dim]    ollamamax run {scenario} --world live --nodes emulated --set cluster.nodes=3"
-        )
+            console.print(f"[dim]compare[/dim] {command} --set policy.preset=none", soft_wrap=True)
+        fits = not scenario.cluster.groups and all(model.replicas <= 3 for model in scenario.cluster.models.values())
+        fewer = " --set cluster.nodes=3" if fits else ""
+        console.print(f"[dim]live[/dim]    {command} --world live --nodes emulated{fewer}", soft_wrap=True)
 
 
 @app.command()

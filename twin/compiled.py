@@ -28,7 +28,10 @@ LEFT_AS_THEY_ARE = frozenset({"__init__", "parameters"})
 """Modules of the compiled packages that are not hot, and are made of what mypyc does not take."""
 
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
-BUILDS_KEPT = 4
+BUILDS_KEPT = 16
+"""All checkouts of a user share them; one takes about 6 MB."""
+UNFINISHED = "building-"
+ABANDONED_AFTER_S = 3600.0
 SETUP = """
 import sys
 from mypyc.build import mypycify
@@ -106,7 +109,7 @@ def build() -> str:
     if shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) is None:
         return "no C compiler is here, so the simulator runs interpreted (about three times slower, the same results)"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as place:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED) as place:
         shutil.copytree(TWIN, Path(place) / "twin", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         paths = [str(Path("twin") / path.relative_to(TWIN)) for path in hot_sources()]
         made = subprocess.run(
@@ -137,10 +140,12 @@ def build() -> str:
 def _forget_old_builds(newest: Path) -> None:
     import shutil  # noqa: PLC0415
 
-    builds = sorted((it for it in newest.parent.iterdir() if it != newest), key=lambda it: it.stat().st_mtime)
-    for old in builds[: -BUILDS_KEPT + 1]:
-        if not old.name.startswith("building-"):
-            shutil.rmtree(old, ignore_errors=True)
+    others = sorted((it for it in newest.parent.iterdir() if it != newest), key=lambda it: it.stat().st_mtime)
+    broken_off = [it for it in others if it.name.startswith(UNFINISHED)]
+    builds = [it for it in others if not it.name.startswith(UNFINISHED)]
+    long_ago_s = newest.stat().st_mtime - ABANDONED_AFTER_S
+    for old in [*builds[: -BUILDS_KEPT + 1], *(it for it in broken_off if it.stat().st_mtime < long_ago_s)]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def main() -> None:

@@ -216,3 +216,12 @@ def test_a_long_run_says_how_far_it_is_and_changes_nothing_by_it(monkeypatch: py
     assert lines[-1] == "seed 1: 40 of 40 simulated s (100%)"
     assert record_digest(watched) == record_digest(quick)
     assert watched.manifest["events"] == quick.manifest["events"]
+
+
+def test_a_fault_that_nothing_set_off_is_said_so_that_a_pass_is_not_taken_for_more_than_it_is() -> None:
+    rare = {"kind": "hang_after_requests", "at_s": 10, "target": "node-0", "requests": 100_000, "duration_s": 5}
+    result = run_scenario(TwinWorld(), scenario(faults=[rare], replications=2), None, silent)
+    (said,) = [note for note in result.summary["notes"] if "came about" in note]
+    assert said.startswith("no hang_after_requests came about in 2 of 2 replications")
+    whole = run_scenario(TwinWorld(), scenario(replications=1), None, silent).summary
+    assert not [note for note in whole["notes"] if "came about" in note]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,6 +137,7 @@ def summarise(
     if interrupted:
         notes.append(f"interrupted after {len(replications)} of {scenario.replications} replications")
     notes += _censored(replications)
+    notes += _did_not_come(scenario, replications)
     if not scenario.expect:
         notes.append("the scenario expects nothing, so there is nothing to judge")
     return {
@@ -166,6 +168,23 @@ def _censored(replications: Sequence[Replication]) -> list[str]:
                 "their node; the mean is of the others"
             )
     return notes
+
+
+def _did_not_come(scenario: Scenario, replications: Sequence[Replication]) -> list[str]:
+    """Faults that were asked for and left no row: what should have set them off (a load, a prompt) did not come."""
+    missing: Counter[str] = Counter()
+    for it in replications:
+        if it.aborted:
+            continue
+        came = {*it.record.table("faults")["fault_id"].to_pylist(), *it.record.table("signs")["fault_id"].to_pylist()}
+        asked = expanded(scenario, int(it.record.manifest["seed"])).faults
+        missing.update({fault.about.kind for number, fault in enumerate(asked) if number not in came})
+    of = f"of {len(replications)} replications" if len(replications) > 1 else "this run"
+    return [
+        f"no {kind} came about in {f'{count} ' if len(replications) > 1 else ''}{of}: nothing set it off, so nothing is "
+        "known of it there"
+        for kind, count in sorted(missing.items())
+    ]
 
 
 def summarise_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[str, Any]]:

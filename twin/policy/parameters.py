@@ -101,7 +101,13 @@ class RouterParameters:
     normalise_names: bool = _switch(
         True, "Take NAME, NAME:latest and library/NAME for one model; off: as it is written."
     )
-    connect_timeout_s: float = _number(1.0, 0.05, 60, "s", "Longest wait for a connection to a node.")
+    connect_timeout_s: float = _number(
+        1.0,
+        0.05,
+        60,
+        "s",
+        "Longest wait for a connection to a node. Of the live world alone: the twin's gateways have theirs open.",
+    )
     slow_start_s: float = _number(
         10.0,
         0,

@@ -235,10 +235,14 @@ def _by_end(requests: pa.Table, ok: Flags, counted: Flags) -> tuple[Times, Flags
     return ended[order], succeeded[order]
 
 
+ROUNDING_S = 1e-9
+"""(e + w) - w may be a little less than e: what ended exactly a window ago has left it."""
+
+
 def _steady(at: Times, ended: Times, succeeded_before: NDArray[np.int64], window_s: float, minimum: float) -> Flags:
     """Whether the ratio over the requests that ended in (t - window_s, t] is high enough, for each t of `at`."""
     last = np.searchsorted(ended, at, side="right")
-    first = np.searchsorted(ended, at - window_s, side="right")
+    first = np.searchsorted(ended, at - window_s + ROUNDING_S, side="right")
     steady: Flags = succeeded_before[last] - succeeded_before[first] >= minimum * (last - first)
     return steady
 

@@ -14,6 +14,11 @@ ROUNDING: Final = 1e-6
 """Of a budget that is added up in small shares."""
 
 
+PAY_NOTHING: Final = frozenset({"aborted", "client_error"})
+"""What the policy broke off itself is moved, not retried; and one other node is asked whether a request is really wrong,
+which costs a millisecond and must not let clients that ask nonsense use up the budget."""
+
+
 class Retries(Checker):
     """Counts by itself what the retry budget allows."""
 
@@ -29,7 +34,7 @@ class Retries(Checker):
         self.admitted[flight.gateway] = self.admitted.get(flight.gateway, 0) + 1
 
     def on_dispatch(self, now: float, flight: Flight, simulation: Simulation) -> None:
-        """Attempts that the policy broke off itself are moved, not retried."""
+        """A further attempt."""
         if not flight.attempt:
             return
         retry = simulation.parameters.retry
@@ -37,7 +42,7 @@ class Retries(Checker):
             self.violated(
                 now, f"attempt {flight.attempt} of request {flight.spec.request_id}: {retry.attempts_max} allowed"
             )
-        if flight.error != "aborted":
+        if flight.error not in PAY_NOTHING:
             retries = self.retries[flight.gateway] = self.retries.get(flight.gateway, 0) + 1
             admitted = self.admitted.get(flight.gateway, 0)
             if retries > retry.budget_reserve + retry.budget_ratio * admitted + ROUNDING:
