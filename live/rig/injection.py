@@ -47,7 +47,7 @@ def check_possible(scenario: Scenario, kind: str) -> None:
         if any(step.operation in NOT_LIVE for step in steps):
             raise RigError(f"{name} cannot be done to {kind} nodes; use --world twin")
         own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
-        if kind == "real" and (own_models or any(_not_real(step) for step in steps)):
+        if kind == "real" and (own_models or any(not_real(step) for step in steps)):
             raise RigError(f"{name} cannot be done to real nodes; use --nodes emulated, or --world twin")
 
 
@@ -56,7 +56,8 @@ def _first(steps: Iterator[Step], count: int = 32) -> Iterator[Step]:
         yield step
 
 
-def _not_real(step: Step) -> bool:
+def not_real(step: Step) -> bool:
+    """Whether no process, cgroup, file or proxy of a real node can do it."""
     return step.operation in NOT_REAL or (step.operation == "set_condition" and step.condition not in CONDITIONS)
 
 

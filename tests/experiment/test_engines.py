@@ -171,6 +171,7 @@ def cluster(tmp_path: Path) -> Iterator[DaskCluster]:
     it.end()
 
 
+@pytest.mark.long
 def test_a_dask_cluster_of_its_own_gives_the_same_bits(small: Path, tmp_path: Path) -> None:
     local = studied(small, LocalEngine(1), tmp_path)
     assert studied(small, DaskEngine(None, jobs=2), tmp_path) == local

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from live.rig.errors import RigError
-from live.rig.injection import NOT_REAL, check_possible
+from live.rig.injection import check_possible, not_real
 from live.rig.ledger import RIG_FOLDER, ledger_folder
 from live.rig.live_world import LiveWorld
 from twin.experiment.run import Result, replay_run, run_scenario
@@ -143,8 +143,8 @@ def test_the_catalogue_says_truly_what_can_be_done_to_real_nodes() -> None:
         it = fault.model_construct(kind=kind, at_s=10.0)
         steps = list(chain(islice(it.onset(), 31), it.ending()))
         own_models = any(step.foreign is not None and step.foreign.own_models != "none" for step in steps)
-        undoable = own_models or any(step.operation in NOT_REAL for step in steps)
-        possible = it.about.part == "node" and not undoable and not it.about.twin_only and not it.about.twin_only
+        undoable = own_models or any(not_real(step) for step in steps)
+        possible = it.about.part == "node" and not undoable and not it.about.twin_only
         assert bool(it.about.live) == possible, kind
 
 

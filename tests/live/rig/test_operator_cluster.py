@@ -88,7 +88,11 @@ def test_what_has_a_degree_or_no_way_at_all_is_refused_even_with_a_command() -> 
 
 
 def test_without_permission_the_policy_may_not_touch_the_nodes_either() -> None:
-    assert restrictions(OperatorNodes(URLS))[2:] == ["policy.redundancy.enabled=false", "policy.healer.restart=false"]
+    assert restrictions(OperatorNodes(URLS))[2:] == [
+        "policy.redundancy.enabled=false",
+        "policy.healer.restart=false",
+        "policy.healer.kill_runner=false",
+    ]
     hands = HandsConfig.model_validate({"restart": "x"})
     assert restrictions(OperatorNodes(URLS, hands, allow_disruption=True))[2:] == []
     assert "policy.healer.restart=false" in restrictions(OperatorNodes(URLS, allow_disruption=True))
