@@ -405,7 +405,7 @@ def made(name: str) -> RunRecord:
             (1, 1.0, "restart", "node-0", "", "why", 1.0, 9.0, "failed", 2.0, "refused", "gateway-0")
         )
     elif name == "withheld_for_the_floor":
-        run.incident(3.0, evidence=f"no load ends; {WITHHELD} 2 of a model serve elsewhere")
+        run.incident(3.0, evidence=f"no load ends; {WITHHELD} 2")
     elif name == "escalated":
         run.incident(3.0, actions=2)
     elif name == "two_nodes_at_once":

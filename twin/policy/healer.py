@@ -55,7 +55,7 @@ ABORT_TIMEOUT_S: Final = 5.0
 BOOKKEEPING_TIMEOUT_S: Final = 5.0
 """Drain and return change what the policy does, not the node."""
 
-WITHHELD: Final = "it is not set aside before"
+WITHHELD: Final = "not set aside while fewer replicas of a model serve elsewhere than"
 """Of the evidence of an incident whose repair waited for the floor of replicas."""
 
 Item = TypeVar("Item")
@@ -368,7 +368,7 @@ class Healer:
             if not self.leaves_enough(node):
                 if not work.withheld:
                     work.withheld = True
-                    work.incident.evidence += f"; {WITHHELD} {self.parameters.replicas_min} of a model serve elsewhere"
+                    work.incident.evidence += f"; {WITHHELD} {self.parameters.replicas_min}"
                 return False
             self.view.happened(node, "drain", now)
             work.happened("set_aside")
