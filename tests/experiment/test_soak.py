@@ -23,6 +23,7 @@ from twin.experiment.study import RESULTS
 from twin.experiment.timeline import pinned
 from twin.experiment.twin_world import TwinWorld
 from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.healer import WITHHELD
 from twin.policy.parameters import Parameters
 from twin.policy.vocabulary import Action, ClusterSpec, Command, Observation, Policy, RequestSpec, Route
 from twin.record.reader import RunRecord
@@ -299,6 +300,29 @@ def test_the_harsh_soak_finds_within_ten_seeds_what_retries_beyond_its_limits(po
     assert set(found) == {"retries_within_budget"}
 
 
+class Floorless(ClusterPolicy):
+    """Broken on purpose: sets nodes aside however few replicas are left."""
+
+    def __init__(self, spec: ClusterSpec, parameters: Parameters) -> None:
+        super().__init__(spec, parameters)
+        self.healer.parameters = dataclasses.replace(self.healer.parameters, replicas_min=0)
+
+
+def test_the_harsh_soak_finds_within_ten_seeds_a_repair_that_ignores_the_floor_of_replicas() -> None:
+    it = load(HARSH, ["record.journal=false"])
+    found: dict[str, list[int]] = {}
+    for seed in range(1, 11):
+        row = examine(for_mode(it, "safety"), seed, "safety", Broken(Floorless))
+        if row["violations"]:
+            found = row["first"]
+            break
+    assert set(found) == {"replica_floor"}
+    assert "draining" in found["replica_floor"]
+    record = TwinWorld().run(for_mode(it, "safety"), seed, None, lambda line: None)
+    assert not record.manifest["invariants"]["replica_floor"]
+    assert "withheld_for_the_floor" in reached(record), "the sound policy waits in the same run"
+
+
 def test_a_seed_draws_its_policy_and_a_replay_of_its_run_knows_it(tmp_path: Path) -> None:
     drawing = {"kind": "swarm", "duration": {"kind": "constant", "mean_s": 5}, "policy": CHOICES}
     it = troubled(faults=[], fault_generators=[drawing], record={"journal": True})
@@ -380,6 +404,8 @@ def made(name: str) -> RunRecord:
         run.recorder.actions.add(
             (1, 1.0, "restart", "node-0", "", "why", 1.0, 9.0, "failed", 2.0, "refused", "gateway-0")
         )
+    elif name == "withheld_for_the_floor":
+        run.incident(3.0, evidence=f"no load ends; {WITHHELD} 2")
     elif name == "escalated":
         run.incident(3.0, actions=2)
     elif name == "two_nodes_at_once":

@@ -110,9 +110,10 @@ class Run:
         verified_s: float = NAN,
         closed_s: float = NAN,
         actions: int = 1,
+        evidence: str = "3 refused",
     ) -> Run:
         """An incident on a node."""
-        row = (0, node, "server_down", "3 refused", opened_s, state, verified_s, closed_s, actions, "gateway-0")
+        row = (0, node, "server_down", evidence, opened_s, state, verified_s, closed_s, actions, "gateway-0")
         self.recorder.incidents.add(row)
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,10 @@ from tests.scenario.documents import scenario
 from tests.sim.worlds import simulate
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.vocabulary import (
+    OPERATOR_REASON,
     Action,
+    ActionResult,
+    ActionStatus,
     AttemptEnded,
     ClusterSpec,
     Command,
@@ -25,8 +29,10 @@ from twin.record.writer import Recorder
 from twin.scenario.faults.base import LinkChange
 from twin.scenario.memory import Placement
 from twin.scenario.schema import Scenario
+from twin.sim import hands
 from twin.sim.checkers import all_checkers
 from twin.sim.checkers.base import HOOKS, Checker
+from twin.sim.hands import Ordered, SimulatedHands
 from twin.sim.runner import Job
 from twin.sim.simulation import Flight, Simulation
 
@@ -49,8 +55,12 @@ def flight(number: int = 1, node: str = "node-0", attempt: int = 0) -> Flight:
     return it
 
 
-def action(kind: Any, node: str = "node-0") -> Action:
-    return Action(1, kind, node, "", "because", 60.0, 1.0)
+def action(kind: Any, node: str = "node-0", number: int = 1, reason: str = "because") -> Action:
+    return Action(number, kind, node, "", reason, 60.0, 1.0)
+
+
+def result(of: Action, status: ActionStatus = "done") -> ActionResult:
+    return ActionResult(of.action_id, of.node, of.kind, status)
 
 
 def twice_admitted(it: Checker, world: Simulation) -> None:
@@ -131,9 +141,83 @@ def last_replica_restarted(it: Checker, world: Simulation) -> None:
     it.on_action(1.0, action("restart"), world, "gateway-0")
     world.nodes["node-1"].kill_server()
     it.on_action(2.0, action("restart", "node-1"), world, "gateway-0")  # it is dead: nothing is taken away
-    it.on_action(2.0, action("drain"), world, "gateway-0")
+    it.on_action(2.0, action("drain"), world, "gateway-0")  # as far as the policy knows, the other one serves
     assert not it.violations
     it.on_action(3.0, action("restart"), world, "gateway-0")
+
+
+def last_replica_drained(it: Checker, world: Simulation) -> None:
+    policy = world.gateways[0].policy
+    assert isinstance(policy, ClusterPolicy)
+    it.on_action(1.0, action("drain"), world, "gateway-0")
+    policy.view.nodes["node-1"].health = "down"
+    it.on_action(2.0, action("drain", reason=OPERATOR_REASON), world, "gateway-0")
+    it.on_action(2.0, dataclasses.replace(action("drain"), advice=True), world, "gateway-0")
+    assert not it.violations
+    it.on_action(3.0, action("drain"), world, "gateway-0")
+
+
+def slot_never_given_back(it: Checker, world: Simulation) -> None:
+    it.at_end(9.0, world)
+    assert not it.violations
+    policy = world.gateways[0].policy
+    policy.route(9.0, RequestSpec(1, "llama3.1:8b", 10, True, 9.0, 60.0), 0)
+    world.gateways[0].forgot_s = 8.0  # that end may be struck off yet
+    it.at_end(9.0, world)
+    assert not it.violations
+    it.at_end(99.0, world)
+
+
+def never_answered(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart"), world, "gateway-0")
+    it.on_action(2.0, action("load", "node-1", 2), world, "gateway-0")
+    it.on_action_result(9.0, result(action("load", "node-1", 2)), "gateway-0")
+    it.at_end(59.0, world)
+    assert not it.violations, "it has time until 60 s"
+    it.at_end(61.0, world)
+
+
+def answered_twice(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart"), world, "gateway-0")
+    it.on_action(1.0, action("restart"), world, "gateway-1")
+    it.on_action_result(9.0, result(action("restart")), "gateway-0")
+    it.on_action_result(9.0, result(action("restart")), "gateway-1")
+    assert not it.violations
+    it.on_action_result(10.0, result(action("restart"), "timed_out"), "gateway-0")
+
+
+def ordered_twice(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart"), world, "gateway-0")
+    it.on_action(2.0, action("restart"), world, "gateway-0")
+
+
+def answered_without_an_order(it: Checker, world: Simulation) -> None:
+    it.on_action_result(1.0, result(action("restart"), "failed"), "gateway-0")  # refused: another holds the lease
+    assert not it.violations
+    it.on_action_result(2.0, result(action("restart", number=2)), "gateway-0")
+
+
+def answered_by_another_node(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart"), world, "gateway-0")
+    it.on_action_result(2.0, result(action("restart", "node-1")), "gateway-0")
+
+
+def answered_late(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart"), world, "gateway-0")
+    it.on_action_result(61.0, result(action("restart")), "gateway-0")
+
+
+def too_many_repairs_at_once(it: Checker, world: Simulation) -> None:
+    it.on_action(1.0, action("restart", number=1), world, "gateway-0")
+    it.on_action(2.0, action("restart", "node-1", 2, OPERATOR_REASON), world, "gateway-0")
+    it.on_action(2.0, action("load", "node-1", 3), world, "gateway-0")
+    it.on_action(2.0, dataclasses.replace(action("restart", "node-1", 4), advice=True), world, "gateway-0")
+    it.on_action(2.0, action("restart", "node-1", 1), world, "gateway-1")
+    it.on_action_result(3.0, result(action("restart", number=1), "failed"), "gateway-0")
+    it.on_action(4.0, action("kill_runner", number=5), world, "gateway-0")
+    it.on_action(4.0, action("unload", "node-1", 6), world, "gateway-0")
+    assert not it.violations
+    it.on_action(5.0, action("restart", number=7), world, "gateway-0")
 
 
 def too_many_attempts(it: Checker, world: Simulation) -> None:
@@ -233,6 +317,35 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("node_queues_empty_after_settling", job_left_at_a_node, "at 9.000 s: 1 jobs still wait on node-0"),
     ("every_replica_is_back", replica_gone, "at 9.000 s: 1 replicas of llama3.1:8b where 2 should be"),
     ("replica_floor", last_replica_restarted, "at 3.000 s: restarting node-0 leaves 0 replicas of llama3.1:8b"),
+    ("replica_floor", last_replica_drained, "at 3.000 s: draining node-0 leaves 0 replicas of llama3.1:8b"),
+    ("no_slot_is_lost", slot_never_given_back, "at 99.000 s: gateway-0 counts 1 requests at node-0, and there are none"),
+    ("every_action_gets_one_result", never_answered, "at 61.000 s: action 1 (restart) of gateway-0 got no result"),
+    (
+        "every_action_gets_one_result",
+        answered_twice,
+        "at 10.000 s: action 1 (restart) of gateway-0 got a second result: timed_out",
+    ),
+    ("every_action_gets_one_result", ordered_twice, "at 2.000 s: action 1 of gateway-0 was ordered twice"),
+    (
+        "every_action_gets_one_result",
+        answered_without_an_order,
+        "at 2.000 s: action 2 (restart) of gateway-0 is done, and was not ordered",
+    ),
+    (
+        "every_action_gets_one_result",
+        answered_by_another_node,
+        "at 2.000 s: action 1 (restart) of gateway-0 on node-1 was ordered as a restart on node-0",
+    ),
+    (
+        "every_action_gets_one_result",
+        answered_late,
+        "at 61.000 s: action 1 (restart) of gateway-0 got its result after its deadline",
+    ),
+    (
+        "repairs_at_once_within_the_cap",
+        too_many_repairs_at_once,
+        "at 5.000 s: gateway-0 disturbs node-0, node-1, node-0 at once: 2 allowed",
+    ),
     ("retries_within_budget", too_many_attempts, "at 2.000 s: attempt 4 of request 1: 3 allowed"),
     ("retries_within_budget", too_many_retries_in_all, "at 1.000 s: 103 retries for 10 requests"),
     ("only_the_lease_holder_disturbs", two_in_a_lease, "at 31.000 s: gateway-0 disturbs node-0 14.0 s after gateway-1"),
@@ -285,9 +398,9 @@ class Reckless(ClusterPolicy):
         self.turns += 1
         self._due_s = now + 1.0
         if self.turns == 3:
-            return [action("drain")]
+            return [action("drain", number=1)]
         if self.turns == 20:
-            return [action("restart"), action("restart", "node-1")]
+            return [action("restart", number=2), action("restart", "node-1", 3)]
         return ()
 
 
@@ -295,6 +408,73 @@ def test_a_reckless_policy_is_caught_in_a_whole_simulation() -> None:
     world, _ = simulate(QUIET, policy=Reckless(SPEC, QUIET))
     violated = {it.name for it in world.checkers if it.violations}
     assert violated == {"no_dispatch_to_a_drained_node", "replica_floor"}
+
+
+class LosesSlots(ClusterPolicy):
+    """Broken on purpose: does not give back the place of an attempt that went silent."""
+
+    def observe(self, now: float, observation: Observation) -> None:
+        super().observe(now, observation)
+        if type(observation) is AttemptEnded and observation.error in ("stall_timeout", "first_token_timeout"):
+            self.view.nodes[observation.node].in_flight += 1
+
+
+class Uncapped(ClusterPolicy):
+    """Broken on purpose: forgets what is being repaired."""
+
+    def decide(self, now: float) -> Sequence[Command]:
+        self.detection.under_repair.clear()
+        return super().decide(now)
+
+
+HANG = {"kind": "runner_hang", "at_s": 8, "target": "all", "duration_s": 25}
+HANGS = scenario(faults=[HANG], settle_s=120.0, policy={"overrides": {"healer.concurrent_max": 1}})
+
+
+def violations(it: Scenario, policy: type[ClusterPolicy]) -> set[str]:
+    world, _ = simulate(it, policy=policy(SPEC, it.policy.parameters()))
+    return {it.name for it in world.checkers if it.violations}
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"),
+    [
+        (ClusterPolicy, set()),
+        (LosesSlots, {"no_slot_is_lost"}),
+        (Uncapped, {"repairs_at_once_within_the_cap"}),
+    ],
+)
+def test_slots_that_a_stall_loses_and_repairs_beyond_the_cap_are_caught_in_a_whole_simulation(
+    policy: type[ClusterPolicy], names: set[str]
+) -> None:
+    assert violations(HANGS, policy) == names
+
+
+def test_ends_that_the_gateway_forgot_are_no_lost_slots_as_the_policy_strikes_them_off() -> None:
+    zombies = {"kind": "gateway_zombies", "at_s": 1, "duration_s": 35}
+    it = scenario(faults=[zombies, HANG], settle_s=120.0, workload__deadline_s=3)
+    world, _ = simulate(it)
+    assert world.gateways[0].forgot_s > 0.0
+    assert not {it.name for it in world.checkers if it.violations}
+
+
+@pytest.mark.skipif(
+    not str(hands.__file__).endswith(".py"), reason="what is compiled cannot be broken: OLLAMAMAX_COMPILED=0"
+)
+def test_a_world_that_answers_an_action_twice_or_not_at_all_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = SimulatedHands._answer
+
+    def twice(self: SimulatedHands, ordered: Ordered, status: ActionStatus, detail: str) -> None:
+        answer(self, ordered, status, detail)
+        ordered.answered = False
+
+    def never(self: SimulatedHands, ordered: Ordered, status: ActionStatus, detail: str) -> None:
+        if ordered.action.kind != "restart":
+            answer(self, ordered, status, detail)
+
+    for broken in (twice, never):
+        monkeypatch.setattr(SimulatedHands, "_answer", broken)
+        assert "every_action_gets_one_result" in violations(HANGS, ClusterPolicy)
 
 
 def test_a_node_that_serves_a_request_twice_is_caught() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
+from twin.policy.healer import WITHHELD
 from twin.record.reader import RunRecord
 from twin.record.recovery import equals, numbers
 
@@ -41,6 +42,11 @@ def _shed_because(words: str) -> Callable[[RunRecord], bool]:
         return any(words in reason for reason in reasons if reason)
 
     return met
+
+
+def _withheld(record: RunRecord) -> bool:
+    """A node that still served was not set aside for its repair, as too few others would have been left."""
+    return any(WITHHELD in evidence for evidence in record.table("incidents", ["evidence"])["evidence"].to_pylist())
 
 
 def _retried_twice(record: RunRecord) -> bool:
@@ -122,6 +128,7 @@ RARITIES: tuple[Rarity, ...] = (
     Rarity("connections_aborted", "the policy closed its connections", _text("actions", "kind", "abort")),
     Rarity("restarted", "the policy restarted a node", _text("actions", "kind", "restart")),
     Rarity("drained", "the policy drained a node", _text("actions", "kind", "drain")),
+    Rarity("withheld_for_the_floor", "a repair waited until enough replicas served elsewhere", _withheld),
     Rarity("replica_loaded", "a replica was loaded elsewhere", _text("actions", "kind", "load")),
     Rarity("action_failed", "an action failed or gave no result", _failed_action),
     Rarity("escalated", "an incident needed a second action", _escalated),

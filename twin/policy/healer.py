@@ -55,6 +55,9 @@ ABORT_TIMEOUT_S: Final = 5.0
 BOOKKEEPING_TIMEOUT_S: Final = 5.0
 """Drain and return change what the policy does, not the node."""
 
+WITHHELD: Final = "not set aside while fewer replicas of a model serve elsewhere than"
+"""Of the evidence of an incident whose repair waited for the floor of replicas."""
+
 Item = TypeVar("Item")
 
 
@@ -363,6 +366,9 @@ class Healer:
             return True
         if node.health != "drained":
             if not self.leaves_enough(node):
+                if not work.withheld:
+                    work.withheld = True
+                    work.incident.evidence += f"; {WITHHELD} {self.parameters.replicas_min}"
                 return False
             self.view.happened(node, "drain", now)
             work.happened("set_aside")

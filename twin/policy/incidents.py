@@ -54,6 +54,7 @@ class OpenIncident:
     hold_until_s: float = NEVER_S
     pending_action: int | None = None
     drained_at_s: float = math.nan
+    withheld: bool = False  # the floor of replicas kept its node from being set aside, at least for a while
     earlier_actions: int = 0  # on the same node, in earlier incidents that this one follows soon
     relapses: int = 0  # earlier incidents that this one follows soon, each the last
     ailment: str = ""  # what remedies are chosen by: the diagnosis, or the failure class that was foretold

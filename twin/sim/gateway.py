@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from twin.policy.vocabulary import (
     NEVER_S,
     Action,
+    ActionResult,
     Advice,
     AttemptEnded,
     AttemptError,
@@ -52,6 +53,7 @@ class Gateway:
         self.transport = Transport(self)
         self.probing = Probing(self)
         self._forgotten = Share()
+        self.forgot_s = -NEVER_S  # when it last forgot an end
         self.hands = SimulatedHands(self)
         self._clients = simulation.clients
         watching = simulation.watching
@@ -60,6 +62,7 @@ class Gateway:
         self._watch_on_request_end = watching["on_request_end"]
         self._watch_on_admitted = watching["on_admitted"]
         self._watch_on_action = watching["on_action"]
+        self._watch_on_action_result = watching["on_action_result"]
         rows = simulation.request_rows
         self._add_request = simulation.recorder.requests.add
         self._pack_request = rows.pack
@@ -247,7 +250,10 @@ class Gateway:
     def _is_forgotten(self) -> bool:
         """Whether the gateway fails to notice that a client went away, and so never takes its attempt off the books."""
         share = self.simulation.conditions.values["ends_forgotten_share"]
-        return share > 0.0 and self._forgotten.takes(share)
+        if share <= 0.0 or not self._forgotten.takes(share):
+            return False
+        self.forgot_s = self.engine.now
+        return True
 
     def _take(self, now: float, flight: Flight, route: Route) -> None:
         """Do what the policy says of an admitted request."""
@@ -395,6 +401,9 @@ class Gateway:
     def observe(self, observation: Observation) -> None:
         """Tell the policy something, and let it react."""
         now = self.engine.now
+        if type(observation) is ActionResult:
+            for checker in self._watch_on_action_result:
+                checker.on_action_result(now, observation, self.name)
         self.policy.observe(now, observation)
         self.observed(now)
 

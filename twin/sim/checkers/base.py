@@ -6,13 +6,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mypy_extensions import mypyc_attr
 
-from twin.policy.vocabulary import Action
+from twin.policy.vocabulary import Action, ActionResult
 
 if TYPE_CHECKING:
     from twin.sim.flight import Flight
     from twin.sim.simulation import Simulation
 
-HOOKS = ("on_admitted", "on_dispatch", "on_served", "on_request_end", "on_action", "on_sample", "at_end")
+HOOKS = (
+    "on_admitted",
+    "on_dispatch",
+    "on_served",
+    "on_request_end",
+    "on_action",
+    "on_action_result",
+    "on_sample",
+    "at_end",
+)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -47,6 +56,9 @@ class Checker:
 
     def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
         """The policy of a gateway ordered an action that is about to be performed."""
+
+    def on_action_result(self, now: float, result: ActionResult, gateway: str) -> None:
+        """The policy of a gateway is about to be told what became of an action."""
 
     def on_sample(self, now: float, simulation: Simulation) -> None:
         """The nodes were sampled."""

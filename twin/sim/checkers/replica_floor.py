@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from twin.policy.vocabulary import Action
+from twin.policy.health import ROUTABLE
+from twin.policy.vocabulary import OPERATOR_REASON, Action
 from twin.sim.checkers.base import Checker
 
 if TYPE_CHECKING:
@@ -12,23 +14,42 @@ if TYPE_CHECKING:
 
 
 class ReplicaFloor(Checker):
-    """Compares each restart of a node that could have served with who else truly can."""
+    """Two judgements. By what the gateway's own policy knows: a node that still serves is drained for a repair only where
+    the floor holds without it. By the truth, which no policy can know: a false alarm (the restart of a node that could
+    have served) leaves at least one replica that truly serves."""
 
     name = "replica_floor"
 
     def on_action(self, now: float, action: Action, simulation: Simulation, gateway: str) -> None:
         """Only working nodes can be taken away."""
-        if action.advice or action.kind not in ("restart", "kill_runner") or not simulation.works(action.node):
+        if action.advice:
             return
         floor = simulation.parameters.healer.replicas_min
-        for model in simulation.nodes[action.node].resident():
+        if action.kind in ("restart", "kill_runner") and simulation.works(action.node):
+            able = {node.name: node.resident() for node in simulation.nodes.values() if simulation.works(node.name)}
+            self._look(now, "restarting", action.node, able, min(floor, 1), simulation)
+        elif action.kind == "drain" and action.reason != OPERATOR_REASON:
+            policy = next(it.policy for it in simulation.gateways if it.name == gateway)
+            known = policy.snapshot().parts["nodes"]
+            believed = {
+                name: it["resident"] for name, it in known.items() if it["health"] in ROUTABLE or name == action.node
+            }
+            self._look(now, "draining", action.node, believed, floor, simulation)
+
+    def _look(
+        self,
+        now: float,
+        doing: str,
+        name: str,
+        resident: Mapping[str, Iterable[str]],
+        floor: int,
+        simulation: Simulation,
+    ) -> None:
+        """Every model of that node, against the others."""
+        for model in resident[name]:
             known = simulation.scenario.cluster.models.get(model)
             if known is None or not known.replicas:
                 continue
-            others = sum(
-                model in node.resident() and simulation.works(node.name)
-                for node in simulation.nodes.values()
-                if node.name != action.node
-            )
+            others = sum(model in models for other, models in resident.items() if other != name)
             if others < floor:
-                self.violated(now, f"restarting {action.node} leaves {others} replicas of {model}")
+                self.violated(now, f"{doing} {name} leaves {others} replicas of {model}")
