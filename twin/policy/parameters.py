@@ -332,7 +332,11 @@ class HealerParameters:
     )
     crash_loop_window_s: float = _number(30.0, 1, 3600, "s", "The window of the crash loop.")
     replicas_min: int = _number(
-        1, 0, 100, "replicas", "Serving replicas of a model that a disruptive action must leave."
+        1,
+        0,
+        100,
+        "replicas",
+        "Serving replicas of a model that the drain before a repair must leave; a node taken for failed is repaired anyway.",
     )
 
 
