@@ -39,7 +39,7 @@ def test_the_flagship_passes_in_twenty_replications_with_nothing_lost_and_every_
     summary = run_json("scenarios/node-crash.yaml", "--out", str(tmp_path), status=0)
     assert (summary["verdict"], summary["replications"], summary["world"]) == ("pass", 20, "twin")
     assert summary["figures"]["requests_lost"] == {"mean": 0.0, "ci95": [0.0, 0.0], "n": 20}
-    assert len(summary["invariants"]) == 10
+    assert len(summary["invariants"]) == 12
     assert set(summary["invariants"].values()) == {0}
     assert [expected["name"] for expected in summary["expectations"]] == ["requests_lost", "ttr_s"]
     assert all(Path(folder, "manifest.json").is_file() for folder in summary["run_dirs"])

@@ -183,7 +183,7 @@ def test_a_recorded_journal_is_replayed_as_an_invariant(tmp_path: Path) -> None:
     summary = run_scenario(TwinWorld(), it, tmp_path, silent).summary
     assert summary["invariants"][REPLAY_INVARIANT] == 0
     assert all(count == 0 for count in summary["invariants"].values())
-    assert len(summary["invariants"]) == 10
+    assert len(summary["invariants"]) == 12
 
 
 def test_the_policy_leaves_a_node_alone_that_is_cut_off_or_far_away() -> None:

@@ -50,7 +50,7 @@ def test_every_chart_compiles_even_of_an_empty_run() -> None:
 def test_the_lanes_tell_what_happened_at_the_faulted_node_and_say_it_in_words() -> None:
     whole, close_up = node_lanes(tell(crash()))
     # The lost request ended at 62.92 s; 20 s later it has left the window of the steady state.
-    said = "server_crash at node-3: detected after 0.500 s, without failures after 2.92 s, recovered after 23.0 s."
+    said = "server_crash at node-3: detected after 0.500 s, without failures after 2.92 s, recovered after 22.9 s."
     assert said in whole.sentence
     labels = {row["label"] for row in rows(close_up.spec()) if "label" in row}
     assert {label[:3] for label in labels} == {"TTD", "TTM", "TTR"}

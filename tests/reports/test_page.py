@@ -43,7 +43,7 @@ def test_the_page_has_figures_with_definitions_decisions_with_reasons_and_troubl
     text = text_of(page)
     for words in (
         "Time to detection (TTD) 0.500 s",
-        "arrival to first token, of the requests that succeeded (s)",
+        "arrival to first token, of the streams that succeeded (who does not stream sees no first token) (s)",
         "incident: server_down 2 × refused",
         "restart the server is down: a restart is expected to save 12 requests done pid 5 after 3.25 s",
         "closed at 76.00 s: a generation passed, and it held",
