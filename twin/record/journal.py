@@ -16,14 +16,12 @@ from typing import Any, Literal, TypeAlias, cast, get_origin, get_type_hints
 import pyarrow as pa
 from pydantic_core import from_json, to_json
 
-from twin.policy.forecast import Forecast
 from twin.policy.vocabulary import (
     Action,
     ActionResult,
     Advice,
     AttemptEnded,
     Command,
-    Incident,
     NodeInventory,
     Observation,
     OperatorOrder,
@@ -38,6 +36,7 @@ from twin.policy.vocabulary import (
     Route,
     TelemetrySample,
 )
+from twin.record.forwarding import ForwardingPolicy
 from twin.record.rows import FIRST_GATEWAY
 from twin.record.writer import Recorder, Row
 
@@ -76,7 +75,7 @@ class RecordedCall:
         return _answer(self.call, from_json(self.decision) if self.decision is not None else None)
 
 
-class JournalingPolicy(Policy):
+class JournalingPolicy(ForwardingPolicy):
     """A policy that does what another one does, and records each call of it in the recorder's table `observations`.
 
     Several gateways write into one table, in the order of the calls; `gateway` says whose policy it is.
@@ -88,37 +87,9 @@ class JournalingPolicy(Policy):
     def __init__(self, policy: Policy, recorder: Recorder, gateway: str = FIRST_GATEWAY) -> None:
         if not isinstance(recorder.observations.converter, JournalRows):
             recorder.observations.convert_with(JournalRows())
-        self.policy = policy
+        super().__init__(policy)
         self.gateway = gateway
         self._add = recorder.observations.add
-
-    @property
-    def waiting(self) -> int:
-        """How many requests the policy keeps."""
-        return self.policy.waiting
-
-    @property
-    def incidents(self) -> Sequence[Incident]:
-        """What the policy took for failures so far."""
-        return self.policy.incidents
-
-    @property
-    def reads_telemetry(self) -> bool:
-        """Whether the policy does."""
-        return self.policy.reads_telemetry
-
-    def health_of(self, node: str) -> str:
-        """What the policy takes a node for. Not recorded: it changes nothing."""
-        return self.policy.health_of(node)
-
-    @property
-    def telemetry_period_s(self) -> float:
-        """How often the policy wants a sample."""
-        return self.policy.telemetry_period_s
-
-    def warnings(self) -> Sequence[tuple[float, Forecast]]:
-        """What the policy foretold with confidence."""
-        return self.policy.warnings()
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """The policy's route."""
@@ -142,14 +113,6 @@ class JournalingPolicy(Policy):
         answer = self.policy.decide(now)
         self._add(("decide", now, None, None, answer, self.gateway))
         return answer
-
-    def next_wakeup(self) -> float:
-        """When the policy wants to be called next. Not recorded: it changes nothing."""
-        return self.policy.next_wakeup()
-
-    def snapshot(self) -> PolicyState:
-        """What must outlive the policy. Not recorded: it changes nothing."""
-        return self.policy.snapshot()
 
     def restore(self, now: float, state: PolicyState) -> None:
         """Refused: a journal begins with a policy that knows nothing, or its replay would differ."""

@@ -15,42 +15,26 @@ from twin.experiment.twin_world import TwinWorld
 from twin.experiment.world import World
 from twin.policy.vocabulary import (
     Command,
-    Incident,
     Observation,
     Policy,
-    PolicyState,
     Probe,
     RequestId,
     RequestSpec,
     Route,
 )
+from twin.record.forwarding import ForwardingPolicy
 from twin.record.reader import RunRecord
 from twin.scenario.schema import Scenario
 
 
-class TimedPolicy(Policy):
+class TimedPolicy(ForwardingPolicy):
     """A policy that does what another one does, and adds up how long its calls take."""
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+        super().__init__(policy)
         self.route_s = 0.0  # spent on requests
         self.care_s = 0.0  # spent on the nodes: probes, results, decisions
         self.probes = 0
-
-    @property
-    def waiting(self) -> int:
-        """How many requests the policy keeps."""
-        return self.policy.waiting
-
-    @property
-    def incidents(self) -> Sequence[Incident]:
-        """What the policy took for failures so far."""
-        return self.policy.incidents
-
-    @property
-    def reads_telemetry(self) -> bool:
-        """Whether the policy does."""
-        return self.policy.reads_telemetry
 
     def route(self, now: float, request: RequestSpec, attempt: int) -> Route:
         """The policy's route."""
@@ -79,22 +63,6 @@ class TimedPolicy(Policy):
         self.care_s += time.perf_counter() - started_s
         self.probes += sum(isinstance(command, Probe) for command in answer)
         return answer
-
-    def next_wakeup(self) -> float:
-        """The policy's."""
-        return self.policy.next_wakeup()
-
-    def snapshot(self) -> PolicyState:
-        """The policy's."""
-        return self.policy.snapshot()
-
-    def restore(self, now: float, state: PolicyState) -> None:
-        """Hand it on."""
-        self.policy.restore(now, state)
-
-    def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
-        """The policy's."""
-        return self.policy.adopt(now, request, node)
 
 
 class TimedWorld(TwinWorld):
