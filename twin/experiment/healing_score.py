@@ -101,7 +101,7 @@ def scenario_for(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> 
             "workload": WORKLOAD,
             "policy": {"overrides": {"probes.load_path_model": "llama3.2:1b"} | overrides},
             "faults": faults,
-            "record": {"journal": False, "telemetry_period_s": 60},
+            "record": {"journal": False, "telemetry_period_s": 5},
         }
     )
 

@@ -128,6 +128,7 @@ class ClusterPolicy(Policy):
             self.detection.answered(now, observation)
             self.watching.answered(now, observation)
         elif type(observation) is TelemetrySample:
+            self.detection.sampled(now, observation)
             self.watching.sampled(now, observation)
         elif type(observation) is ActionResult:
             self.watching.acted(now, observation)

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, TypeAlias
 
+from twin.policy.activity import Activity
 from twin.policy.health import ROUTABLE
 from twin.policy.observer import Observer
 from twin.policy.phi_accrual import PhiAccrual
 from twin.policy.slowness import Slowness
 from twin.policy.views import ClusterView, NodeView, Replica
-from twin.policy.vocabulary import NEVER_S, AttemptEnded, Probe, ProbeKind, ProbeResult
+from twin.policy.vocabulary import NEVER_S, AttemptEnded, Probe, ProbeKind, ProbeResult, TelemetrySample
 
 NO_ANSWER: Final[frozenset[str]] = frozenset({"unreachable", "first_token_timeout", "stall_timeout"})
 SPEAKS_OF_THE_NODE: Final[frozenset[str]] = frozenset(
@@ -57,11 +58,15 @@ RESIDENCY_ANSWER_S: Final = 0.05
 FAST_PROBE_S: Final = 0.25
 """Between two probes of a node that is suspect or down."""
 
+SET_BACK_S: Final = 600.0
+"""Assumption: a node that others have taken is chosen after its peers for this long, less and less."""
+
 
 class Watch:
     """What detection remembers of one node."""
 
     __slots__ = (
+        "crowded",
         "evidence",
         "failures_s",
         "generation_due_s",
@@ -88,6 +93,7 @@ class Watch:
         self.liveness_error = ""
         self.gone_in_a_row = 0  # liveness probes that were answered by nobody listening
         self.slow_error = False  # the evidence is silence, not an answer
+        self.crowded = False  # it is silent, and its GPU works: others have taken its slots
         self.evidence = ""
         self.failures_s: deque[float] = deque()  # runner failures, for the crash loop
         self.pending: dict[ProbeKind, int] = {}  # kind to probe id
@@ -126,6 +132,7 @@ class Detection:
         self.verify = self.probes.enabled and self.probes.generation
         self.slowness = Slowness(view)
         self.observer = Observer()
+        self.activity = Activity(view)
         self.watches = {name: Watch(node) for name, node in view.nodes.items()}
         self.confirmed: list[Confirmed] = []  # for the healer, which empties it
         self.in_incident: set[str] = set()  # nodes with an open incident; the healer's
@@ -225,6 +232,17 @@ class Detection:
         self.wake_s = now
 
     # -- active ---------------------------------------------------------------------------------------------------
+
+    def sampled(self, now: float, sample: TelemetrySample) -> None:
+        """What was read of a node's machine: a node that was taken for busy is not, where its GPU does nothing."""
+        self.activity.sampled(now, sample)
+        watch = self.watches[sample.node]
+        if watch.crowded and not self.activity.crowded(now, watch.node):
+            watch.crowded = False
+            if watch.node.health == "suspect":
+                watch.pending.pop("generation", None)
+                watch.generation_due_s = now
+                self.wake_s = now
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """Take in the result of a probe."""
@@ -361,6 +379,12 @@ class Detection:
             watch.liveness_error = ""
             if not node.in_flight:
                 self.slowness.idle(now, node)
+            if watch.crowded:  # it takes its time, and so do the limits on its silence
+                watch.crowded = False
+                node.start_s = node.start_s_of_routes = max(node.start_s, result.latency_s)
+                for other in node.replicas.values():
+                    other.set_limits(self.view.parameters)
+                self.view.set_back(node, now, SET_BACK_S)
             self._back(now, node)
             return
         if node.health in ("down", "drained"):
@@ -376,6 +400,10 @@ class Detection:
         if node.health == "suspect":
             if result.error in RUNNER_DIED:
                 self._count_runner_failure(now, watch)
+            elif not watch.liveness_failures and self.activity.crowded(now, node):
+                watch.crowded = True
+                watch.evidence = f"{evidence}; its GPU works without a pause: others have taken its slots"
+                return  # busy is not dead: it is asked again, with patience
             self._confirm(now, node, _diagnose(watch, result), evidence)
         else:
             watch.evidence = evidence
@@ -434,7 +462,9 @@ class Detection:
             model = self.model_to_verify(node)
             replica = node.replicas[model]
             timeout_s = self.probes.generation_timeout_s
-            if not (watch.slow_error and node.health == "suspect" and replica.resident):
+            if watch.crowded:
+                timeout_s = max(self.healer.verify_timeout_s, self.patience * node.start_s)
+            elif not (watch.slow_error and node.health == "suspect" and replica.resident):
                 timeout_s = self.healer.verify_timeout_s  # the model may have to be loaded first
             elif self.view.indexed(replica).in_flight >= replica.model.slots:
                 timeout_s *= 2.0  # it has to wait for a slot first: busy is not dead
@@ -497,7 +527,8 @@ class Detection:
         watch = self.watches[node.name]
         watch.liveness_failures = watch.gone_in_a_row = 0
         watch.liveness_error = watch.evidence = ""
-        watch.slow_error = False
+        watch.slow_error = watch.crowded = False
+        self.activity.forget(node.name)
         watch.failures_s.clear()
         watch.phi.forget()
         watch.pending.clear()

@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from twin.policy.health import ROUTABLE
 from twin.policy.vocabulary import TelemetrySample
 from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.scenario.draws import stream
@@ -70,8 +71,12 @@ class Sampling:
                 continue
             late_s = agents.late_s if fate < agents.missing_share + agents.late_share else 0.0
             for each in simulation.gateways:
-                if each.policy.reads_telemetry and now >= self._due_s.get((each.name, name), 0.0):
+                if not each.policy.reads_telemetry:
+                    continue
+                if now >= self._due_s.get((each.name, name), 0.0):
                     self._due_s[(each.name, name)] = now + EARLY_SHARE * each.policy.telemetry_period_s
+                    self._send(now, late_s, each, name, values)
+                elif each.policy.health_of(name) not in ROUTABLE:  # every sample counts
                     self._send(now, late_s, each, name, values)
 
     def _send(self, now: float, late_s: float, gateway: Gateway, node: str, values: tuple[float, ...]) -> None:
