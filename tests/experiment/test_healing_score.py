@@ -30,7 +30,7 @@ def test_where_the_cause_stays_a_relapse_is_no_healing() -> None:
 
 
 def test_of_none_there_is_no_share() -> None:
-    assert share_of([]) == {"n": 0, "healed": 0, "share": None, "ci95": None}
+    assert share_of([]) == {"n": 0, "healed": 0, "share": None, "ci95": None, "unjudged": 0}
 
 
 def test_a_seed_strikes_four_different_nodes_and_nobody_from_outside_helps_in_time() -> None:

@@ -1,15 +1,20 @@
 """How many incidents the policy heals: of all that it opened, beside what doing nothing gives on the same seeds.
 
 An incident is healed if it was verified and closed within `HEALED_WITHIN_S` of its opening, and its node had no further
-incident for `RELAPSE_S`. All incidents count, also those of nodes that no fault held. The worlds: eight nodes under load;
-in each run four of them are struck, one after the other and each by one fault of a kind that the seed draws, and nobody
-from outside helps within the time that is looked at. The kinds are those that something done to a node can end, by the
-catalogue (`mendable_kinds`); with all kinds of a node (`own_kinds`) incidents come again for as long as the cause is
-there, whatever is done. `python -m twin.experiment.healing_score` prints it.
+incident for `RELAPSE_S`. All incidents count, also those of nodes that no fault held, but those that seemed healed so late
+that the run ended before a relapse could be seen (`unjudged`). The worlds: eight nodes under load; in each run four of them
+are struck, one after the other and each by one fault of a kind that the seed draws, and nobody from outside helps within
+the time that is looked at.
+
+Two sets of kinds. `mendable_kinds`: what something done to a node can end, by the catalogue. `own_kinds`: all of a node's.
+The others only pass: somebody else's job ends, a prompt that kills is asked no more, a driver is put in order. Whatever is
+done to the node there, it can be avoided, not healed; an incident that the policy opens all the same comes again as long as
+the cause is there, and counts. `python -m twin.experiment.healing_score` prints both (`--kinds mendable|all` one of them).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -78,6 +83,7 @@ class Seen:
     healed: bool
     closed: bool
     actions: int
+    judged: bool = True  # a relapse would have been seen
 
 
 def scenario_for(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> Scenario:
@@ -112,6 +118,7 @@ def incidents_of(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> 
     incidents = record.table("incidents").to_pylist()
     faults = record.table("faults").to_pylist()
     seen = []
+    end_s = float(WORKLOAD["duration_s"])  # type: ignore[arg-type]  # a number, among tables
     for it in incidents:
         if it["diagnosis"].startswith("foreseen_"):
             continue
@@ -125,16 +132,18 @@ def incidents_of(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> 
                 for later in incidents
                 if later is not it
             )
-        seen.append(Seen(held[-1] if held else "", it["diagnosis"], healed, closed, it["actions"]))
+        judged = not healed or it["closed_s"] + RELAPSE_S <= end_s
+        seen.append(Seen(held[-1] if held else "", it["diagnosis"], healed and judged, closed, it["actions"], judged))
     return seen
 
 
 def share_of(seen: Sequence[Seen]) -> dict[str, Any]:
-    """Healed of all, with a Wilson interval."""
+    """Healed of all that could be judged, with a Wilson interval."""
+    judged = sum(it.judged for it in seen)
     healed = sum(it.healed for it in seen)
-    share = healed / len(seen) if seen else None
-    ci95 = proportion_interval(healed, len(seen)) if seen else None
-    return {"n": len(seen), "healed": healed, "share": share, "ci95": ci95}
+    share = healed / judged if judged else None
+    ci95 = proportion_interval(healed, judged) if judged else None
+    return {"n": judged, "healed": healed, "share": share, "ci95": ci95, "unjudged": len(seen) - judged}
 
 
 def _both(task: tuple[int, tuple[str, ...], dict[str, Any]]) -> tuple[list[Seen], list[Seen]]:
@@ -153,14 +162,14 @@ def healing_score(
 ) -> dict[str, Any]:
     """Run seed after seed until the policy has opened so many incidents.
 
-    {"healed": {"n", "healed", "share", "ci95"}, "nothing": likewise with the healer off on the same seeds, "by_kind": {KIND:
+    {"healed": {"n", "healed", "share", "ci95", "unjudged"}, "nothing": likewise with the healer off on the same seeds, "by_kind": {KIND:
     both}, "seeds"}. `kinds`: `mendable_kinds` where none are given.
     """
     drawn = tuple(kinds or mendable_kinds())
     with_healer: list[Seen] = []
     without: list[Seen] = []
     seed = first_seed
-    while len(with_healer) < incidents:
+    while sum(it.judged for it in with_healer) < incidents:
         tasks = [(number, drawn, overrides or {}) for number in range(seed, seed + RUNS_AT_ONCE)]
         seed += len(tasks)
         for ours, nothing in LocalEngine(jobs).results(_both, tasks):
@@ -184,9 +193,25 @@ def healing_score(
     }
 
 
+def main() -> None:
+    """Both sets of kinds, or one; how many incidents at least."""
+    parser = argparse.ArgumentParser(description="How many incidents the policy heals, beside doing nothing.")
+    parser.add_argument("--kinds", choices=["mendable", "all", "both"], default="both")
+    parser.add_argument("--incidents", type=int, default=400, help="go on until so many could be judged")
+    parser.add_argument("--jobs", type=int, default=None, help="processes at once; all cores where it is left away")
+    given = parser.parse_args()
+    sets = {"mendable": mendable_kinds(), "all": own_kinds()}
+    found = {
+        name: healing_score(incidents=given.incidents, kinds=kinds, jobs=given.jobs, progress=_say)
+        for name, kinds in sets.items()
+        if given.kinds in (name, "both")
+    }
+    json.dump(found, sys.stdout, indent=1)
+
+
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":
-    json.dump(healing_score(progress=_say), sys.stdout, indent=1)
+    main()

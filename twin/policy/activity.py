@@ -1,65 +1,100 @@
-"""Busy is not dead: whether a node's GPU works while nothing comes from it.
+"""Busy is not dead: whether a node's machine works while nothing comes from it.
 
 Somebody else's requests may have taken every slot of a node (ollama/ollama issue 7758: what queues inside it is not bounded
-and not shown). Its server answers, its runner works, and a token for us comes after them. From outside that looks like a
-runner that hangs. A machine that is read tells the two apart: a runner that hangs leaves its GPU idle. (One that spins does
-not: so the belief that a node is crowded ends after `CROWDED_MAX_S`.)
+and not shown), or have it load one model after the other (issues 8903, 12783). Its server answers, and a token for us comes
+after them. From outside that looks like a runner that hangs. A machine that is read tells them apart: a runner that hangs
+leaves GPU and disk idle. (One that spins does not, and weights that are cached are read from no disk: so the belief that a
+node is crowded ends after `CROWDED_MAX_S`, and where nothing can be read a silent node is taken for hung, as before.)
+
+The machine says two things more: whether there is room for another model at all, and whether processes of Ollama are there
+that belong to no model (issues 5642, 7927: runners that outlived their server).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from twin.policy.views import ClusterView, NodeView
-from twin.policy.vocabulary import NEVER_S, TelemetrySample
+from twin.policy.views import NodeView
+from twin.policy.vocabulary import FIT_SHARE, NEVER_S, TelemetrySample
 
 CROWDED_UTILISATION: Final = 0.9
 """Mean over a sampling period from which on the GPU has worked all the time."""
 
-FRESH_S: Final = 15.0
-"""A sample older than this says nothing of now (agents are asked every 5 s unless the operator says otherwise)."""
+LOADING_MIB_PER_S: Final = 50.0
+"""Assumption: a machine that serves models reads that much from its disks only while it loads one."""
+
+ORPHANED_S: Final = 60.0
+"""A process too many for this long is no load and no search for GPUs."""
+
+ORPHAN_HOLDS_GIB: Final = 1.0
+"""What /api/ps does not list of the memory in use, from which on a process too many is a runner with a model."""
+
+FRESH_S: Final = 25.0
+"""A sample older than this says nothing of now (of nodes that are well one comes every 20 s, of others every one)."""
+
+TELLS_WITHIN_S: Final = 6.0
+"""A node that is silent is not restarted before its machine was looked at, where that happens within this time."""
 
 CROWDED_MAX_S: Final = 1800.0
 """Assumption: a node that gives us nothing for half an hour is repaired, however busy it seems."""
 
 
 class Activity:
-    """The last that was read of each node's GPU."""
+    """The last that was read of each node's machine."""
 
-    def __init__(self, view: ClusterView) -> None:
-        self.utilisation: dict[str, float] = {}
+    def __init__(self) -> None:
+        self.works: dict[str, bool] = {}  # without a pause, as far as the last sample says
+        self.loads: dict[str, bool] = {}
+        self.free_gib: dict[str, float] = {}  # GPU memory that nobody uses
+        self.orphans_since_s: dict[str, float] = {}
         self.sampled_s: dict[str, float] = {}
-        self.crowded_since_s: dict[str, float] = {}
-        self.expected: set[str] = set()  # nodes of which samples with a GPU have come
-        self.view = view
 
     def sampled(self, now: float, sample: TelemetrySample) -> None:
         """Take in a sample."""
-        utilisation = sample.values.get("gpu_utilisation")
-        if utilisation is None:
-            self.expected.discard(sample.node)  # nobody can read it (any more)
+        name, values = sample.node, sample.values
+        reads = values.get("disk_read_mib_per_s", 0.0)
+        self.sampled_s[name] = now
+        self.loads[name] = reads >= LOADING_MIB_PER_S
+        self.works[name] = values.get("gpu_utilisation", 0.0) >= CROWDED_UTILISATION or self.loads[name]
+        used_gib = values.get("vram_used_gib")
+        total_gib = values.get("vram_total_gib")
+        if used_gib is None or total_gib is None:
+            self.free_gib.pop(name, None)
             return
-        self.expected.add(sample.node)
-        self.utilisation[sample.node] = utilisation
-        self.sampled_s[sample.node] = now
-        if utilisation < CROWDED_UTILISATION:
-            self.crowded_since_s.pop(sample.node, None)
+        self.free_gib[name] = total_gib - used_gib
+        processes = values.get("ollama_processes", 0.0)
+        resident = values.get("ollama_resident_models")
+        hidden_gib = used_gib - values.get("ollama_vram_gib", used_gib)
+        if resident is None or processes - 1.0 - resident < 1.0 or hidden_gib < ORPHAN_HOLDS_GIB:
+            self.orphans_since_s.pop(name, None)
+        else:
+            self.orphans_since_s.setdefault(name, now)
 
     def crowded(self, now: float, node: NodeView) -> bool:
-        """Whether its GPU has worked without a pause since the node gave something last."""
+        """Whether its machine has worked without a pause since the node gave something last."""
         sampled_s = self.sampled_s.get(node.name, -NEVER_S)
-        if now - sampled_s > FRESH_S or sampled_s <= node.last_passed_s:
-            return False
-        if self.utilisation[node.name] < CROWDED_UTILISATION:
-            return False
-        return now - self.crowded_since_s.setdefault(node.name, now) < CROWDED_MAX_S
+        return node.last_passed_s < sampled_s >= now - FRESH_S and self.works[node.name]
 
     def may_tell(self, now: float, node: NodeView, since_s: float) -> bool:
-        """Whether a sample that says which of the two it is may still come."""
+        """Whether a sample that says so is still to come: the node is read, and was not since it gave something last."""
         sampled_s = self.sampled_s.get(node.name, -NEVER_S)
-        return node.name in self.expected and sampled_s < since_s and now - since_s < FRESH_S / 2.0
+        return sampled_s <= node.last_passed_s and now - sampled_s <= FRESH_S and now - since_s < TELLS_WITHIN_S
+
+    def loading(self, now: float, node: NodeView) -> bool:
+        """Whether its disks give what must be the weights of a model."""
+        return now - self.sampled_s.get(node.name, -NEVER_S) <= FRESH_S and self.loads[node.name]
+
+    def has_room(self, node: NodeView, memory_gib: float) -> bool:
+        """Whether one more model fits beside what is there, as far as is known: else a load waits for others to go."""
+        free_gib = self.free_gib.get(node.name)
+        return free_gib is None or FIT_SHARE * free_gib >= memory_gib
+
+    def orphaned_for_s(self, now: float, node: NodeView) -> float:
+        """How long a process of Ollama without a model has held memory; 0: none does."""
+        return now - self.orphans_since_s.get(node.name, now)
 
     def forget(self, node: str) -> None:
-        """After a restart."""
-        self.crowded_since_s.pop(node, None)
+        """After a repair: what was read before says nothing of now."""
+        self.orphans_since_s.pop(node, None)
+        self.free_gib.pop(node, None)
         self.sampled_s.pop(node, None)

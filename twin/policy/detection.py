@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, TypeAlias
 
-from twin.policy.activity import Activity
+from twin.policy.activity import CROWDED_MAX_S, ORPHANED_S, Activity
 from twin.policy.health import ROUTABLE
 from twin.policy.observer import Observer
 from twin.policy.phi_accrual import PhiAccrual
@@ -47,9 +47,10 @@ Diagnosis: TypeAlias = Literal[
     "runner_failing",  # the server answers, a generation fails
     "crash_loop",  # generations pass and then fail, again and again
     "load_path_stuck",  # what is loaded works, nothing can be loaded
+    "orphan_runner",  # a runner that outlived its server holds memory that the node's models need
     "slow",  # it works, much slower than it used to
 ]
-STILL_SERVING: Final[frozenset[Diagnosis]] = frozenset({"load_path_stuck", "slow"})
+STILL_SERVING: Final[frozenset[Diagnosis]] = frozenset({"load_path_stuck", "orphan_runner", "slow"})
 """Failures of nodes that still serve: they are drained before a repair, and stay in use where no repair is possible."""
 
 RESIDENCY_ANSWER_S: Final = 0.05
@@ -67,6 +68,7 @@ class Watch:
 
     __slots__ = (
         "crowded",
+        "crowded_since_s",
         "evidence",
         "failures_s",
         "generation_due_s",
@@ -80,6 +82,7 @@ class Watch:
         "phi",
         "residency_due_s",
         "slow_error",
+        "stalled",
         "timeouts_s",
     )
 
@@ -92,8 +95,10 @@ class Watch:
         self.liveness_failures = 0
         self.liveness_error = ""
         self.gone_in_a_row = 0  # liveness probes that were answered by nobody listening
+        self.stalled = False  # a stream that had its slot fell silent: no other request explains that
         self.slow_error = False  # the evidence is silence, not an answer
         self.crowded = False  # it is silent, and its GPU works: others have taken its slots
+        self.crowded_since_s = NEVER_S
         self.evidence = ""
         self.failures_s: deque[float] = deque()  # runner failures, for the crash loop
         self.pending: dict[ProbeKind, int] = {}  # kind to probe id
@@ -132,7 +137,7 @@ class Detection:
         self.verify = self.probes.enabled and self.probes.generation
         self.slowness = Slowness(view)
         self.observer = Observer()
-        self.activity = Activity(view)
+        self.activity = Activity()
         self.watches = {name: Watch(node) for name, node in view.nodes.items()}
         self.confirmed: list[Confirmed] = []  # for the healer, which empties it
         self.in_incident: set[str] = set()  # nodes with an open incident; the healer's
@@ -173,6 +178,7 @@ class Detection:
         if not self.verify:
             return
         watch.evidence = f"attempt of request {ended.request_id} ended with {ended.error}"
+        watch.stalled = watch.stalled or ended.error == "stall_timeout"
         self._suspect(now, node, silent=ended.error in ("first_token_timeout", "stall_timeout", "unreachable"))
         if ended.error in RUNNER_DIED:
             self._count_runner_failure(now, watch)
@@ -237,6 +243,10 @@ class Detection:
         """What was read of a node's machine: a node that was taken for busy is not, where its GPU does nothing."""
         self.activity.sampled(now, sample)
         watch = self.watches[sample.node]
+        orphaned_s = self.activity.orphaned_for_s(now, watch.node)
+        if orphaned_s >= ORPHANED_S and sample.node not in self.in_incident and watch.node.health in ROUTABLE:
+            evidence = f"a process of Ollama that no model belongs to has held GPU memory for {orphaned_s:.0f} s"
+            self._confirm(now, watch.node, "orphan_runner", evidence)
         if watch.crowded and not self.activity.crowded(now, watch.node):
             watch.crowded = False
             if watch.node.health == "suspect":
@@ -283,6 +293,8 @@ class Detection:
             return
         if node.health not in ROUTABLE or result.error not in SPEAKS_OF_THE_NODE:
             return
+        if result.error in NO_ANSWER and self.activity.loading(now, node):
+            return  # its loader is at work on another model
         evidence = f"loading {result.model} gave {result.error} after {result.latency_s:.1f} s"
         if result.error in ("first_token_timeout", "stall_timeout"):
             self._confirm(now, node, "load_path_stuck", evidence)
@@ -347,6 +359,8 @@ class Detection:
         node.last_passed_s = now
         watch = self.watches[node.name]
         watch.evidence = ""
+        watch.crowded_since_s = NEVER_S
+        watch.stalled = False
         self.view.happened(node, "passed", now)
         self.view.replace(node, now)
         if node.name in self.in_incident:
@@ -400,14 +414,34 @@ class Detection:
         if node.health == "suspect":
             if result.error in RUNNER_DIED:
                 self._count_runner_failure(now, watch)
-            elif not watch.liveness_failures and self.activity.crowded(now, node):
-                watch.crowded = True
-                watch.evidence = f"{evidence}; its GPU works without a pause: others have taken its slots"
+            elif self._is_crowded(now, watch, result):
                 return  # busy is not dead: it is asked again, with patience
             self._confirm(now, node, _diagnose(watch, result), evidence)
         else:
             watch.evidence = evidence
             self._suspect(now, node, silent=result.error in NO_ANSWER)
+
+    def _is_crowded(self, now: float, watch: Watch, failed: ProbeResult) -> bool:
+        """Whether a suspect node gives nothing because of others that it serves, and not for too long."""
+        full = failed.error == "overloaded"
+        if not full and (watch.stalled or watch.liveness_failures or not self.activity.crowded(now, watch.node)):
+            return False
+        watch.crowded = True
+        watch.crowded_since_s = min(watch.crowded_since_s, now)
+        return now - watch.crowded_since_s < CROWDED_MAX_S
+
+    def is_busy(self, now: float, node: NodeView, since_s: float) -> bool:
+        """Whether a node that was taken for hung since then works after all, or may: its machine was not looked at yet."""
+        watch = self.watches[node.name]
+        if watch.stalled or watch.liveness_failures:
+            return False
+        if self.activity.may_tell(now, node, since_s):
+            return True
+        if not self.activity.crowded(now, node):
+            return False
+        watch.crowded = True
+        watch.crowded_since_s = min(watch.crowded_since_s, since_s)
+        return now - watch.crowded_since_s < CROWDED_MAX_S
 
     # -- what to ask ----------------------------------------------------------------------------------------------
 
@@ -442,7 +476,8 @@ class Detection:
                     self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
             if load_path and now >= watch.load_path_due_s:
                 watch.load_path_due_s = now + self.probes.load_path_period_s
-                if node.health in ROUTABLE:
+                # Where there is no room the probe would wait for others to go, or have them evicted.
+                if node.health in ROUTABLE and self._has_room(node, load_path):
                     self._ask(now, watch, "load_path", load_path, self.probes.load_path_timeout_s, 0.0, probes)
         self.unwell = unwell
 
@@ -487,6 +522,10 @@ class Detection:
                     self._ask(now, watch, "generation", name, timeout_s, self.probes.generation_period_s, probes)
                 return
 
+    def _has_room(self, node: NodeView, model: str) -> bool:
+        replica = node.replicas.get(model)
+        return replica is None or replica.resident or self.activity.has_room(node, replica.model.memory_gib)
+
     def model_to_verify(self, node: NodeView) -> str:
         """The model that shows whether a node works: one that it has loaded, or is to serve, or the smallest."""
         for name, replica in node.replicas.items():
@@ -527,7 +566,8 @@ class Detection:
         watch = self.watches[node.name]
         watch.liveness_failures = watch.gone_in_a_row = 0
         watch.liveness_error = watch.evidence = ""
-        watch.slow_error = watch.crowded = False
+        watch.slow_error = watch.crowded = watch.stalled = False
+        watch.crowded_since_s = NEVER_S
         self.activity.forget(node.name)
         watch.failures_s.clear()
         watch.phi.forget()

@@ -297,6 +297,8 @@ class Healer:
             return
         if work.incident.diagnosis == "unreachable" and self._blind():
             return
+        if work.ailment == "runner_hung" and self.detection.is_busy(now, node, work.incident.opened_s):
+            return  # it is asked again, with patience
         if work.choice is None and not self._choose(node, work):
             return
         choice = work.choice

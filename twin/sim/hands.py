@@ -94,10 +94,11 @@ class SimulatedHands:
 
     def _kill_runner(self, ordered: Ordered) -> None:
         node = self.gateway.nodes[ordered.action.node]
-        if not node.runners:
+        # Those that outlived their server are runners, too.
+        count = len(node.runners) + int(node.conditions.values["orphan_processes"] if node.conditions.disturbed else 0)
+        if not count:
             self._answer_from_node(ordered, "failed", "no runner is seen: no model is loaded")
             return
-        count = len(node.runners)
         node.kill_runner()
         self.gateway.simulation.injection.runners_killed(ordered.action.node)
         self._answer_from_node(ordered, "done", f"killed {count} runners")

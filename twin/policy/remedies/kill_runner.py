@@ -20,6 +20,9 @@ class KillRunner(Remedy):
                     "runner_failing": Prior(0.5),
                     "crash_loop": Prior(0.2),
                     "slow": Prior(0.3),
+                    "orphan_runner": Prior(
+                        0.9, "ollama/ollama issue 5642: nothing but its end gives back what an orphan holds"
+                    ),
                 },
             )
         )

@@ -24,6 +24,7 @@ class OrphanRunner(Fault):
         precursor="runner processes beyond those of the loaded models; GPU memory beyond what /api/ps lists",
         source="ollama/ollama issues 5642, 7927, 9496; notes of ollama-herd, 2026-10-10",
         ended_by_restart=False,
+        ended_by_kill=True,
     )
     kind: Literal["orphan_runner"]
     held_gib: Annotated[float, Field(gt=0, le=1000, description="GPU memory that it holds, on each GPU.")] = 20.0
