@@ -105,7 +105,8 @@ class HttpProber:
             )
         body: dict[str, Any] = {"model": probe.model}
         if probe.kind == "generation":
-            body |= {"prompt": "1", "stream": True, "options": {"num_predict": 1}}
+            options = {"num_predict": 1} | ({"num_ctx": probe.context_tokens} if probe.context_tokens else {})
+            body |= {"prompt": "1", "stream": True, "options": options}
         else:
             body |= {"keep_alive": _LET_GO_AFTER}
         records = await self._call("POST", probe, "/api/generate", body, progress)

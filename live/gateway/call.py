@@ -52,6 +52,9 @@ class Call(Protocol):
     failure: AttemptFailed | None
     """Why the attempt has failed, once it has; what `feed` returned before it is still to be sent."""
 
+    def body_with(self, context_tokens: int) -> bytes:
+        """The body for a node that has the model loaded with that `num_ctx`; 0: with its own."""
+
     def begin(self) -> None:
         """A new attempt's answer is about to come."""
 
@@ -103,6 +106,7 @@ class GenerationCall:
             raise BadRequest(f"the request holds a number that JSON cannot say: {error}") from error
         self._dialect = dialect
         self._request = request
+        self._own_send_context = request.send_context_tokens
         self._seed = seed
         self._may_continue = may_continue
         self._continuing = False  # nodes are asked to go on after what the client has, no more to begin anew
@@ -110,6 +114,20 @@ class GenerationCall:
         self._line_limit_bytes = line_limit_bytes
         self._answer_limit_bytes = answer_limit_bytes
         self._transcript = Transcript(dialect)
+
+    def body_with(self, context_tokens: int) -> bytes:
+        """The body for a node that has the model loaded with that context, where that is not its own (0): another `num_ctx`
+        would have it load the model anew. A dialect that has no `num_ctx` cannot say so."""
+        asked = self.context_tokens if self._request.takes_context else 1
+        wanted = context_tokens if context_tokens and not asked else self._own_send_context
+        if wanted != self._request.send_context_tokens:
+            self._request.send_context_tokens = wanted
+            self.body = (
+                self._continuation()
+                if self._continuing
+                else self._dialect.upstream_body(self._request, self._seed)
+            )
+        return self.body
 
     def begin(self) -> None:
         """A new attempt."""
@@ -267,6 +285,10 @@ class PlainCall:
         self.limits_silence = client_streams
         self._errors = errors
         self._answer_limit_bytes = answer_limit_bytes
+
+    def body_with(self, _context_tokens: int) -> bytes:
+        """It has no `num_ctx` of ours to say."""
+        return self.body
 
     def begin(self) -> None:
         """A new attempt."""

@@ -52,7 +52,9 @@ class OllamaApiHands:
     async def _keep_alive(self, action: Action) -> HandResult:
         """The empty-prompt generate that loads or unloads."""
         keep_alive, expected = _KEEP_ALIVE[action.kind]
-        body = {"model": action.model, "keep_alive": keep_alive, "stream": False}
+        body: dict[str, object] = {"model": action.model, "keep_alive": keep_alive, "stream": False}
+        if action.context_tokens:
+            body["options"] = {"num_ctx": action.context_tokens}
         status, answer = await self._post(action.node, "/api/generate", body)
         record = _object(answer)
         if status == 200 and record.get("done_reason") == expected:

@@ -559,7 +559,10 @@ class Detection:
             watch.liveness_due_s = now + period_s
         elif kind == "generation":
             watch.generation_due_s = now + period_s
-        probes.append(Probe(self.probe_id, watch.node.name, kind, model, timeout_s))
+        context_tokens = 0
+        if kind == "generation":  # another context than it has would have it loaded anew
+            context_tokens = watch.node.replicas[model].context_tokens
+        probes.append(Probe(self.probe_id, watch.node.name, kind, model, timeout_s, context_tokens))
 
     def ask_anew(self, now: float, node: NodeView) -> None:
         """What was known of the node is old: ask it again at once."""
@@ -581,6 +584,7 @@ class Detection:
         self.ask_anew(now, node)
         for name, replica in node.replicas.items():
             if not model or name == model:
+                replica.load_with(0, self.view.parameters)
                 replica.resident = False
                 replica.failures_in_row = 0
         self.view.replace(node, now)
@@ -589,6 +593,7 @@ class Detection:
         """A new server process runs on the node: nothing is loaded, and what was known of it is old."""
         self.ask_anew(now, node)
         for replica in node.replicas.values():
+            replica.load_with(0, self.view.parameters)
             replica.resident = replica.loading = False
             replica.failures_in_row = 0
         self.slowness.forget(node.name)

@@ -21,9 +21,10 @@ from twin.policy.incidents import OpenIncident
 from twin.policy.rates import Rates
 from twin.policy.remedies import all_remedies
 from twin.policy.remedies.base import Case, Remedy
+from twin.policy.remedies.lower_context import lowered
 from twin.policy.remedies.rest import REST_S
 from twin.policy.tracking import Tracker
-from twin.policy.views import ClusterView, NodeView
+from twin.policy.views import ClusterView, NodeView, Replica
 from twin.policy.vocabulary import (
     BOOKKEEPING_ACTIONS,
     Action,
@@ -59,6 +60,12 @@ WITHHELD: Final = "not set aside while fewer replicas of a model serve elsewhere
 """Of the evidence of an incident whose repair waited for the floor of replicas."""
 
 Item = TypeVar("Item")
+
+
+
+def lowered_of(replica: Replica) -> int:
+    """The context with which a replica is loaded again where memory is short."""
+    return lowered(replica.context_tokens or replica.model.context_tokens)
 
 
 class Healer:
@@ -284,7 +291,16 @@ class Healer:
         """What the remedies need to know of a node."""
         rate_rps = self.tracker.rate_rps(node)
         return Case(
-            self.view, node, ailment, certainty, harm, rate_rps, self.tracker.load_s, self.tracker.restart_s, tried
+            self.view,
+            node,
+            ailment,
+            certainty,
+            harm,
+            rate_rps,
+            self.tracker.load_s,
+            self.tracker.restart_s,
+            tried,
+            self.detection.activity.free_gib.get(node.name, math.nan),
         )
 
     def _remedy(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
@@ -340,7 +356,10 @@ class Healer:
             return
         reason = f"{work.incident.diagnosis}: {work.incident.evidence}; {work.reason}"
         timeout_s = self.parameters.action_timeout_s
-        order = self.action(now, about.action, node, choice.model, reason, timeout_s, choice.value)
+        context_tokens = lowered_of(node.replicas[choice.model]) if about.action == "load" else 0
+        order = self.action(
+            now, about.action, node, choice.model, reason, timeout_s, choice.value, context_tokens=context_tokens
+        )
         commands.append(order)
         self.actions[order.action_id] = node.name
         self.ordered_s[order.action_id] = now
@@ -455,7 +474,10 @@ class Healer:
             if result.kind == "restart":
                 self.detection.restarted(now, node)
             else:
-                self.detection.runners_gone(now, node, work.choice.model if work.choice is not None else "")
+                model = work.choice.model if work.choice is not None else ""
+                self.detection.runners_gone(now, node, model)
+                if result.kind == "load":  # again, with less
+                    node.replicas[model].load_with(lowered_of(node.replicas[model]), self.view.parameters)
             self._done(now, node, work)
         else:
             work.happened("action_failed")
@@ -486,12 +508,23 @@ class Healer:
         timeout_s: float,
         benefit: float,
         ordered: bool = False,
+        context_tokens: int = 0,
     ) -> Action:
         """A new action; `ordered`: by an operator, who is not advised but obeyed."""
         self.action_id += 1
         benefit = round(benefit, 3) if math.isfinite(benefit) else 0.0
         advice = self.advises and not ordered
-        return Action(self.action_id, kind, node.name, model, reason, now + timeout_s, benefit, advice=advice)
+        return Action(
+            self.action_id,
+            kind,
+            node.name,
+            model,
+            reason,
+            now + timeout_s,
+            benefit,
+            context_tokens=context_tokens,
+            advice=advice,
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """What has been learnt, as plain data."""

@@ -331,6 +331,13 @@ class HealerParameters:
         3, 2, 100, "failures", "Runner failures on one node within the window that make it a crash loop: then restart."
     )
     crash_loop_window_s: float = _number(30.0, 1, 3600, "s", "The window of the crash loop.")
+    context_min_tokens: int = _number(
+        2048,
+        0,
+        1 << 20,
+        "tokens",
+        "Shortest context with which a model is loaded again where GPU memory runs short; 0: contexts are left alone.",
+    )
     replicas_min: int = _number(
         1,
         0,

@@ -92,13 +92,13 @@ class Router:
             pool = self._pool_by_other_name(request)
             if pool is None:
                 return Route("shed", reason=f"no node serves model {request.model}")
-        avoid = 0
+        avoid = pool.too_short_for(request) if pool.shortened else 0
         if attempt:
             refusal = self._refuse_retry(now, request, attempt)
             if refusal is not None:
                 return refusal
             failed = self.failed[request.request_id]
-            avoid = failed.avoid
+            avoid |= failed.avoid
             if failed.error == "client_error":
                 return self._second_opinion(now, pool, request, failed)
         else:
@@ -124,6 +124,11 @@ class Router:
         replica.node.in_flight += 1
         self.open[request.request_id] = (request.deadline_s, replica)
         pool.place(replica, now)
+        if pool.shortened and pool.too_short_for(request) & replica.node.bit:
+            # Nobody else could take it: it is loaded anew with its own context, before the prompt's front is cut off.
+            replica.load_with(0, self.view.parameters)
+            replica.loading = True
+            return replica.cold_route
         allowance_s = self.allowance_s_per_token * request.prompt_tokens
         if not self.by_model:
             own = replica.node.replicas[request.model]
@@ -134,7 +139,8 @@ class Router:
         route = replica.hot_route
         if allowance_s < 0.5 or route.first_token_deadline_s == NEVER_S:
             return route
-        return Route("dispatch", route.node, route.first_token_deadline_s + allowance_s, route.stall_timeout_s)
+        deadline_s = route.first_token_deadline_s + allowance_s
+        return Route("dispatch", route.node, deadline_s, route.stall_timeout_s, context_tokens=route.context_tokens)
 
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
         """The route of a request that is at a node already, counted there. Raises `KeyError` for an unknown node."""

@@ -35,6 +35,9 @@ SERVICE_DECAY: Final = 0.1
 BATCH_SIZES: Final = 16
 """Numbers of concurrent requests whose pace is told apart."""
 
+CONTEXT_PER_PROMPT: Final = 2
+"""Assumption: a request needs twice the context that its prompt is estimated to take."""
+
 OFF_S: Final = 3600.0
 """A deadline parameter of this value is off."""
 
@@ -114,6 +117,7 @@ class Replica:
         "breaker_open_until_s",
         "capacity",
         "cold_route",
+        "context_tokens",
         "failures_in_row",
         "gets_traffic",
         "hot_route",
@@ -138,6 +142,7 @@ class Replica:
         self.resident = False
         self.stored = True  # the node has it on its disk, and so can load it
         self.loading = False
+        self.context_tokens = 0  # num_ctx with which it was loaded here, because memory was short; 0: as anywhere
         self.failures_in_row = 0
         self.breaker_open_until_s = -NEVER_S
         self.set_limits(parameters)
@@ -149,8 +154,21 @@ class Replica:
         stall_s = limit(max(router.stall_timeout_s, usual_s))  # the prefill of another request stops the batch
         hot_s = limit(max(router.first_token_deadline_s, usual_s))
         cold_s = limit(max(router.cold_first_token_deadline_s, usual_s))
-        self.hot_route = Route("dispatch", self.node.name, hot_s, stall_s)
-        self.cold_route = Route("dispatch", self.node.name, cold_s, stall_s, loads=True)
+        self.hot_route = Route("dispatch", self.node.name, hot_s, stall_s, context_tokens=self.context_tokens)
+        self.cold_route = Route(
+            "dispatch", self.node.name, cold_s, stall_s, loads=True, context_tokens=self.context_tokens
+        )
+
+    def load_with(self, context_tokens: int, parameters: Parameters) -> None:
+        """It has been loaded with that context (0: with its own), and is asked with it from now on."""
+        if context_tokens == self.context_tokens:
+            return
+        self.context_tokens = context_tokens
+        if context_tokens:
+            self.pool.shortened[self.node.bit] = context_tokens
+        else:
+            self.pool.shortened.pop(self.node.bit, None)
+        self.set_limits(parameters)
 
 
 def limit(seconds: float) -> float:
@@ -184,6 +202,7 @@ class Pool:
         "routable",
         "served_until_s",
         "service_s",
+        "shortened",
         "waiting",
     )
 
@@ -196,6 +215,7 @@ class Pool:
         self.routable = 0  # bit set of nodes that get traffic and have it, busy or not
         self.cursor = 0
         self.served_until_s = 0.0  # when the last node that gets traffic was lost
+        self.shortened: dict[int, int] = {}  # node's bit: the context of its replica, where that is less than its own
         self.service_s = 0.0  # mean time of a request at a node, of late
         self.queue = FairQueue()  # order of waiting; may hold ids that wait no longer
         self.waiting: dict[RequestId, Waiting] = {}
@@ -229,6 +249,11 @@ class Pool:
             self.last_resort |= bit
         elif self.last_resort & bit:
             self.last_resort ^= bit
+
+    def too_short_for(self, request: RequestSpec) -> int:
+        """Bit set of the nodes whose replica has too short a context for a request: its front would be cut off."""
+        needs_tokens = request.context_tokens or CONTEXT_PER_PROMPT * request.prompt_tokens
+        return sum([bit for bit, tokens in self.shortened.items() if tokens < needs_tokens])
 
     def note_service(self, took_s: float) -> None:
         """A request took this long at a node."""

@@ -100,6 +100,7 @@ class ModelSpec:
     memory_gib: float
     replicas: int
     slots: int
+    context_tokens: int = 0  # num_ctx with which it is loaded where nobody says otherwise; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ class Route:
     loads: bool  # the node must load the model first: a load goes on when nobody waits for it any more
     retry_after_s: float
     reason: str
+    context_tokens: int  # num_ctx to send, where the client asks for none: with what the node has it loaded; 0: none
 
     def __init__(
         self,
@@ -178,7 +180,9 @@ class Route:
         loads: bool = False,
         retry_after_s: float = 0.0,
         reason: str = "",
+        context_tokens: int = 0,
     ) -> None:
+        self.context_tokens = context_tokens
         self.kind = kind
         self.node = node
         self.first_token_deadline_s = first_token_deadline_s
@@ -350,6 +354,7 @@ class Probe:
     kind: ProbeKind
     model: str  # empty where the kind needs none
     timeout_s: float
+    context_tokens: int = 0  # of a generation: num_ctx to ask with; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +369,7 @@ class Action:
     deadline_s: float
     expected_benefit: float  # requests that it is expected to save, less those that it costs
     destination: str = ""  # the new name of a copy
+    context_tokens: int = 0  # of a load: num_ctx to load it with; 0: the model's own
     advice: bool = False  # write it down with the status `advised`, and do nothing
 
 

@@ -207,7 +207,7 @@ class Cluster(_Closed):
             for name, hardware in zip(self.node_names(), self.hardware_of_nodes(), strict=True)
         )
         models = tuple(
-            ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_of(name))
+            ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_of(name), self.context_of(name))
             for name, model in self.models.items()
         )
         return ClusterSpec(nodes, models, placement)

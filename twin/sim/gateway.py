@@ -142,7 +142,7 @@ class Gateway:
             flight.output_tokens or 1,  # an embedding ends with its prefill
             self._on_job_end,
             flight,
-            spec.context_tokens,
+            spec.context_tokens or route.context_tokens,
             spec.request_id,  # stands for what it says
             spec.session,
             flight.shared_tokens,

@@ -108,7 +108,7 @@ class SimulatedHands:
         if not node.alive:
             self._answer_from_node(ordered, "failed", "connection refused")
             return
-        ordered.job = Job(ordered.action.model, 0, 0, self._loaded, ordered)
+        ordered.job = Job(ordered.action.model, 0, 0, self._loaded, ordered, ordered.action.context_tokens)
         node.submit(ordered.job)
 
     def _loaded(self, job: Job, error: AttemptError) -> None:

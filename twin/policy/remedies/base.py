@@ -6,6 +6,7 @@ the healer carries the chosen one out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,11 +15,14 @@ from mypy_extensions import mypyc_attr
 
 from twin.policy.health import ROUTABLE
 from twin.policy.parameters import HealerParameters
-from twin.policy.views import ClusterView, NodeView
-from twin.policy.vocabulary import ActionKind
+from twin.policy.views import ClusterView, NodeView, Replica
+from twin.policy.vocabulary import NEVER_S, ActionKind
 
 BROKEN_SHARE: Final = 0.5
 """Assumption: a request that is broken in mid-stream and goes on elsewhere costs half of one, what was generated."""
+
+SHORT_SHARE: Final = 0.1
+"""GPU memory of which less than this share is free is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class About:
 class Case:
     """A node that fails, or is expected to, and what is known of it."""
 
-    __slots__ = ("ailment", "certainty", "harm", "load_s", "node", "rate_rps", "restart_s", "serves", "tried", "view")
+    __slots__ = ("ailment", "certainty", "free_gib", "harm", "load_s", "node", "rate_rps", "restart_s", "serves", "tried", "view")
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Case:
         load_s: float,
         restart_s: float,
         tried: dict[str, int],
+        free_gib: float = math.nan,
     ) -> None:
         self.view = view
         self.node = node
@@ -68,7 +73,13 @@ class Case:
         self.load_s = load_s  # what the load of a model takes here, of late
         self.restart_s = restart_s  # likewise a restart
         self.serves = node.health in ROUTABLE or node.health == "drained"
+        self.free_gib = free_gib  # GPU memory that nobody uses, as its machine says; nan: not known
         self.tried = tried  # remedies that did not help in this incident, and how often
+
+    def memory_is_short(self, replica: Replica) -> bool:
+        """Whether the machine says that its GPU has little room left once this replica is loaded."""
+        left_gib = self.free_gib - (0.0 if replica.resident else replica.model.memory_gib)
+        return left_gib < SHORT_SHARE * self.node.spec.vram_gib < NEVER_S
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

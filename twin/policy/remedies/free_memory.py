@@ -18,6 +18,7 @@ class FreeMemory(Remedy):
                 mends={
                     "gpu_memory": Prior(0.5),
                     "host_memory": Prior(0.3),
+                    "runner_failing": Prior(0.6, "assumption, where GPU memory is short"),
                 },
                 hard=False,
                 drains=False,
@@ -30,6 +31,8 @@ class FreeMemory(Remedy):
 
     def model(self, case: Case) -> str | None:
         """The largest of those."""
+        if case.ailment == "runner_failing" and not any(map(case.memory_is_short, case.node.replicas.values())):
+            return None  # memory is not what it fails for, or nobody knows
         best: str | None = None
         best_gib = 0.0
         for name, replica in case.node.replicas.items():
