@@ -72,6 +72,7 @@ class Watch:
         "evidence",
         "failures_s",
         "generation_due_s",
+        "generations_asked",
         "gone_in_a_row",
         "liveness_due_s",
         "liveness_error",
@@ -91,6 +92,7 @@ class Watch:
         self.liveness_due_s = 0.0
         self.residency_due_s = 0.0
         self.generation_due_s = 0.0
+        self.generations_asked = 0  # by which the loaded models of a node take their turns
         self.load_path_due_s = 0.0
         self.liveness_failures = 0
         self.liveness_error = ""
@@ -399,12 +401,18 @@ class Detection:
                 for other in node.replicas.values():
                     other.set_limits(self.view.parameters)
                 self.view.set_back(node, now, SET_BACK_S)
+            if self._doubted(node) is not None:  # each model has its own runner, and that one has not answered yet
+                watch.generation_due_s = now
+                self.wake_s = now
+                return
             self._back(now, node)
             return
         if node.health in ("down", "drained"):
             if node.name in self.in_incident:
                 self.failed_again.append(node)
             return
+        if replica is not None:
+            replica.failures_in_row += 1
         if result.error in NO_ANSWER:
             evidence = f"one token of {result.model} was not generated within {result.latency_s:.1f} s"
         else:
@@ -515,22 +523,38 @@ class Detection:
             watch.generation_due_s = idle_since_s + self.probes.generation_period_s
             return
         watch.generation_due_s = now + self.probes.generation_period_s
-        for name, replica in node.replicas.items():
-            if replica.resident:
-                if self.view.indexed(replica).in_flight < replica.model.slots:
-                    timeout_s = self.probes.generation_suspect_s
-                    self._ask(now, watch, "generation", name, timeout_s, self.probes.generation_period_s, probes)
-                return
+        replica = self._next_loaded(node)
+        if replica is not None and self.view.indexed(replica).in_flight < replica.model.slots:
+            timeout_s = self.probes.generation_suspect_s
+            period_s = self.probes.generation_period_s
+            self._ask(now, watch, "generation", replica.model.name, timeout_s, period_s, probes)
+
+    @staticmethod
+    def _doubted(node: NodeView) -> Replica | None:
+        """Of the loaded models, the one whose requests failed most often since it last answered, if any did."""
+        doubted = None
+        failures = 0
+        for replica in node.replicas.values():
+            if replica.resident and replica.failures_in_row > failures:
+                doubted = replica
+                failures = replica.failures_in_row
+        return doubted
+
+    def _next_loaded(self, node: NodeView) -> Replica | None:
+        """A loaded model of the node: each has its own runner, so they are asked in turn."""
+        loaded = [replica for replica in node.replicas.values() if replica.resident]
+        return loaded[self.watches[node.name].generations_asked % len(loaded)] if loaded else None
 
     def _has_room(self, node: NodeView, model: str) -> bool:
         replica = node.replicas.get(model)
         return replica is None or replica.resident or self.activity.has_room(node, replica.model.memory_gib)
 
     def model_to_verify(self, node: NodeView) -> str:
-        """The model that shows whether a node works: one that it has loaded, or is to serve, or the smallest."""
-        for name, replica in node.replicas.items():
-            if replica.resident:
-                return name
+        """The model that shows whether a node works: one that it has loaded and that failed requests, or that it has
+        loaded, or is to serve, or the smallest."""
+        replica = self._doubted(node) or self._next_loaded(node)
+        if replica is not None:
+            return replica.model.name
         placed = self.view.placement.get(node.name, ())
         if placed:
             return placed[0]
@@ -559,6 +583,7 @@ class Detection:
             watch.liveness_due_s = now + period_s
         elif kind == "generation":
             watch.generation_due_s = now + period_s
+            watch.generations_asked += 1
         context_tokens = 0
         if kind == "generation":  # another context than it has would have it loaded anew
             context_tokens = watch.node.replicas[model].context_tokens
