@@ -12,7 +12,7 @@ that belong to no model (issues 5642, 7927: runners that outlived their server).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from twin.policy.views import NodeView
 from twin.policy.vocabulary import FIT_SHARE, NEVER_S, TelemetrySample
@@ -92,6 +92,24 @@ class Activity:
     def orphaned_for_s(self, now: float, node: NodeView) -> float:
         """How long a process of Ollama without a model has held memory; 0: none does."""
         return now - self.orphans_since_s.get(node.name, now)
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "works": dict(self.works),
+            "loads": dict(self.loads),
+            "free_gib": dict(self.free_gib),
+            "orphans_s_ago": {name: now - since_s for name, since_s in self.orphans_since_s.items()},
+            "sampled_s_ago": {name: now - sampled_s for name, sampled_s in self.sampled_s.items()},
+        }
+
+    def restore(self, now: float, known: dict[str, Any]) -> None:
+        """Go on from a snapshot."""
+        self.works = {str(name): bool(works) for name, works in known["works"].items()}
+        self.loads = {str(name): bool(loads) for name, loads in known["loads"].items()}
+        self.free_gib = {str(name): float(gib) for name, gib in known["free_gib"].items()}
+        self.orphans_since_s = {str(name): now - float(ago_s) for name, ago_s in known["orphans_s_ago"].items()}
+        self.sampled_s = {str(name): now - float(ago_s) for name, ago_s in known["sampled_s_ago"].items()}
 
     def forget(self, node: str) -> None:
         """After a repair: what was read before says nothing of now."""

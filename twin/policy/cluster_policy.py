@@ -12,11 +12,13 @@ from twin.policy.foresight import Foresight
 from twin.policy.healer import Healer
 from twin.policy.operator import Operator
 from twin.policy.parameters import ParameterError, Parameters
+from twin.policy.predictor.memory import predictor_state, restore_predictor
 from twin.policy.predictor.model import ML, Model, families_of
 from twin.policy.predictor.predictor import FusedPredictor, Predictor
 from twin.policy.redundancy import Redundancy
 from twin.policy.router import Router
 from twin.policy.slots import SlotLearning
+from twin.policy.state import frozen, thaw
 from twin.policy.tracking import Tracker
 from twin.policy.views import ClusterView
 from twin.policy.vocabulary import (
@@ -71,6 +73,7 @@ class ClusterPolicy(Policy):
         self.period_s = parameters.probes.period_s
         self.active = parameters.probes.enabled or parameters.circuit_breaker.enabled or parameters.redundancy.enabled
         self._due_s = 0.0
+        self._looked_s = 0.0  # when it decided last: the time of its snapshots
 
     @property
     def waiting(self) -> int:
@@ -149,6 +152,7 @@ class ClusterPolicy(Policy):
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""
         self.detection.observer.called(self.next_wakeup(), now)
+        self._looked_s = now
         commands: list[Command] = []
         probes: list[Probe] = []
         self.view.let_rise(now)
@@ -177,7 +181,8 @@ class ClusterPolicy(Policy):
         return due_s
 
     def snapshot(self) -> PolicyState:
-        """What must outlive this object."""
+        """What must outlive this object, as it was when it decided last. Moments are in seconds before that."""
+        now = self._looked_s
         nodes = {
             node.name: {
                 "health": node.health,
@@ -187,6 +192,11 @@ class ClusterPolicy(Policy):
                 "operator": self.operator.phase(node.name),
                 "resident": [name for name, replica in node.replicas.items() if replica.resident],
                 "slots": self.slots.known(node.name),
+                "contexts": {name: it.context_tokens for name, it in node.replicas.items() if it.context_tokens},
+                "start_s": node.start_s,
+                "served": node.served,
+                "passed_s_ago": now - node.last_passed_s,
+                "pace": frozen(node.pace, now, ()),
             }
             for node in self.view.nodes.values()
         }
@@ -200,12 +210,15 @@ class ClusterPolicy(Policy):
             "retry_budget": self.router.budget,
             "waiting": self.waiting,
             "open_incidents": open_incidents,
-            "healer": self.healer.snapshot(),
-            "foresight": self.foresight.snapshot(),
-            "redundancy": self.redundancy.snapshot(),
-            "tracker": self.tracker.snapshot(),
+            "healer": self.healer.snapshot(now),
+            "foresight": self.foresight.snapshot(now),
+            "redundancy": self.redundancy.snapshot(now),
+            "tracker": self.tracker.snapshot(now),
+            "activity": self.detection.activity.snapshot(now),
+            "slow": dict(self.detection.slowness.slow),
+            "predictor": predictor_state(self.watching, now),
         }
-        return PolicyState(self._due_s, parts)
+        return PolicyState(now, parts)
 
     def restore(self, now: float, state: PolicyState) -> None:
         """Go on from a snapshot: what nodes were taken for, what they had loaded, and which incidents were open.
@@ -220,13 +233,25 @@ class ClusterPolicy(Policy):
             node.penalty = known["penalty"]
             for model, replica in node.replicas.items():
                 replica.resident = model in known["resident"]
-            self.slots.restore(name, known.get("slots", {}))
+                replica.load_with(int(known["contexts"].get(model, 0)), self.view.parameters)
+            self.slots.restore(name, known["slots"])
+            node.start_s = node.start_s_of_routes = float(known["start_s"])
+            node.served = int(known["served"])
+            node.last_passed_s = now - float(known["passed_s_ago"])
+            thaw(node.pace, now, (), known["pace"])
+            for replica in node.replicas.values():
+                replica.set_limits(self.view.parameters)
             self.view.replace(node, now)
         self.router.budget = state.parts["retry_budget"]
-        self.healer.restore(now, state.parts["healer"], state.now_s)
-        self.foresight.restore(state.parts["foresight"])
-        self.redundancy.restore(state.parts["redundancy"])
-        self.tracker.restore(state.parts["tracker"])
+        self.healer.restore(now, state.parts["healer"])
+        self.foresight.restore(now, state.parts["foresight"])
+        self.redundancy.restore(now, state.parts["redundancy"])
+        self.tracker.restore(now, state.parts["tracker"])
+        self.detection.activity.restore(now, state.parts["activity"])
+        self.detection.slowness.slow.update(
+            {name: why for name, why in state.parts["slow"].items() if name in self.view.nodes}
+        )
+        restore_predictor(self.watching, now, state.parts["predictor"])
         for name, (diagnosis, evidence) in state.parts["open_incidents"].items():
             if name in self.view.nodes:
                 self.detection.reopen(now, self.view.nodes[name], diagnosis, evidence)

@@ -201,10 +201,30 @@ class Foresight:
                 success = precaution.probability
                 self.healer.rates.note(precaution.remedy, precaution.failure, precaution.node, success, 0.0)
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, now: float) -> dict[str, Any]:
         """What must outlive this object, as plain data."""
-        return {"budget": self.budget}
+        return {
+            "budget": self.budget,
+            "filled_s_ago": now - self.filled_s,
+            "not_before": [[*key, until_s - now] for key, until_s in self.not_before_s.items()],
+            "due": [[*key, due_s - now] for key, due_s in self.due_s.items()],
+            "endangered": {name: [until_s - now, why] for name, (until_s, why) in self.endangered.items()},
+            "precautions": [
+                [it.node, it.failure, it.remedy, it.probability, it.until_s - now] for it in self.precautions
+            ],
+        }
 
-    def restore(self, known: dict[str, Any]) -> None:
+    def restore(self, now: float, known: dict[str, Any]) -> None:
         """Go on from a snapshot."""
         self.budget = min(self.budget_max, float(known["budget"]))
+        self.filled_s = now - float(known["filled_s_ago"])
+        for node, failure, hard, left_s in known["not_before"]:
+            self.not_before_s[(str(node), str(failure), bool(hard))] = now + float(left_s)
+        for node, failure, left_s in known["due"]:
+            self.due_s[(str(node), str(failure))] = now + float(left_s)
+        for node, (left_s, why) in known["endangered"].items():
+            self.endangered[str(node)] = (now + float(left_s), str(why))
+        for node, failure, remedy, probability, left_s in known["precautions"]:
+            self.precautions.append(
+                Precaution(str(node), str(failure), str(remedy), float(probability), now + float(left_s))
+            )

@@ -526,16 +526,29 @@ class Healer:
             advice=advice,
         )
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, now: float) -> dict[str, Any]:
         """What has been learnt, as plain data."""
         return {
             "rates": self.rates.snapshot(),
-            "last_action": {name: list(it) for name, it in sorted(self.last_action.items())},
+            "last_action": {name: [now - it[0], it[1]] for name, it in sorted(self.last_action.items())},
+            "closed": {name: [now - it[0], it[1]] for name, it in sorted(self.closed.items())},
+            "helped": {name: [it[0], it[1], it[2] - now] for name, it in sorted(self.helped.items())},
+            "slow_s_ago": {name: now - since_s for name, since_s in sorted(self.slow_since_s.items())},
         }
 
-    def restore(self, now: float, known: dict[str, Any], taken_s: float) -> None:
-        """Go on from a snapshot that was taken at `taken_s` of its own clock."""
+    def restore(self, now: float, known: dict[str, Any]) -> None:
+        """Go on from a snapshot."""
         self.rates.restore(known["rates"])
-        for name, (acted_s, in_a_row) in known["last_action"].items():
-            if name in self.view.nodes:
-                self.last_action[name] = (now - (taken_s - float(acted_s)), int(in_a_row))
+        here = self.view.nodes
+        for name, (ago_s, in_a_row) in known["last_action"].items():
+            if name in here:
+                self.last_action[name] = (now - float(ago_s), int(in_a_row))
+        for name, (ago_s, in_a_row) in known["closed"].items():
+            if name in here:
+                self.closed[name] = (now - float(ago_s), int(in_a_row))
+        for name, (remedy, ailment, left_s) in known["helped"].items():
+            if name in here:
+                self.helped[name] = (str(remedy), str(ailment), now + float(left_s))
+        for name, ago_s in known["slow_s_ago"].items():
+            if name in here:
+                self.slow_since_s[name] = now - float(ago_s)

@@ -28,13 +28,25 @@ ADVISED_COOLDOWN_S: Final = 600.0
 class Factor:
     """How many replicas of a model demand asks for beyond those that the cluster asks for, and since when it does."""
 
-    __slots__ = ("busy_since_s", "extra", "idle_since_s", "reason")
+    __slots__ = ("busy", "busy_since_s", "extra", "idle", "idle_since_s", "reason")
 
     def __init__(self) -> None:
         self.extra = 0
-        self.busy_since_s = -1.0  # negative: it is not
-        self.idle_since_s = -1.0
+        self.busy = False
+        self.busy_since_s = 0.0
+        self.idle = False
+        self.idle_since_s = 0.0
         self.reason = ""
+
+    def busy_for(self, now: float, seconds: float) -> None:
+        """It has been busy for so long; negative: it is not."""
+        self.busy = seconds >= 0.0
+        self.busy_since_s = now - seconds
+
+    def idle_for(self, now: float, seconds: float) -> None:
+        """Likewise idle."""
+        self.idle = seconds >= 0.0
+        self.idle_since_s = now - seconds
 
 
 class Redundancy:
@@ -165,14 +177,14 @@ class Redundancy:
             serving += 1
             in_flight += replica.in_flight
         if not serving:
-            factor.busy_since_s = factor.idle_since_s = -1.0
+            factor.busy = factor.idle = False
             return  # an outage is no demand
         share = in_flight / (serving * model.slots)
         waiting = self.view.pools[model.name].waiting if self.view.by_model else None
         if share < self.parameters.busy_share and not waiting:
-            factor.busy_since_s = -1.0
-        elif factor.busy_since_s < 0.0:
-            factor.busy_since_s = now
+            factor.busy = False
+        elif not factor.busy:
+            factor.busy_for(now, 0.0)
         elif now - factor.busy_since_s >= self.parameters.scale_up_after_s:
             factor.busy_since_s = now
             if self.wanted(model) < self.parameters.max_factor and serving >= self.wanted(model):
@@ -182,9 +194,9 @@ class Redundancy:
                     f"for {self.parameters.scale_up_after_s:g} s"
                 )
         if share > self.parameters.idle_share:
-            factor.idle_since_s = -1.0
-        elif factor.idle_since_s < 0.0:
-            factor.idle_since_s = now
+            factor.idle = False
+        elif not factor.idle:
+            factor.idle_for(now, 0.0)
         elif factor.extra and now - factor.idle_since_s >= self.parameters.scale_down_after_s:
             factor.idle_since_s = now
             factor.extra -= 1
@@ -192,7 +204,7 @@ class Redundancy:
     def _let_go(self, now: float, model: ModelSpec, here: int, wanted: int, commands: list[Command]) -> None:
         """Unload a surplus replica that was loaded here, after the model has been idle for long; one at a time."""
         factor = self.factors.get(model.name)
-        if factor is None or factor.idle_since_s < 0.0:
+        if factor is None or not factor.idle:
             return
         idle_s = now - factor.idle_since_s
         under_repair = self.healer.detection.under_repair
@@ -251,17 +263,30 @@ class Redundancy:
         self.view.replace(replica.node, now)
         return True
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, now: float) -> dict[str, Any]:
         """What must outlive this object, as plain data."""
         return {
-            "extra": {name: [factor.extra, factor.reason] for name, factor in self.factors.items() if factor.extra},
+            "factors": {
+                name: [
+                    it.extra,
+                    it.reason,
+                    now - it.busy_since_s if it.busy else -1.0,
+                    now - it.idle_since_s if it.idle else -1.0,
+                ]
+                for name, it in self.factors.items()
+            },
+            "not_before": [[*key, until_s - now] for key, until_s in sorted(self.not_before_s.items())],
             "ours": [list(key) for key in sorted(self.ours)],
         }
 
-    def restore(self, known: dict[str, Any]) -> None:
+    def restore(self, now: float, known: dict[str, Any]) -> None:
         """Go on from a snapshot."""
-        for name, (extra, reason) in known["extra"].items():
+        for name, (extra, reason, busy_s, idle_s) in known["factors"].items():
             factor = self.factors.setdefault(name, Factor())
             factor.extra, factor.reason = int(extra), str(reason)
+            factor.busy_for(now, float(busy_s))
+            factor.idle_for(now, float(idle_s))
+        for node, model, left_s in known["not_before"]:
+            self.not_before_s[(str(node), str(model))] = now + float(left_s)
         for node, model in known["ours"]:
             self.ours.add((str(node), str(model)))

@@ -110,12 +110,31 @@ class Tracker:
         ended = good + bad
         return (bad / ended / (1.0 - self.parameters.objective) if ended else 0.0), ended
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, now: float) -> dict[str, Any]:
         """Plain data."""
-        return {"rates_rps": dict(self.rates_rps), "load_s": self.load_s, "restart_s": self.restart_s}
+        return {
+            "rates_rps": dict(self.rates_rps),
+            "load_s": self.load_s,
+            "restart_s": self.restart_s,
+            "served": dict(self.served),
+            "ended": [self.succeeded, self.failed],
+            "samples": [[now - time_s, good, bad] for time_s, good, bad in self.samples],
+            "burning": self.burning,
+            "looked_s_ago": now - self.last_s,
+            "due_in_s": self.due_s - now,
+        }
 
-    def restore(self, known: dict[str, Any]) -> None:
+    def restore(self, now: float, known: dict[str, Any]) -> None:
         """Go on from a snapshot."""
+        for name, served in known["served"].items():
+            if name in self.served:
+                self.served[name] = int(served)
+        self.succeeded, self.failed = (int(count) for count in known["ended"])
+        for ago_s, good, bad in known["samples"]:
+            self.samples.append((now - float(ago_s), int(good), int(bad)))
+        self.burning = str(known["burning"])
+        self.last_s = now - float(known["looked_s_ago"])
+        self.due_s = now + float(known["due_in_s"])
         for name, rate_rps in known["rates_rps"].items():
             if name in self.rates_rps:
                 self.rates_rps[name] = float(rate_rps)
