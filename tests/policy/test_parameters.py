@@ -103,12 +103,13 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
     "healer.crash_loop_window_s": (5.0, "healer.crash_loop_failures=2", LOOP),
     "healer.replicas_min": (2, LOADER, STUCK),
     "healer.mode": ("advise", "", CRASH.split("\nrestart", maxsplit=1)[0]),
-    "healer.period_s": (5.0, "", "node-0 refuses\nadvance 3\nrestart node-0 failed\nadvance 30\nshow"),
+    "healer.period_s": (25.0, "", "node-0 refuses\nadvance 3\nrestart node-0 failed\nadvance 30\nshow"),
     "healer.kill_runner": (False, "", NEVER_HELPS),
     "healer.reallocation": (False, "", "node-0 crashes\nadvance 6"),
     "healer.redistribution": (False, "", HEAT),
     "healer.failover": (False, "", CRASH.split("\nrestart", maxsplit=1)[0]),
     "healer.learning": (False, "", AGAIN),
+    "healer.learning_interval_s": (600.0, "", AGAIN),
     "healer.predictive": (False, "", LEAK),
     "healer.proactive": (False, "", LEAK),
     "healer.probability_min": (0.95, "", LEAK),
@@ -125,6 +126,7 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
     "redundancy.scale_down_after_s": (100.0, "", BUSY + "\n" + THEN_IDLE),
     "performance_tracking.enabled": (False, "retry.attempts_max=0", BURNING),
     "performance_tracking.window_s": (40.0, "retry.attempts_max=0", BURNING + "\nadvance 30"),
+    "performance_tracking.period_s": (60.0, "retry.attempts_max=0", BURNING),
     "performance_tracking.objective": (0.5, "retry.attempts_max=0", BURNING),
     "redundancy.enabled": (False, "", CRASH.split("\nrestart", maxsplit=1)[0]),
     "redundancy.update_interval_s": (60.0, "", CRASH.split("\nrestart", maxsplit=1)[0]),
@@ -157,6 +159,7 @@ ELSEWHERE = {
     "admission.learn_slots": "see test_slots.py",
     "healer.action_timeout_s": "an action's deadline; see below",
     "redundancy.load_timeout_s": "an action's deadline; see below",
+    "healer.context_min_tokens": "see test_lower_context.py",
     "healer.look_ahead_horizon_s": "the horizon of a question; see below",
     "config_adaptation.enabled": "see test_adaptation.py",
     "config_adaptation.interval_s": "see test_adaptation.py",
@@ -309,3 +312,30 @@ def test_how_far_ahead_is_simulated_is_a_parameter() -> None:
         bench.do(command)
     assert bench.question is not None
     assert bench.question.horizon_s == 300.0
+
+
+def test_the_master_switch_leaves_a_plain_proxy() -> None:
+    assert preset("default", {"enabled": False}) == preset("none")
+    assert preset("default", {"enabled": True}) == preset("default")
+    with pytest.raises(ParameterError, match="enabled takes true or false"):
+        preset("default", {"enabled": "no"})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "what"),
+    [
+        ({"self_healing.healing_interval": 60.0, "self_healing.monitoring_interval": 60.0}, "would look twice"),
+        ({"self_healing.healing_interval": 25.0, "predictive_detection.prediction_interval": 30.0}, "old forecasts"),
+        (
+            {
+                "predictive_detection.enable_ml_detection": False,
+                "predictive_detection.enable_statistical": False,
+                "predictive_detection.enable_pattern_recognition": False,
+            },
+            "no family is on",
+        ),
+    ],
+)
+def test_operators_intervals_that_make_no_sense_together_are_refused(overrides: dict[str, object], what: str) -> None:
+    with pytest.raises(ParameterError, match=what):
+        preset("default", overrides)

@@ -80,7 +80,7 @@ class Healer:
         self.parameters = view.parameters.healer
         self.advises: bool = self.parameters.mode == "advise"
         self.remedies: list[Remedy] = list(remedies) if remedies is not None else all_remedies()
-        self.rates = Rates()
+        self.rates = Rates(self.parameters.learning_interval_s)
         self.open: dict[str, OpenIncident] = {}  # by node
         self.incidents: list[Incident] = []
         self.actions: dict[int, str] = {}  # running actions of incidents: id to node
@@ -98,6 +98,8 @@ class Healer:
 
     def decide(self, now: float, commands: list[Command]) -> None:
         """Move every incident on, and add what is to be done."""
+        if self.rates.kept:
+            self.rates.look(now)
         for node in self._taken(self.to_return):
             if node.held:
                 continue  # its operator says when
@@ -387,9 +389,7 @@ class Healer:
             return True
         if node.health != "drained":
             if not self.leaves_enough(node):
-                if not work.withheld:
-                    work.withheld = True
-                    work.incident.evidence += f"; {WITHHELD} {self.parameters.replicas_min}"
+                self._withheld(work)
                 return False
             self.view.happened(node, "drain", now)
             work.happened("set_aside")
@@ -397,7 +397,19 @@ class Healer:
             reason = f"{work.incident.diagnosis}: {work.incident.evidence}; it is {what} once it is idle: {work.reason}"
             commands.append(self.action(now, "drain", node, "", reason, BOOKKEEPING_TIMEOUT_S, 0.0))
             work.drained_at_s = now
+        elif not self.leaves_enough(node):
+            # Others failed while it was drained: it is needed as it is.
+            work.happened("withheld")
+            self._withheld(work)
+            work.not_before_s = now + self.parameters.cooldown_s
+            self._give_back(now, node)
+            return False
         return node.in_flight == 0 or now - work.drained_at_s >= self.parameters.drain_timeout_s
+
+    def _withheld(self, work: OpenIncident) -> None:
+        if not work.withheld:
+            work.withheld = True
+            work.incident.evidence += f"; {WITHHELD} {self.parameters.replicas_min}"
 
     # -- looking ahead --------------------------------------------------------------------------------------------
 

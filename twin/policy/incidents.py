@@ -11,6 +11,7 @@ from twin.policy.vocabulary import NEVER_S, Incident, IncidentState
 
 IncidentEvent: TypeAlias = Literal[
     "set_aside",  # a node that still serves gets nothing more, and is repaired once it is idle
+    "withheld",  # it is given back without a repair: too few others serve what it has
     "acted",  # a disruptive action was ordered
     "action_done",
     "action_failed",
@@ -28,6 +29,7 @@ TRANSITIONS: Final[dict[tuple[IncidentState, IncidentEvent], IncidentState]] = {
     ("open", "exhausted"): "given_up",
     ("open", "dropped"): "closed",
     ("draining", "acted"): "acting",
+    ("draining", "withheld"): "open",
     ("draining", "exhausted"): "given_up",
     ("draining", "dropped"): "closed",
     ("acting", "action_done"): "verifying",

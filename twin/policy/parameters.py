@@ -271,6 +271,14 @@ class HealerParameters:
     learning: bool = _switch(
         True, "Learn from verified outcomes how often each remedy helps.", "self_healing.enable_learning"
     )
+    learning_interval_s: float = _number(
+        0.0,
+        0,
+        3600,
+        "s",
+        "Outcomes are learnt from so often, those of the meantime together; 0: each at once. It was documented as 5 m.",
+        "self_healing.learning_interval",
+    )
     predictive: bool = _switch(True, "Take in what the predictor foretells.", "self_healing.enable_predictive")
     proactive: bool = _switch(
         True,
@@ -403,6 +411,14 @@ class PerformanceTrackingParameters:
         "The long of its two windows; the short one is a twelfth.",
         "performance_tracking.window_size",
     )
+    period_s: float = _number(
+        5.0,
+        0.5,
+        300,
+        "s",
+        "Between two looks at what nodes serve and how fast the error budget burns.",
+        "self_healing.monitoring_interval",
+    )
     objective: float = _number(0.99, 0.5, 0.99999, "", "Share of the attempts at nodes that are to succeed.")
 
 
@@ -523,6 +539,20 @@ def _rules(it: Parameters) -> list[tuple[bool, str]]:
             f"{healer.period_s:g}: nothing would be known of an action before the next look",
         ),
         (
+            not healer.period_s or it.performance_tracking.period_s < healer.period_s,
+            f"performance_tracking.period_s {it.performance_tracking.period_s:g} is not below healer.period_s "
+            f"{healer.period_s:g}: the healer would look twice at the same",
+        ),
+        (
+            not healer.period_s or not it.predictor.enabled or it.predictor.prediction_interval_s <= healer.period_s,
+            f"predictor.prediction_interval_s {it.predictor.prediction_interval_s:g} is above healer.period_s "
+            f"{healer.period_s:g}: the healer would act on old forecasts",
+        ),
+        (
+            not it.predictor.enabled or it.predictor.statistical or it.predictor.pattern or it.predictor.ml,
+            "predictor: no family is on; switch statistical, pattern or ml on, or say predictor.enabled=false",
+        ),
+        (
             it.config_adaptation.interval_s >= 10.0 * healer.period_s,
             f"config_adaptation.interval_s {it.config_adaptation.interval_s:g} is below ten times healer.period_s "
             f"{healer.period_s:g}: a setting must be seen at work before it is judged",
@@ -563,6 +593,11 @@ def find(name: str) -> Parameter:
     hint = f"; did you mean {near[0]}?" if near else "; `ollamamax catalogue parameters` lists them"
     raise ParameterError(f"unknown policy parameter {name}{hint}")
 
+
+MASTER = "enabled"
+"""The operators' master switch: off is the preset `none`, a plain proxy, whatever preset is named."""
+
+TABLE_OF_MASTER = Parameter(MASTER, True, "", None, None, (), "", "Fault tolerance; off: a plain proxy.")
 
 PRESETS: dict[str, dict[str, Value]] = {
     # A plain proxy: in turn, no health, no second try. What doing nothing gives.
@@ -610,4 +645,7 @@ def preset(name: str, overrides: Mapping[str, object] | None = None) -> Paramete
     """The parameters of a preset with overrides. Raises `ParameterError`."""
     if name not in PRESETS:
         raise ParameterError(f"unknown policy preset {name}; there are {', '.join(PRESETS)}")
-    return Parameters().with_values({**PRESETS[name], **(overrides or {})})
+    wanted = dict(overrides or {})
+    if not TABLE_OF_MASTER.check(wanted.pop(MASTER, True)):
+        name = "none"
+    return Parameters().with_values({**PRESETS[name], **wanted})

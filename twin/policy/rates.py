@@ -26,11 +26,29 @@ NOT_KNOWN: Final = Prior(0.0, "not known to help")
 class Rates:
     """Successes and failures, by (remedy, ailment) and by (remedy, ailment, node)."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval_s: float = 0.0) -> None:
         self.seen: dict[str, tuple[float, float]] = {}  # key: successes, failures
+        self.interval_s = interval_s
+        self.learns_s = 0.0
+        self.kept: list[tuple[str, str, str, float, float]] = []  # outcomes that are not learnt from yet
 
     def note(self, remedy: str, ailment: str, node: str, success: float, failure: float) -> None:
         """An outcome, or a part of one."""
+        if self.interval_s:
+            self.kept.append((remedy, ailment, node, success, failure))
+        else:
+            self._learn(remedy, ailment, node, success, failure)
+
+    def look(self, now: float) -> None:
+        """Learn from what was kept, where it is time."""
+        if now < self.learns_s:
+            return
+        self.learns_s = now + self.interval_s
+        for remedy, ailment, node, success, failure in self.kept:
+            self._learn(remedy, ailment, node, success, failure)
+        self.kept.clear()
+
+    def _learn(self, remedy: str, ailment: str, node: str, success: float, failure: float) -> None:
         for key in (f"{remedy} {ailment}", f"{remedy} {ailment} {node}"):
             successes, failures = self.seen.get(key, (0.0, 0.0))
             self.seen[key] = (successes + success, failures + failure)
@@ -51,8 +69,14 @@ class Rates:
         return mean
 
     def snapshot(self) -> dict[str, Any]:
-        """Plain data."""
-        return {key: list(counts) for key, counts in sorted(self.seen.items())}
+        """Plain data; what is not learnt from yet is."""
+        whole = self
+        if self.kept:
+            whole = Rates()
+            whole.seen = dict(self.seen)
+            for remedy, ailment, node, success, failure in self.kept:
+                whole.note(remedy, ailment, node, success, failure)
+        return {key: list(counts) for key, counts in sorted(whole.seen.items())}
 
     def restore(self, known: dict[str, Any]) -> None:
         """Go on from a snapshot."""

@@ -12,9 +12,8 @@ from typing import Any, Final
 
 from twin.policy.views import ClusterView, NodeView
 
-RATE_PERIOD_S: Final = 5.0
 RATE_WEIGHT: Final = 0.2
-"""Of the newest five seconds in the rate of a node."""
+"""Of the newest look in the rate of a node."""
 
 WORTH_MIN_RPS: Final = 1.0 / 60.0
 """Assumption: a node of which nothing is asked so far is worth a request a minute."""
@@ -56,7 +55,7 @@ class Tracker:
         """Take stock, where it is time."""
         if now < self.due_s:
             return
-        self.due_s = now + RATE_PERIOD_S
+        self.due_s = now + self.parameters.period_s
         passed_s = now - self.last_s
         if passed_s > 0.0:
             for name, node in self.view.nodes.items():
