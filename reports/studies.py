@@ -74,9 +74,10 @@ def print_soak(found: Mapping[str, Any], program: str, console: Console) -> None
     console.print()
     if found["never_reached"]:
         never = ", ".join(found["never_reached"])
+        more = "" if found["scenario"] == "harsh-soak" else " scenarios/harsh-soak.yaml reaches more."
         console.print(
             Text(
-                f"? Never reached, so nothing is known of it here: {never}. scenarios/harsh-soak.yaml reaches more.",
+                f"? Never reached, so nothing is known of it here: {never}.{more}",
                 "yellow",
             )
         )

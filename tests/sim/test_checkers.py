@@ -51,7 +51,8 @@ def checker(name: str) -> Checker:
 
 def flight(number: int = 1, node: str = "node-0", attempt: int = 0) -> Flight:
     it = Flight(RequestSpec(number, "llama3.1:8b", 10, True, 1.0, 60.0), 10)
-    it.gateway, it.node, it.attempt, it.started_s, it.served_s = "gateway-0", node, attempt, 1.0, 2.0
+    it.gateway, it.node, it.attempt = "gateway-0", node, attempt
+    it.started_s, it.reached_s, it.served_s = 1.0, 1.0, 2.0
     return it
 
 
@@ -115,6 +116,9 @@ def served_by_a_younger_server(it: Checker, world: Simulation) -> None:
     under_way = flight()
     under_way.served_s = 1.4  # it died while the answer was on the network
     it.on_served(3.0, under_way, world)
+    resent = flight()
+    resent.reached_s = 1.6  # the next server was there when a segment that was lost had been sent again
+    it.on_served(3.0, resent, world)
     assert not it.violations
     it.on_served(3.0, flight(), world)
 

@@ -31,6 +31,7 @@ class Flight:
         "output_tokens",
         "passage",
         "path",
+        "reached_s",
         "retry_of",
         "round_trip_s",
         "route",
@@ -57,6 +58,7 @@ class Flight:
         self.started_s = NAN  # of this attempt
         self.first_token_s = NAN  # as the client saw it, in whichever attempt
         self.round_trip_s = 0.0
+        self.reached_s = NAN  # when its node took it on
         self.served_s = NAN  # when its node was done with it
         self.passage: Passage | None = None  # while the attempt is on a path that carries bytes slowly or loses them
         self.ended = False

@@ -224,6 +224,7 @@ class Gateway:
             repeat_ratio(spec.request_id, job.answer),
         )
         flight.answer = job.answer
+        flight.reached_s = job.submitted_s
         flight.served_s = served_s
         if error != "deadline" or not self._is_forgotten():
             self.policy.observe(now, ended)

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class DeadNode(Checker):
-    """A terminal record is written only by the server process that was there when the attempt began. It may be under way
-    on a slow network when that process dies."""
+    """A terminal record is written only by the server process that took the request on. When that process dies, a request
+    that a lossy network still carries may reach the next one, and an answer may be under way."""
 
     name = "no_work_on_a_dead_node"
 
     def on_served(self, now: float, flight: Flight, simulation: Simulation) -> None:
         """Compare with the truth."""
         node = simulation.nodes[flight.node]
-        began_s, served_s = flight.started_s, flight.served_s
-        if any(began_s < died_s < served_s for died_s in node.deaths_s) or (
-            not node.alive and began_s >= node.deaths_s[-1]
+        reached_s, served_s = flight.reached_s, flight.served_s
+        if any(reached_s < died_s < served_s for died_s in node.deaths_s) or (
+            not node.alive and reached_s >= node.deaths_s[-1]
         ):
             self.violated(now, f"request {flight.spec.request_id} was served by {flight.node}, which had died")
