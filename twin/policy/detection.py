@@ -59,6 +59,9 @@ RESIDENCY_ANSWER_S: Final = 0.05
 FAST_PROBE_S: Final = 0.25
 """Between two probes of a node that is suspect or down."""
 
+WAY_MARGIN: Final = 1.5
+"""Assumption: an answer from a node that is far away is late when it takes this many times its usual way."""
+
 SET_BACK_S: Final = 600.0
 """Assumption: a node that others have taken is chosen after its peers for this long, less and less."""
 
@@ -85,6 +88,7 @@ class Watch:
         "slow_error",
         "stalled",
         "timeouts_s",
+        "way_s",
     )
 
     def __init__(self, node: NodeView) -> None:
@@ -99,6 +103,7 @@ class Watch:
         self.gone_in_a_row = 0  # liveness probes that were answered by nobody listening
         self.stalled = False  # a stream that had its slot fell silent: no other request explains that
         self.slow_error = False  # the evidence is silence, not an answer
+        self.way_s = 0.0  # where its answers come, but late: at most so long are they on their way
         self.crowded = False  # it is silent, and its GPU works: others have taken its slots
         self.crowded_since_s = NEVER_S
         self.evidence = ""
@@ -307,8 +312,13 @@ class Detection:
     def _liveness(self, now: float, watch: Watch, result: ProbeResult) -> None:
         node = watch.node
         if result.ok:
+            if node.health == "down" and watch.liveness_error:  # what was asked of it in its silence may be lost
+                watch.pending.pop("generation", None)
+                watch.generation_due_s = now
+                self.wake_s = now
             watch.liveness_failures = watch.gone_in_a_row = 0
             watch.liveness_error = ""
+            watch.way_s = result.latency_s if result.latency_s > self.probes.timeout_s else 0.0
             if node.health in ROUTABLE:
                 watch.phi.heard(now, node.last_passed_s)
             self.slowness.liveness(now, node, result.latency_s)
@@ -387,19 +397,30 @@ class Detection:
         node = watch.node
         replica = node.replicas.get(result.model)
         if result.ok:
+            late = replica is not None and result.latency_s > replica.hot_route.first_token_deadline_s
+            loaded = replica is not None and not replica.resident
             if replica is not None:
                 replica.resident = True
                 replica.loading = False
                 replica.failures_in_row = 0
+            if watch.liveness_failures and result.latency_s > self.probes.timeout_s:
+                watch.way_s = result.latency_s  # it generates, and is farther away than a probe of its server had time
             watch.liveness_failures = 0
             watch.liveness_error = ""
             if not node.in_flight:
                 self.slowness.idle(now, node)
-            if watch.crowded:  # it takes its time, and so do the limits on its silence
-                watch.crowded = False
+            if (
+                late and loaded and not watch.crowded
+            ):  # a load, or a long way? Now that it is loaded, another token tells
+                watch.generation_due_s = now
+                self.wake_s = now
+                return
+            if late:  # no request would have waited so long: it takes its time, and so do the limits on its silence
                 node.start_s = node.start_s_of_routes = max(node.start_s, result.latency_s)
                 for other in node.replicas.values():
                     other.set_limits(self.view.parameters)
+            if watch.crowded:
+                watch.crowded = False
                 self.view.set_back(node, now, SET_BACK_S)
             if self._doubted(node) is not None:  # each model has its own runner, and that one has not answered yet
                 watch.generation_due_s = now
@@ -500,8 +521,8 @@ class Detection:
                 self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
             self.wake_s = min(self.wake_s, watch.generation_due_s)
         if self.verify and now >= watch.generation_due_s and node.health != "drained" and node.replicas:
-            if node.health == "down" and watch.liveness_error:
-                return  # it does not even answer; no generation before it does
+            if node.health == "down" and watch.liveness_error in NOBODY_LISTENS:
+                return  # no generation before somebody listens. Silence is another thing: perhaps it is only far away
             model = self.model_to_verify(node)
             replica = node.replicas[model]
             timeout_s = self.probes.generation_timeout_s
@@ -577,6 +598,8 @@ class Detection:
         watch.pending[kind] = self.probe_id
         if kind == "generation":  # slow machines take their time
             timeout_s = max(timeout_s, self.patience * watch.node.start_s)
+        if watch.way_s:
+            timeout_s = max(timeout_s, WAY_MARGIN * watch.way_s)
         timeout_s = self.observer.widened(timeout_s)
         watch.timeouts_s[kind] = timeout_s
         if kind == "liveness":
@@ -595,6 +618,7 @@ class Detection:
         watch.liveness_failures = watch.gone_in_a_row = 0
         watch.liveness_error = watch.evidence = ""
         watch.slow_error = watch.crowded = watch.stalled = False
+        watch.way_s = 0.0
         watch.crowded_since_s = NEVER_S
         self.activity.forget(node.name)
         watch.failures_s.clear()
