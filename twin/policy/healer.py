@@ -62,7 +62,6 @@ WITHHELD: Final = "not set aside while fewer replicas of a model serve elsewhere
 Item = TypeVar("Item")
 
 
-
 def lowered_of(replica: Replica) -> int:
     """The context with which a replica is loaded again where memory is short."""
     return lowered(replica.context_tokens or replica.model.context_tokens)

@@ -49,7 +49,19 @@ class About:
 class Case:
     """A node that fails, or is expected to, and what is known of it."""
 
-    __slots__ = ("ailment", "certainty", "free_gib", "harm", "load_s", "node", "rate_rps", "restart_s", "serves", "tried", "view")
+    __slots__ = (
+        "ailment",
+        "certainty",
+        "free_gib",
+        "harm",
+        "load_s",
+        "node",
+        "rate_rps",
+        "restart_s",
+        "serves",
+        "tried",
+        "view",
+    )
 
     def __init__(
         self,
