@@ -21,6 +21,7 @@ from live.controller.admin import AdminApi
 from live.controller.checkpoint import Checkpoint
 from live.controller.discovery import NodeReport, discover
 from live.controller.driver import PolicyDriver
+from live.controller.look_ahead import LookAhead, read_calibration
 from live.controller.probes import HttpProber
 from live.controller.telemetry import AgentPoller
 from live.gateway.config import ConfigError, ServeConfig, load_config, node_url, parse_listen
@@ -63,6 +64,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
     """Serve until a signal comes or `stop` is set; the exit code. Raises `OperatorError`."""
     addresses = {name: node.url for name, node in config.nodes.items()}
     parameters = config.parameters()
+    calibration = read_calibration(config.calibration)
     token = read_token(config.token_file)
     if config.admin is not None:
         require_token_beyond_loopback(parse_listen(config.admin)[0], token, "the admin API", "token_file")
@@ -80,7 +82,11 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
                 _log.warning("node_not_there", node=report.node, why=report.problem)
         names = ModelNames(model.name for model in cluster.models)
         prober = HttpProber(addresses, names)
-        driver = PolicyDriver(ClusterPolicy(cluster, parameters, model=model_for(parameters)), prober, hands)
+        policy = ClusterPolicy(cluster, parameters, model=model_for(parameters))
+        driver = PolicyDriver(policy, prober, hands)
+        settings: dict[str, object] = dict(parameters.values())
+        look_ahead = LookAhead(calibration, cluster, settings, policy.snapshot, driver.now, driver.load)
+        driver.on_question(look_ahead.answer)
         gateway = Gateway(
             driver,
             addresses,
@@ -105,14 +111,18 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             token=token,
         )
         stack.push_async_callback(prober.close)
+        stack.push_async_callback(look_ahead.stop)
         stack.push_async_callback(driver.stop)
         stack.push_async_callback(gateway.stop)
         stack.push_async_callback(poller.stop)
         stack.push_async_callback(admin.stop)
         stack.callback(_off_signals, _on_signals(stop))
         await driver.start()
+        if parameters.healer.look_ahead:
+            look_ahead.start()
         if config.state_file is not None:
-            checkpoint = Checkpoint(config.state_file, driver, config.checkpoint_interval_s)
+            copies = config.replication_factor
+            checkpoint = Checkpoint(config.state_file, driver, config.checkpoint_interval_s, copies)
             stack.push_async_callback(checkpoint.stop)
             drained = checkpoint.start(set(addresses))
             if drained:

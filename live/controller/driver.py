@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from live.controller.commands import CommandRunner
+from live.controller.look_ahead import RecentLoad
 from live.controller.probes import Prober
 from live.hands.protocol import Hands
 from twin.policy.vocabulary import (
     NEVER_S,
+    Advice,
     AttemptEnded,
     Observation,
     Policy,
+    Question,
     RequestId,
     RequestSpec,
     RequestWithdrawn,
@@ -69,6 +72,7 @@ class PolicyDriver:
         self._incident_states: dict[int, str] = {}
         self._ended_incidents = 0
         self._commands = CommandRunner(self, prober, hands, recorder)
+        self.load = RecentLoad()
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
@@ -102,6 +106,10 @@ class PolicyDriver:
         """What closes the gateway's own connections to a node and says how many they were."""
         self._commands.close_connections = close_connections
 
+    def on_question(self, answer: Callable[[Question], Awaitable[Advice]]) -> None:
+        """Who simulates what might be done, where the policy asks."""
+        self._commands.advise = answer
+
     @property
     def recent_actions(self) -> Sequence[dict[str, object]]:
         """The last actions with their results, oldest first."""
@@ -114,7 +122,10 @@ class PolicyDriver:
         if not self._working:
             return Route("shed", reason="the controller does not run")
         try:
-            route = self.policy.route(self.now(), request, attempt)
+            now = self.now()
+            if not attempt:
+                self.load.arrived(now, request)
+            route = self.policy.route(now, request, attempt)
             self._rearm()
         except Exception as error:  # noqa: BLE001
             self.fail(error)
@@ -142,6 +153,7 @@ class PolicyDriver:
         if not self._working:
             return
         now = self.now()
+        self.load.observed(observation)
         try:
             self.policy.observe(now, observation)
             if self.policy.waiting:

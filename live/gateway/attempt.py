@@ -66,7 +66,12 @@ class Attempt:
             self._limit_s = self._loop.time() + self.route.first_token_deadline_s
         self._arm()
         self._node = exchange.relay.upstream.send(
-            self, self.route.node, "POST", self._call.path, self._call.body_with(self.route.context_tokens), exchange.node_headers
+            self,
+            self.route.node,
+            "POST",
+            self._call.path,
+            self._call.body_with(self.route.context_tokens),
+            exchange.node_headers,
         )
         try:
             await self._done

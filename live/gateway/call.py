@@ -123,9 +123,7 @@ class GenerationCall:
         if wanted != self._request.send_context_tokens:
             self._request.send_context_tokens = wanted
             self.body = (
-                self._continuation()
-                if self._continuing
-                else self._dialect.upstream_body(self._request, self._seed)
+                self._continuation() if self._continuing else self._dialect.upstream_body(self._request, self._seed)
             )
         return self.body
 

@@ -136,6 +136,13 @@ class ServeConfig(_Closed):
     state_file: Annotated[
         Path | None, Field(description="Keeps what must outlive a restart of the gateway: the drained nodes.")
     ] = None
+    calibration: Annotated[
+        Path | None,
+        Field(description="What `ollamamax calibrate` wrote of these nodes: with it the policy can look ahead."),
+    ] = None
+    replication_factor: Annotated[
+        int, Field(ge=1, le=10, description="Copies of the state file; a damaged one is passed over at the start.")
+    ] = 2
     checkpoint_interval_s: Annotated[float, Field(ge=10, le=3600, description="Between two saves; drains at once.")] = (
         60.0
     )

@@ -62,7 +62,14 @@ class Ward:
                 ok = command.node not in self.fails
                 error = "" if ok else "refused"
                 result = ProbeResult(
-                    command.probe_id, command.node, command.kind, command.model, ok, 0.01, error, models  # type: ignore[arg-type]
+                    command.probe_id,
+                    command.node,
+                    command.kind,
+                    command.model,
+                    ok,
+                    0.01,
+                    error,
+                    models,  # type: ignore[arg-type]
                 )
                 self.policy.observe(now, result)
             elif isinstance(command, Action):

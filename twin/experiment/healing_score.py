@@ -162,8 +162,8 @@ def healing_score(
 ) -> dict[str, Any]:
     """Run seed after seed until the policy has opened so many incidents.
 
-    {"healed": {"n", "healed", "share", "ci95", "unjudged"}, "nothing": likewise with the healer off on the same seeds, "by_kind": {KIND:
-    both}, "seeds"}. `kinds`: `mendable_kinds` where none are given.
+    {"healed": {"n", "healed", "share", "ci95", "unjudged"}, "nothing": likewise with the healer off on the same seeds,
+    "by_kind": {KIND: both}, "seeds"}. `kinds`: `mendable_kinds` where none are given.
     """
     drawn = tuple(kinds or mendable_kinds())
     with_healer: list[Seen] = []

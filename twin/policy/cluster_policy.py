@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mypy_extensions import mypyc_attr
 
@@ -234,27 +235,36 @@ class ClusterPolicy(Policy):
             for model, replica in node.replicas.items():
                 replica.resident = model in known["resident"]
                 replica.load_with(int(known["contexts"].get(model, 0)), self.view.parameters)
-            self.slots.restore(name, known["slots"])
+            self.view.replace(node, now)
+        self.router.budget = state.parts["retry_budget"]
+        self.learn(now, state.parts)
+        for name, (diagnosis, evidence) in state.parts["open_incidents"].items():
+            if name in self.view.nodes:
+                self.detection.reopen(now, self.view.nodes[name], diagnosis, evidence)
+
+    def learn(self, now: float, parts: dict[str, Any]) -> None:
+        """Take over what another object had learnt by `now`, of a snapshot's parts: not what was the case then."""
+        for name, known in parts["nodes"].items():
+            node = self.view.nodes.get(name)
+            if node is None:
+                continue
             node.start_s = node.start_s_of_routes = float(known["start_s"])
             node.served = int(known["served"])
             node.last_passed_s = now - float(known["passed_s_ago"])
             thaw(node.pace, now, (), known["pace"])
             for replica in node.replicas.values():
                 replica.set_limits(self.view.parameters)
+            self.slots.restore(name, known["slots"])
             self.view.replace(node, now)
-        self.router.budget = state.parts["retry_budget"]
-        self.healer.restore(now, state.parts["healer"])
-        self.foresight.restore(now, state.parts["foresight"])
-        self.redundancy.restore(now, state.parts["redundancy"])
-        self.tracker.restore(now, state.parts["tracker"])
-        self.detection.activity.restore(now, state.parts["activity"])
+        self.healer.restore(now, parts["healer"])
+        self.foresight.restore(now, parts["foresight"])
+        self.redundancy.restore(now, parts["redundancy"])
+        self.tracker.restore(now, parts["tracker"])
+        self.detection.activity.restore(now, parts["activity"])
         self.detection.slowness.slow.update(
-            {name: why for name, why in state.parts["slow"].items() if name in self.view.nodes}
+            {name: why for name, why in parts["slow"].items() if name in self.view.nodes}
         )
-        restore_predictor(self.watching, now, state.parts["predictor"])
-        for name, (diagnosis, evidence) in state.parts["open_incidents"].items():
-            if name in self.view.nodes:
-                self.detection.reopen(now, self.view.nodes[name], diagnosis, evidence)
+        restore_predictor(self.watching, now, parts["predictor"])
 
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
         """Take over a request that is at a node already."""

@@ -475,6 +475,10 @@ class Policy:
         """Go on from what another object knew. To be called before anything else."""
         raise NotImplementedError
 
+    def learn(self, now: float, parts: dict[str, Any]) -> None:
+        """Take over what another object had learnt, of its snapshot's parts: not what was the case then."""
+        raise NotImplementedError
+
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
         """Take over a request that is at a node already: its route, as if it had been dispatched now."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twin.policy.forecast import Forecast
 from twin.policy.vocabulary import (
@@ -78,6 +79,10 @@ class ForwardingPolicy(Policy):
     def restore(self, now: float, state: PolicyState) -> None:
         """Let the policy go on from there."""
         self.policy.restore(now, state)
+
+    def learn(self, now: float, parts: dict[str, Any]) -> None:
+        """Let the policy take over what another had learnt."""
+        self.policy.learn(now, parts)
 
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
         """Let the policy take the request over."""

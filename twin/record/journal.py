@@ -118,6 +118,10 @@ class JournalingPolicy(ForwardingPolicy):
         """Refused: a journal begins with a policy that knows nothing, or its replay would differ."""
         raise NotImplementedError("a run that is journaled starts from nothing")
 
+    def learn(self, now: float, parts: dict[str, Any]) -> None:
+        """Refused, as `restore` is."""
+        raise NotImplementedError("a run that is journaled starts from nothing")
+
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
         """Refused, as `restore` is."""
         raise NotImplementedError("a run that is journaled starts from nothing")

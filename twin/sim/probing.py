@@ -85,9 +85,7 @@ class Probing:
                 self._answer(pending, "", node.resident())
         else:
             tokens = 1 if probe.kind == "generation" else 0
-            pending.job = Job(
-                probe.model, PROBE_PROMPT_TOKENS, tokens, self._job_ended, pending, probe.context_tokens
-            )
+            pending.job = Job(probe.model, PROBE_PROMPT_TOKENS, tokens, self._job_ended, pending, probe.context_tokens)
             self._at_runners.append(pending)
             node.submit(pending.job)
             due_s = pending.sent_s + probe.timeout_s

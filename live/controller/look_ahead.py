@@ -1,0 +1,258 @@
+"""Looking ahead in the live world: what the policy asks is simulated by a process of its own, off the path of requests.
+
+The worker gets the present as the controller knows it (the policy's snapshot, what is at the nodes, the load of late, a
+profile that `ollamamax calibrate` wrote) and must answer within the question's time. Without a profile, for a load that was
+not measured, when it is late or busy, or when it has died, the answer says so, and the policy decides by its rates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from twin.policy.vocabulary import (
+    NEVER_S,
+    Advice,
+    AttemptEnded,
+    ClusterSpec,
+    Observation,
+    PolicyState,
+    Question,
+    RequestSpec,
+)
+
+_log = structlog.get_logger()
+
+REMEMBERED = 2000
+"""Of the newest arrivals and answers: the load of late."""
+LEAST_ARRIVALS = 20
+"""Fewer say nothing of a load."""
+SPARE_S = 0.1
+"""Of the question's time, for the way there and back."""
+
+
+class RecentLoad:
+    """What arrived of late, and how long answers were."""
+
+    def __init__(self) -> None:
+        self.arrivals: deque[tuple[float, RequestSpec]] = deque(maxlen=REMEMBERED)
+        self.answers: deque[tuple[int, int]] = deque(maxlen=REMEMBERED)  # prompt tokens, answer tokens
+
+    def arrived(self, now: float, request: RequestSpec) -> None:
+        """A request came."""
+        self.arrivals.append((now, request))
+
+    def observed(self, observation: Observation) -> None:
+        """An attempt ended well: so long are prompts and answers."""
+        if isinstance(observation, AttemptEnded) and observation.outcome == "succeeded" and observation.tokens:
+            self.answers.append((observation.prompt_eval_count, observation.tokens))
+
+    def workload(self) -> dict[str, Any] | None:
+        """As a scenario's; None where too little has come."""
+        if len(self.arrivals) < LEAST_ARRIVALS or len(self.answers) < LEAST_ARRIVALS:
+            return None
+        over_s = self.arrivals[-1][0] - self.arrivals[0][0]
+        if over_s <= 0.0:
+            return None
+        requests = [request for _, request in self.arrivals]
+        counts: dict[str, int] = {}
+        for request in requests:
+            counts[request.model] = counts.get(request.model, 0) + 1
+        prompts = [float(prompt or 1) for prompt, _ in self.answers]
+        answers = [float(tokens) for _, tokens in self.answers]
+        deadline_s = sum(it.deadline_s - it.arrival_s for it in requests) / len(requests)
+        return {
+            "arrivals": {"kind": "poisson", "rate_rps": round((len(requests) - 1) / over_s, 4)},
+            "models": {name: count / len(requests) for name, count in counts.items()},
+            "prompt_tokens": _lengths(prompts),
+            "output_tokens": _lengths(answers),
+            "streaming": sum(it.stream for it in requests) / len(requests),
+            "deadline_s": max(1.0, min(deadline_s, 86_400.0)),
+            "warmup_s": 0.0,
+            "duration_s": 60.0,  # the question says how long
+        }
+
+
+def _lengths(values: list[float]) -> dict[str, Any]:
+    mean = sum(values) / len(values)
+    deviation = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+    return {"kind": "lognormal", "mean": round(mean, 2), "cv": round(max(0.05, deviation / mean), 3)}
+
+
+class LookAhead:
+    """Answers a policy's questions. Own it, `start` it, `stop` it."""
+
+    def __init__(
+        self,
+        profile: dict[str, Any] | None,
+        cluster: ClusterSpec,
+        settings: dict[str, Any],
+        snapshot: Callable[[], PolicyState],
+        now: Callable[[], float],
+        load: RecentLoad,
+    ) -> None:
+        """`profile`: of `ollamamax calibrate`; None: the twin is not calibrated for this cluster. `settings`: the policy's
+        parameters, as a scenario has them."""
+        self._profile = profile
+        self._cluster = cluster
+        self._settings = settings
+        self._snapshot = snapshot
+        self._now = now
+        self._load = load
+        self._pool: ProcessPoolExecutor | None = None
+        self._busy: asyncio.Future[Advice] | None = None
+
+    def start(self) -> None:
+        """Start the worker, and have it import what it needs before it is asked."""
+        if self._profile is not None:
+            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            asyncio.get_running_loop().run_in_executor(self._pool, _warm_up).add_done_callback(_warmed_up)
+
+    async def stop(self) -> None:
+        """End the worker, whatever it does."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for process in list(getattr(pool, "_processes", {}).values()):
+                process.terminate()
+            await asyncio.to_thread(pool.shutdown, True, cancel_futures=True)
+
+    async def answer(self, question: Question) -> Advice:
+        """The answer, in time."""
+        if self._profile is None or self._pool is None:
+            detail = "no profile of these nodes; `ollamamax calibrate` writes one, `calibration:` names it"
+            return Advice(question.question_id, question.node, "uncalibrated", {}, detail)
+        if self._busy is not None and not self._busy.done():
+            return Advice(
+                question.question_id, question.node, "late", {}, "the question before is still being simulated"
+            )
+        workload = self._load.workload()
+        if workload is None:
+            return Advice(question.question_id, question.node, "unavailable", {}, "too few requests to know the load")
+        limit_s = max(0.05, question.deadline_s - self._now() - SPARE_S)
+        names = {node.name: f"node-{place}" for place, node in enumerate(self._cluster.nodes)}
+        task = {
+            "document": scenario_document(self._profile, self._cluster, workload, self._settings),
+            "parts": renamed(self._snapshot().parts, names),
+            "names": names,
+            "question": question,
+            "limit_s": limit_s,
+        }
+        self._busy = asyncio.get_running_loop().run_in_executor(self._pool, simulate, task)
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._busy), limit_s)
+        except TimeoutError:
+            return Advice(question.question_id, question.node, "late", {}, f"it took longer than {limit_s:.2f} s")
+        except BrokenProcessPool:
+            _log.warning("look_ahead_worker_died")
+            await self.stop()
+            self.start()
+            return Advice(question.question_id, question.node, "unavailable", {}, "the simulating process has died")
+
+
+def scenario_document(
+    profile: dict[str, Any], cluster: ClusterSpec, workload: dict[str, Any], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The cluster as a scenario: the calibrated machine for every node, the models as the policy knows them."""
+    models = {
+        model.name: {
+            "size_gib": max(model.memory_gib, 0.01),
+            "kv_mib_per_1k_tokens": 0.0,
+            "replicas": min(model.replicas, len(cluster.nodes)),
+        }
+        for model in cluster.models
+    }
+    known = profile.get("cluster", {})
+    document = {
+        "schema": 1,
+        "name": "live",
+        "claim": "The present state of a live cluster.",
+        "cluster": {
+            "nodes": len(cluster.nodes),
+            "hardware": profile["hardware"],
+            "models": models,
+            "slots_per_model": max((model.slots for model in cluster.models), default=1),
+        }
+        | {key: known[key] for key in ("restart_s", "restart_cv", "load_cv", "network") if key in known},
+        "workload": workload,
+        "policy": {"preset": "default", "overrides": settings},
+    }
+    return document
+
+
+def renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Plain data in which every node is called as in the simulation, also at the end of a key of the rates."""
+    if isinstance(value, dict):
+        return {_name(key, names): renamed(each, names) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [renamed(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _name(key: str, names: Mapping[str, str]) -> str:
+    before, space, last = key.rpartition(" ")
+    return f"{before}{space}{names[last]}" if last in names else key
+
+
+def read_calibration(path: Path | None) -> dict[str, Any] | None:
+    """The profile that the configuration names; None without one. Raises `OperatorError`."""
+    if path is None:
+        return None
+    from twin.scenario.calibrated import read_profile  # noqa: PLC0415  # a gateway without it starts quicker
+
+    return read_profile(path)
+
+
+# -- in the worker -----------------------------------------------------------------------------------------------------
+
+
+def _warm_up() -> None:
+    import twin.experiment.advisor  # noqa: F401, PLC0415  # the first question must not wait for it
+
+
+def _warmed_up(future: asyncio.Future[None]) -> None:
+    if not future.cancelled() and future.exception() is not None:
+        _log.warning("look_ahead_worker_failed", error=repr(future.exception()))
+
+
+def simulate(task: dict[str, Any]) -> Advice:
+    """Answer a question from a state; runs in the worker."""
+    from twin.experiment.advisor import answer  # noqa: PLC0415
+    from twin.scenario.calibrated import outside  # noqa: PLC0415
+    from twin.scenario.schema import Scenario  # noqa: PLC0415
+
+    asked: Question = task["question"]
+    names: dict[str, str] = task["names"]
+    question = Question(asked.question_id, names[asked.node], asked.options, asked.horizon_s, NEVER_S)
+    scenario = Scenario.model_validate(task["document"])
+    beyond = outside(scenario)
+    if beyond:
+        return Advice(asked.question_id, asked.node, "uncalibrated", {}, beyond[0])
+    advice = answer(scenario, present_of(task["parts"]), question, asked.question_id, task["limit_s"])
+    return Advice(asked.question_id, asked.node, advice.status, advice.lost, advice.detail)
+
+
+def present_of(parts: dict[str, Any]) -> Any:
+    """What the controller believes of its nodes, as a state from which a simulation can start."""
+    from twin.sim.present import ClusterNow, NodeNow  # noqa: PLC0415
+
+    open_incidents = {name: diagnosis for name, (diagnosis, _) in parts["open_incidents"].items()}
+    nodes = {}
+    for name, known in parts["nodes"].items():
+        diagnosis = open_incidents.get(name, "")
+        nodes[name] = NodeNow(
+            alive=diagnosis != "server_down",
+            hung=diagnosis == "runner_hung",
+            loader_stuck=diagnosis == "load_path_stuck",
+            unreachable=diagnosis == "unreachable",
+            slowdown=max(1.0, float(known["pace"]["ratio"])),
+            resident=tuple(known["resident"]),
+        )
+    return ClusterNow(nodes, (), PolicyState(0.0, parts))
