@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,14 +56,15 @@ def print_opening(found: list[dict[str, Any]]) -> None:
     for each in found:
         afresh_s, again_s = (each[name] + each["charts_s"] for name in ("afresh_s", "again_s"))
         known = "knew it before" if each["was_cached"] else "did not know it before"
-        print(
-            f"{each['run']}: {each['requests']:,} requests, {each['faults']:,} faults\n"
-            f"  from the Parquet files    {afresh_s:.2f} s: {each['afresh_s']:.2f} s to compute ({each['processor_s']:.2f} s "
-            f"of processor), {each['charts_s']:.2f} s to make the charts\n"
-            f"  from the cache            {again_s:.2f} s: {each['again_s']:.2f} s to read, the charts as above; the cache "
-            f"{known}\n"
-            f"  aim, afresh with charts   {each['aim_s']:g} s: {'reached' if each['reached'] else 'missed'}"
+        lines = (
+            f"{each['run']}: {each['requests']:,} requests, {each['faults']:,} faults",
+            f"  from the Parquet files    {afresh_s:.2f} s: {each['afresh_s']:.2f} s to compute "
+            f"({each['processor_s']:.2f} s of processor), {each['charts_s']:.2f} s to make the charts",
+            f"  from the cache            {again_s:.2f} s: {each['again_s']:.2f} s to read, the charts as above; "
+            f"the cache {known}",
+            f"  aim, afresh with charts   {each['aim_s']:g} s: {'reached' if each['reached'] else 'missed'}",
         )
+        sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _timed(do: Callable[[], T]) -> tuple[T, float]:

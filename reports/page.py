@@ -14,7 +14,7 @@ from jinja2 import Environment
 
 from reports.charts import timeline
 from reports.drawing import Drawing, theme
-from reports.logs import blast_log, decision_log, fault_log, invariant_log, request_log, run_log
+from reports.logs import blast_log, decision_log, fault_log, invariant_log, probe_log, request_log, run_log
 from reports.template import RUN
 from reports.words import (
     GROUPS,
@@ -61,7 +61,8 @@ def _page(stories: Sequence[Story], summary: Mapping[str, Any], worst: int) -> s
     scenario = story.manifest["scenario"]
     drawings = timeline(story)
     before = [fault_log(story), blast_log(story), decision_log(story), request_log(story)]
-    after = [invariant_log(summary)]
+    named = f"{summary['scenario']}, {summary['world']}, seed {story.manifest.get('seed')}"
+    after = [probe_log([(named, story)]), invariant_log(summary)]
     if len(stories) > 1:
         after.append(run_log(stories))
     return rendered(

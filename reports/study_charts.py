@@ -26,7 +26,7 @@ from reports.drawing import (
     rounded,
     tip,
 )
-from reports.words import LABELS, figure, number
+from reports.words import LABELS, figure, number, seconds
 from twin.experiment.conduct import words
 from twin.experiment.points import figure_of
 from twin.experiment.recovery_times import TimesOf, not_yet
@@ -189,9 +189,9 @@ def _recovery_sentence(groups: Sequence[TimesOf]) -> str:
         if not summary["n"]:
             said.append(f"{group.label}: nothing to observe.")
             continue
-        median = f"median {number(round(summary['median'], 3))} s" if summary["median"] is not None else "no median"
+        median = f"median {seconds(summary['median'])}" if summary["median"] is not None else "no median"
         if summary["ci95"] and None not in summary["ci95"]:
-            median += f" (95 % CI {number(round(summary['ci95'][0], 3))} to {number(round(summary['ci95'][1], 3))} s)"
+            median += f" (95 % CI {seconds(summary['ci95'][0])} to {seconds(summary['ci95'][1])})"
         part = f"{group.label}: {median} over {summary['n']} faults"
         if summary["censored"]:
             part += f", {summary['censored']} of them not seen to their end"
@@ -519,6 +519,32 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         f"that is {worst['absolute']}.",
         layered(layers, len(figures) * 36 + 10),
     )
+
+
+PLACEMENT = (
+    "Two things are in this difference. The presets also place requests differently: without fault tolerance a request may go "
+    "to any node, and the model is loaded there; with it, requests keep to the nodes that hold the model, and share those. "
+    "Where every node holds the model, what remains is fault tolerance alone:"
+)
+"""What must be said beside `cost_chart`."""
+
+ALIKE = "ollamamax compare scenarios/no-fault.yaml --vary policy.preset=none,default --set cluster.models.llama3.1:8b.replicas=5"
+
+PROXY_FIGURES = (
+    ("added_p50_ms", "Time that a proxy adds to a request, median", "ms"),
+    ("processor_us_per_request", "Processor time for a request", "µs"),
+    ("processor_us_per_record", "Processor time for a further record of a stream", "µs"),
+    ("added_stall_p99_ms", "Lateness of records under many streams that a proxy adds, p99", "ms"),
+)
+
+
+def proxy_charts(bench: Mapping[str, Any]) -> list[Drawing]:
+    """The gateway's benchmark beside other proxies: a chart for each figure that was measured."""
+    return [
+        proxy_chart(bench["targets"], name, title, unit)
+        for name, title, unit in PROXY_FIGURES
+        if any(isinstance(each.get(name), Mapping) for each in bench["targets"])
+    ]
 
 
 def proxy_chart(targets: Sequence[Mapping[str, Any]], name: str, title: str, unit: str) -> Drawing:

@@ -18,7 +18,7 @@ Several gateways: a node is in the state that any of them has put it into.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from twin.record.reader import RunRecord
 from twin.scenario.conditions import Part

@@ -201,9 +201,7 @@ def _events(record: RunRecord, ends: Times, ok: Flags, counted: Flags) -> _Event
     return _Events(ended, ended[~succeeded], succeeded_before, unsteady_before, window_s, minimum)
 
 
-def _failures_of(
-    faults: list[dict[str, Any]], attempts: pa.Table, lost: pa.Table, hold_s: float
-) -> list[Times]:
+def _failures_of(faults: list[dict[str, Any]], attempts: pa.Table, lost: pa.Table, hold_s: float) -> list[Times]:
     """The times of the failures that are put down to each fault, in order: those of attempts and of lost requests."""
     times = np.concatenate((numbers(attempts, "end_s"), numbers(lost, "end_s")))
     nodes = np.array([*attempts["node"].to_pylist(), *lost["node"].to_pylist()], dtype=object)
