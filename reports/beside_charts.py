@@ -21,9 +21,11 @@ from reports.drawing import (
     axis,
     chart,
     clock,
+    colours_seen,
     layered,
     legend,
     or_none,
+    points_with_intervals,
     rounded,
     tip,
 )
@@ -71,13 +73,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
                 "verdict": row["verdict"],
             }
         )
-    verdicts = [each for each in VERDICT_COLOURS if any(row["verdict"] == each for row in drawn)]
-    colour = alt.Color(
-        "verdict:N",
-        scale=alt.Scale(domain=verdicts, range=[VERDICT_COLOURS[each] for each in verdicts]),
-        title=None,
-        legend=legend(),
-    )
+    colour = colours_seen("verdict", VERDICT_COLOURS, drawn)
     x_axis = alt.Axis(title="Twin's difference from live (% of live)", values=list(PERCENTS))
     far = alt.Scale(type="symlog", constant=10)  # even near 0, and room for what is far off
     tips = [
@@ -106,12 +102,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
             ],
         ),
         chart([{"at": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("at:Q", axis=x_axis, scale=far)),
-        chart(drawn)
-        .mark_rule(strokeWidth=3)
-        .encode(x=alt.X("low:Q", axis=x_axis, scale=far), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(drawn)
-        .mark_point(filled=True, size=80, opacity=1)
-        .encode(x=alt.X("percent:Q", axis=x_axis, scale=far), y=y, color=colour, tooltip=tips),
+        *points_with_intervals(drawn, "percent", y, colour, tips, {"axis": x_axis, "scale": far}),
     ]
     off = [bare(row["figure"]) for row in drawn if row["verdict"] == "off"]
     more = f" and {len(off) - OFF_NAMED} more" if len(off) > OFF_NAMED else ""

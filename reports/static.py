@@ -82,7 +82,7 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
         return
     found = [shelf_of(folder) for folder in folders]
     for shelf in found:
-        if shelf.problem and not shelf.runs and not shelf.summary:
+        if shelf.problem and not shelf.runs and (shelf.kind == "runs" or not shelf.summary):
             raise OperatorError(shelf.problem)
     studies = [shelf for shelf in found if shelf.kind != "runs"]
     if studies:
@@ -176,9 +176,8 @@ def _runs_page(found: Sequence[Shelf], told_by: Sequence[Sequence[Story]]) -> st
                 whats.append(Drawing(title, drawing.sentence, drawing.chart))
         lines = [worlds_in_words(rows), _unlike_line(live[0], twin[0]), _rule_of_verdicts()]
         headline = str(every[0].manifest["scenario"].get("claim") or found[0].scenario)
-        where = (
-            f"Scenario {found[0].scenario}, {len(live)} live run{'s'[: len(live) - 1]} beside {len(twin)} of the twin"
-        )
+        live_runs = f"{len(live)} live run{'s' if len(live) > 1 else ''}"
+        where = f"Scenario {found[0].scenario}, {live_runs} beside {len(twin)} of the twin"
     else:
         lines = ["Results beside each other: how long each took to recover, and what each lost."]
         headline = " and ".join(dict.fromkeys(f"{shelf.scenario} ({shelf.world})" for shelf in found))
@@ -189,9 +188,8 @@ def _runs_page(found: Sequence[Shelf], told_by: Sequence[Sequence[Story]]) -> st
             for place, (shelf, stories) in enumerate(zip(found, told_by, strict=True), start=1)
         ]
         whats += _recovery(groups, curves=name == "ttr_s")
-    whats.append(
-        probe_log([(f"{it.scenario}, {it.world}, {it.policy}", of[0]) for it, of in zip(found, told_by, strict=True)])
-    )
+    named = [f"{shelf.scenario}, {shelf.world}, {shelf.policy}" for shelf in found]
+    whats.append(probe_log([(name, of[0]) for name, of in zip(named, told_by, strict=True)]))
     whats.append(run_log(every))
     return _page(headline, where, headline, [line for line in lines if line], whats, again)
 

@@ -20,9 +20,11 @@ from reports.drawing import (
     Row,
     axis,
     chart,
+    colours_seen,
     layered,
     legend,
     or_none,
+    points_with_intervals,
     rounded,
     tip,
 )
@@ -251,13 +253,7 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
                 "verdict": pair["verdict"],
             }
         )
-    verdicts = [each for each in VERDICT_COLOURS if any(row["verdict"] == each for row in rows)]
-    colour = alt.Color(
-        "verdict:N",
-        scale=alt.Scale(domain=verdicts, range=[VERDICT_COLOURS[each] for each in verdicts]),
-        title=None,
-        legend=legend(),
-    )
+    colour = colours_seen("verdict", VERDICT_COLOURS, rows)
     tips = [
         tip("variant", "variant", "N"),
         tip("mean", "mean difference"),
@@ -271,12 +267,7 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
     x_axis = alt.Axis(title=f"Difference from the baseline: {label_of(name)}", tickCount=6)
     layers = [
         chart([{"zero": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("zero:Q", axis=x_axis)),
-        chart(rows)
-        .mark_rule(strokeWidth=3)
-        .encode(x=alt.X("low:Q", axis=x_axis), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(rows)
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=alt.X("mean:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
+        *points_with_intervals(rows, "mean", y, colour, tips, {"axis": x_axis}),
     ]
     base = words(pairs[0]["baseline"])
     said = "; ".join(_pair_in_words(pair, name) for pair in shown[:4])
@@ -504,12 +495,7 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         chart([{"at": 5.0, "what": "promised: less than 5 %"}])
         .mark_rule(strokeDash=[5, 4], color=AMBER, strokeWidth=2)
         .encode(x=alt.X("at:Q", axis=x_axis, scale=far), tooltip=tip("what", "limit", "N")),
-        chart(drawn)
-        .mark_rule(strokeWidth=3)
-        .encode(x=alt.X("low:Q", axis=x_axis, scale=far), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(drawn)
-        .mark_point(filled=True, size=80, opacity=1)
-        .encode(x=alt.X("percent:Q", axis=x_axis, scale=far), y=y, color=colour, tooltip=tips),
+        *points_with_intervals(drawn, "percent", y, colour, tips, {"axis": x_axis, "scale": far}),
     ]
     worst = max(drawn, key=lambda row: row["percent"])
     return Drawing(
@@ -522,13 +508,16 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
 
 
 PLACEMENT = (
-    "Two things are in this difference. The presets also place requests differently: without fault tolerance a request may go "
-    "to any node, and the model is loaded there; with it, requests keep to the nodes that hold the model, and share those. "
-    "Where every node holds the model, what remains is fault tolerance alone:"
+    "Two things are in this difference. The presets also place requests differently: without fault tolerance a request "
+    "may go to any node, and the model is loaded there; with it, requests keep to the nodes that hold the model, and share "
+    "those. Where every node holds the model, what remains is fault tolerance alone:"
 )
 """What must be said beside `cost_chart`."""
 
-ALIKE = "ollamamax compare scenarios/no-fault.yaml --vary policy.preset=none,default --set cluster.models.llama3.1:8b.replicas=5"
+ALIKE = (
+    "ollamamax compare scenarios/no-fault.yaml --vary policy.preset=none,default "
+    "--set cluster.models.llama3.1:8b.replicas=5"
+)
 
 PROXY_FIGURES = (
     ("added_p50_ms", "Time that a proxy adds to a request, median", "ms"),
@@ -571,16 +560,7 @@ def proxy_chart(targets: Sequence[Mapping[str, Any]], name: str, title: str, uni
         tip("high", "highest round"),
     ]
     y = lane_axis(labels)
-    layers = [
-        chart(rows)
-        .mark_rule(strokeWidth=3)
-        .encode(
-            x=alt.X("low:Q", axis=x_axis, scale=alt.Scale(zero=True)), x2="high:Q", y=y, color=colour, tooltip=tips
-        ),
-        chart(rows)
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=alt.X("median:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
-    ]
+    layers = points_with_intervals(rows, "median", y, colour, tips, {"axis": x_axis, "scale": alt.Scale(zero=True)})
     return Drawing(
         title,
         "Measured in front of the same stub node, interleaved: the point is the median over the rounds, the bar their "

@@ -71,7 +71,7 @@ def test_of_several_runs_the_worst_is_drawn_and_all_are_listed(tmp_path: Path) -
     text = text_of((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "Of 2 runs the worst one is drawn (seed 2)" in text
     assert "All runs" in text
-    assert "0.500 s (95 % CI 0.500 to 0.500, n = 2)" in text
+    assert "0.500 s (95 % CI 0.500 to 0.500 s, n = 2)" in text
 
 
 def test_a_run_without_faults_or_trouble_says_so(tmp_path: Path) -> None:
