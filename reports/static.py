@@ -262,6 +262,7 @@ def _maps(study: dict[str, Any]) -> list[Drawing | Log]:
 def _points_log(study: dict[str, Any]) -> Log:
     names = [each["name"] for each in study["points"][0]["expectations"] if each["name"] in BETTER]
     names = list(dict.fromkeys([*names, "requests_lost", "success_ratio", "ttr_s", "e2e_s.p95"]))
+    names = [name for name in names if any(figure_of(point["figures"], name) is not None for point in study["points"])]
     log = Log(
         "The points",
         "Means over the replications, with their 95 % intervals; the claim holds at a point only if every run kept it.",

@@ -498,17 +498,20 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         *points_with_intervals(drawn, "percent", y, colour, tips, {"axis": x_axis, "scale": far}),
     ]
     worst = max(drawn, key=lambda row: row["percent"])
+    said = "Nothing is dearer."
+    if worst["percent"] > 0:
+        what = worst["figure"].removesuffix(" (s)")
+        said = f"The largest is {what}: {number(round(worst['percent'], 2))} %, that is {worst['absolute']}."
     return Drawing(
         "What it costs where nothing breaks",
         "The same requests on the same seeds with and without: to the right of the dashed line at 0 it is dearer; the amber "
-        f"line is the promised 5 %. The largest is {worst['figure']}: {number(round(worst['percent'], 2))} %, "
-        f"that is {worst['absolute']}.",
+        f"line is the promised 5 %. {said}",
         layered(layers, len(figures) * 36 + 10),
     )
 
 
 PLACEMENT = (
-    "Two things are in this difference. The presets also place requests differently: without fault tolerance a request "
+    "Two things are in a difference of latency here. The presets also place requests differently: without fault tolerance a request "
     "may go to any node, and the model is loaded there; with it, requests keep to the nodes that hold the model, and share "
     "those. Where every node holds the model, what remains is fault tolerance alone:"
 )

@@ -82,7 +82,7 @@ def seconds(value_s: float) -> str:
     if value_s and abs(value_s) < MS_LEAST / 1000.0:
         return f"< {MS_LEAST:g} ms" if value_s > 0 else f"> -{MS_LEAST:g} ms"
     if value_s and abs(value_s) < MS_BELOW_S:
-        return f"{number(round(1000.0 * value_s, 1))} ms"
+        return f"{round(1000.0 * value_s, 1):g} ms"
     return f"{number(round(value_s, 3))} s"
 
 
