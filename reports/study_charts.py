@@ -511,9 +511,9 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
 
 
 PLACEMENT = (
-    "Two things are in a difference of latency here. The presets also place requests differently: without fault tolerance a "
-    "request may go to any node, and the model is loaded there; with it, requests keep to the nodes that hold the model, and share "
-    "those. Where every node holds the model, what remains is fault tolerance alone:"
+    "Two things are in a difference of latency here. The presets also place requests differently: without fault "
+    "tolerance a request may go to any node, and the model is loaded there; with it, requests keep to the nodes that hold "
+    "the model, and share those. Where every node holds the model, what remains is fault tolerance alone:"
 )
 """What must be said beside `cost_chart`."""
 
