@@ -21,9 +21,11 @@ from reports.drawing import (
     axis,
     chart,
     clock,
+    colours_seen,
     layered,
     legend,
     or_none,
+    points_with_intervals,
     rounded,
     tip,
 )
@@ -71,13 +73,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
                 "verdict": row["verdict"],
             }
         )
-    verdicts = [each for each in VERDICT_COLOURS if any(row["verdict"] == each for row in drawn)]
-    colour = alt.Color(
-        "verdict:N",
-        scale=alt.Scale(domain=verdicts, range=[VERDICT_COLOURS[each] for each in verdicts]),
-        title=None,
-        legend=legend(),
-    )
+    colour = colours_seen("verdict", VERDICT_COLOURS, drawn)
     x_axis = alt.Axis(title="Twin's difference from live (% of live)", values=list(PERCENTS))
     far = alt.Scale(type="symlog", constant=10)  # even near 0, and room for what is far off
     tips = [
@@ -106,14 +102,9 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
             ],
         ),
         chart([{"at": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("at:Q", axis=x_axis, scale=far)),
-        chart(drawn)
-        .mark_rule(strokeWidth=3)
-        .encode(x=alt.X("low:Q", axis=x_axis, scale=far), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(drawn)
-        .mark_point(filled=True, size=80, opacity=1)
-        .encode(x=alt.X("percent:Q", axis=x_axis, scale=far), y=y, color=colour, tooltip=tips),
+        *points_with_intervals(drawn, "percent", y, colour, tips, {"axis": x_axis, "scale": far}),
     ]
-    off = [row["figure"] for row in drawn if row["verdict"] == "off"]
+    off = [bare(row["figure"]) for row in drawn if row["verdict"] == "off"]
     more = f" and {len(off) - OFF_NAMED} more" if len(off) > OFF_NAMED else ""
     said = f"Off: {', '.join(off[:OFF_NAMED])}{more}." if off else "Nothing is off."
     return Drawing(
@@ -128,27 +119,21 @@ def worlds_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
     """How near the twin is, in a sentence."""
     said = [row["verdict"] for row in rows]
     seen = len(said) - said.count("unknown")
-    text = (
-        f"Of {seen} figures {said.count('indistinguishable')} cannot be told from live, {said.count('close')} are close"
-    )
-    return f"{text} and {said.count('off')} are off."
+    text = f"Of {seen} figures {said.count('indistinguishable')} cannot be told from live, {_are(said.count('close'))} close"
+    return f"{text} and {_are(said.count('off'))} off."
+
+
+def _are(count: int) -> str:
+    return f"{count} is" if count == 1 else f"{count} are"
 
 
 def difference_log(rows: Sequence[Mapping[str, Any]]) -> Log:
     """The same as a table, with the figures that a chart of shares cannot show."""
     log = Log(
         "Figure by figure",
-        "Live with its lowest and highest run, the twin with its 95 % interval, and what is to be made of the difference.",
-        (
-            "Figure",
-            "Verdict",
-            "Live >",
-            "Live, lowest to highest >",
-            "Twin >",
-            "Twin, 95 % interval >",
-            "Difference >",
-            "% of live >",
-        ),
+        "The mean of the live runs with the lowest and the highest of them, the mean of the twin's with its 95 % interval, "
+        f"and what is to be made of the difference, twin - live. {_counts(rows)}",
+        ("Figure", "Verdict", "Live >", "Twin >", "Twin, 95 % interval >", "Difference >", "% of live >"),
     )
     for row in rows:
         name, live, twin = row["figure"], row["live"], row["twin"]
@@ -156,10 +141,9 @@ def difference_log(rows: Sequence[Mapping[str, Any]]) -> Log:
         percent = f"{100 * row['relative']:+.1f}" if row["relative"] is not None else "–"
         log.rows.append(
             (
-                label_of(name),
+                bare(label_of(name)),
                 row["verdict"],
-                _mean(name, live),
-                f"{figure(name, live['low'])} to {figure(name, live['high'])}" if live and live["n"] > 1 else "one run",
+                _mean(name, live, spread=True),
                 _mean(name, twin),
                 f"{figure(name, twin['ci95'][0])} to {figure(name, twin['ci95'][1])}" if twin and twin["ci95"] else "–",
                 difference,
@@ -169,8 +153,21 @@ def difference_log(rows: Sequence[Mapping[str, Any]]) -> Log:
     return log
 
 
-def _mean(name: str, spread: Mapping[str, Any] | None) -> str:
-    return f"{figure(name, spread['mean'])} (n = {spread['n']})" if spread else NOT_OBSERVED
+def bare(label: str) -> str:
+    """A label without its unit, for where the figure has one."""
+    return label.removesuffix(" (s)")
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
+    most = {world: max((row[world]["n"] for row in rows if row[world]), default=0) for world in ("live", "twin")}
+    return f"Runs: {most['live']} live, {most['twin']} of the twin."
+
+
+def _mean(name: str, of: Mapping[str, Any] | None, spread: bool = False) -> str:
+    if not of:
+        return NOT_OBSERVED
+    said = figure(name, of["mean"])
+    return f"{said} ({figure(name, of['low'])} to {figure(name, of['high'])})" if spread and of["n"] > 1 else said
 
 
 def overlays(live: Sequence[Story], twin: Sequence[Story]) -> list[Drawing]:

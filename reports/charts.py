@@ -28,7 +28,7 @@ from reports.drawing import (
     tip,
 )
 from reports.lanes import node_axis, node_lanes
-from reports.words import number
+from reports.words import number, seconds
 from twin.record.story import Story
 
 LANE_PX = 26
@@ -248,7 +248,7 @@ def recovery_moments(story: Story, faults_max: int = 3) -> list[Row]:
     return [
         {
             "at": rounded(each["injected_s"] + each[name]["value_s"]),
-            "what": f"{each['kind']} at {each['node']} {said} after {number(round(each[name]['value_s'], 3))} s",
+            "what": f"{each['kind']} at {each['node']} {said} after {seconds(each[name]['value_s'])}",
         }
         for each in story.recoveries[:faults_max]
         for name, said in words

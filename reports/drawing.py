@@ -71,6 +71,27 @@ def colours_of(field: str, colours: dict[str, str]) -> alt.Color:
     return alt.Color(f"{field}:N", scale=scale, title=None, legend=legend())
 
 
+def colours_seen(field: str, colours: dict[str, str], rows: Sequence[Row]) -> alt.Color:
+    """The same with those values alone that are in the rows."""
+    return colours_of(
+        field, {name: colour for name, colour in colours.items() if any(row[field] == name for row in rows)}
+    )
+
+
+def points_with_intervals(
+    rows: list[Row], at: str, y: alt.Y, colour: alt.Color, tips: list[alt.Tooltip], x: dict[str, Any]
+) -> list[alt.Chart]:
+    """For each row a bar from `low` to `high` and a point at the field `at`; `x` has the axis and the scale of both."""
+    return [
+        chart(rows)
+        .mark_rule(strokeWidth=3)
+        .encode(x=alt.X("low:Q", **x), x2="high:Q", y=y, color=colour, tooltip=tips),
+        chart(rows)
+        .mark_point(filled=True, size=80, opacity=1)
+        .encode(x=alt.X(f"{at}:Q", **x), y=y, color=colour, tooltip=tips),
+    ]
+
+
 def rounded(value: float) -> float:
     """Rounded, so that the page stays small."""
     return round(float(value), 4)

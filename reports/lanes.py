@@ -27,7 +27,7 @@ from reports.drawing import (
     rounded,
     tip,
 )
-from reports.words import number
+from reports.words import seconds
 from twin.record.story import Story
 
 STATES = {
@@ -44,6 +44,9 @@ STATES = {
 ACTION_SHAPES = ("triangle-up", "square", "diamond", "cross", "triangle-down", "circle")
 LANE_PX = 40
 CLOSE_UP_LANE_PX = 120
+LABELLED_MAX = 6
+TIMES = ("ttd", "ttm", "ttr")
+LATE_S = 10.0  # a failure so long after the recovery is hardly the fault's
 CLOSE_UP_SHARE = 0.4  # of the run: a fault whose story is longer needs no close-up
 
 
@@ -103,7 +106,7 @@ def node_lanes(story: Story) -> list[Drawing]:
     layers = _layers(story, _Lanes(story.nodes, 0.0, end_s), story.recoveries, labels=close_up is None)
     sentence = (
         "A shaded span is a fault; the bar is what the node was; the thin line below is an incident, with "
-        f"the actions on it. {_said(story.recoveries)}{rest}"
+        f"the actions on it{'' if close_up else '; short strokes are attempts that failed'}. {_said(story.recoveries)}{rest}"
     )
     drawing = Drawing("What happened at each node", sentence, layered(layers, max(1, len(story.nodes)) * LANE_PX))
     return [drawing] if close_up is None else [drawing, close_up]
@@ -231,7 +234,7 @@ def _layers(story: Story, lanes: _Lanes, found: Sequence[Row], labels: bool) -> 
     ]
     if labels and len(lanes.nodes) == 1:
         below = [{**row, "y": row["y"] + 0.14} for row in actions]
-        layers.append(chart(below).mark_text(fontSize=11).encode(x=lanes.x("at"), y=y, text="number:N"))
+        layers.append(chart(below).mark_text(fontSize=11, dx=8).encode(x=lanes.x("at"), y=y, text="number:N"))
     return layers
 
 
@@ -244,11 +247,11 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
         {
             "node": each["node"],
             "at": rounded(each["injected_s"] + each[name]["value_s"]),
-            "label": f"{name.upper()} {number(round(each[name]['value_s'], 3))} s",
+            "label": f"{name.upper()} {seconds(each[name]['value_s'])}",
             "row": row,
         }
         for each in found
-        for row, name in enumerate(("ttd", "ttm", "ttr"))
+        for row, name in enumerate(TIMES)
         if each[name]["value_s"] is not None
     ]
     rows = [{**row, "y2": row["y"] + 0.96} for row in lanes.points(marks, 0.02)]
@@ -257,6 +260,10 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
         .mark_rule(strokeWidth=1.5)
         .encode(x=lanes.x("at"), y=lanes.y(), y2="y2:Q", tooltip=[tip("label", "here", "N"), tip("at", "at (s)")])
     ]
+    if (
+        labels and len(lanes.nodes) > 1
+    ):  # a lane has room for one line: all times of a fault in it, the first few faults
+        rows = lanes.points([_label(each) for each in found[:LABELLED_MAX]], 0.12)
     if labels:
         middle_s = (lanes.from_s + lanes.to_s) / 2
         labelled = [{**row, "y": row["y"] + 0.08 + 0.12 * row["row"]} for row in rows]
@@ -266,18 +273,29 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
     return drawn
 
 
+def _label(each: Row) -> Row:
+    """All times of a fault in one line, at its injection."""
+    said = [f"{name.upper()} {seconds(each[name]['value_s'])}" for name in TIMES if each[name]["value_s"] is not None]
+    if each["ttr"]["censored"]:
+        said.append("not recovered")
+    return {"node": each["node"], "at": each["injected_s"], "label": ", ".join(said), "row": 0}
+
+
 def _said(found: Sequence[Row]) -> str:
     """The first faults in words."""
     said = []
     for each in found[:3]:
         parts = [
-            f"{words} after {number(round(each[name]['value_s'], 3))} s"
+            f"{words} after {seconds(each[name]['value_s'])}"
             for words, name in (("detected", "ttd"), ("without failures", "ttm"), ("recovered", "ttr"))
             if each[name]["value_s"] is not None
         ]
         if each["ttr"]["value_s"] is None:
-            parts.append(f"not recovered within {number(round(each['ttr']['at_least_s'] or 0.0, 3))} s")
+            parts.append(f"not recovered within {seconds(each['ttr']['at_least_s'] or 0.0)}")
         said.append(f"{each['kind']} at {each['node']}: {', '.join(parts)}.")
+        ttm_s, ttr_s = each["ttm"]["value_s"], each["ttr"]["value_s"]
+        if ttm_s is not None and ttr_s is not None and ttm_s > ttr_s + LATE_S:
+            said.append("Attempts failed again long after that recovery, and no later fault is there to explain them.")
     if len(found) > len(said):
         said.append(f"The table below has {'all' if len(found) <= 100 else 'the first 100 of'} {len(found)} faults.")
     return " ".join(said) if said else "No fault was injected."

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reports.words import NOT_OBSERVED, figure, number
+from reports.words import NOT_OBSERVED, figure, number, seconds
 from twin.record.names import TROUBLES
 from twin.record.story import Story
 
@@ -63,8 +63,8 @@ def fault_log(story: Story) -> Log:
 def duration(of: Mapping[str, Any], nothing: str = NOT_OBSERVED) -> str:
     """A duration in words: one that was not seen to its end says how long it was watched."""
     if of["value_s"] is not None:
-        return f"{number(round(of['value_s'], 3))} s"
-    return f"not within {number(round(of['at_least_s'] or 0.0, 3))} s" if of["censored"] else nothing
+        return seconds(of["value_s"])
+    return f"not within {seconds(of['at_least_s'] or 0.0)}" if of["censored"] else nothing
 
 
 def blast_log(story: Story) -> Log:
@@ -89,7 +89,7 @@ def blast_log(story: Story) -> Log:
     )
     for row in story.blast:
         counts = ("requests", "lost", "rejected", "saved", "attempts_failed", "nodes_with_failures")
-        took = f"{number(row['e2e_p95_s'])} s" if row["e2e_p95_s"] is not None else NOT_OBSERVED
+        took = seconds(row["e2e_p95_s"]) if row["e2e_p95_s"] is not None else NOT_OBSERVED
         log.rows.append((row["kind"], row["node"], *(number(row[name]) for name in counts), took))
     return _cut(log)
 
@@ -159,6 +159,27 @@ def troubles_in_words(story: Story) -> str:
     failed = f" Attempts that failed: {causes}." if causes else " No attempt failed."
     said = ", ".join(f"{number(troubles[name])} {words}" for name, words in TROUBLES.items())
     return f"In the whole run, warm-up included: {said}.{failed}"
+
+
+def probe_log(stories: Sequence[tuple[str, Story]]) -> Log:
+    """What watching costs: the probes of runs, each with the name that it is to have."""
+    log = Log(
+        "Probe traffic",
+        "Probes that the policy sent; a generation probe asks for one token, all others cost a node next to nothing.",
+        ("Run", "Probes for each node and minute >", "Generation probes for each 100 requests >", "By kind"),
+    )
+    for name, story in stories:
+        probes = story.probes
+        per_minute, per_request = probes["per_node_minute"], probes["generations_per_request"]
+        log.rows.append(
+            (
+                name,
+                "–" if per_minute is None else number(round(per_minute, 2)),
+                "–" if per_request is None else number(round(100 * per_request, 2)),
+                ", ".join(f"{kind} {number(count)}" for kind, count in probes["by_kind"].items() if count) or "none",
+            )
+        )
+    return log
 
 
 def invariant_log(summary: Mapping[str, Any]) -> Log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,8 @@ from jinja2 import Environment
 
 from reports.charts import timeline
 from reports.drawing import Drawing, theme
-from reports.logs import blast_log, decision_log, fault_log, invariant_log, request_log, run_log
+from reports.logs import blast_log, decision_log, fault_log, invariant_log, probe_log, request_log, run_log
+from reports.node_charts import foretold, happenings
 from reports.template import RUN
 from reports.words import (
     GROUPS,
@@ -32,6 +34,7 @@ from reports.words import (
 )
 from twin.record.cached import told
 from twin.record.names import FIGURES, SUMMARIES, SUMMARY_KEYS
+from twin.record.one_node import node_story
 from twin.record.reader import RunRecord
 from twin.record.story import Story
 
@@ -46,7 +49,7 @@ def write_page(records: Sequence[RunRecord], summary: Mapping[str, Any], path: P
         raise ValueError("a page needs at least one run; name a run folder")
     stories = [told(record) for record in records]
     worst = max(range(len(stories)), key=lambda index: badness(stories[index]))
-    write_whole(path, _page(stories, summary, worst))
+    write_whole(path, _page(stories, summary, worst, warnings_of(records[worst])))
 
 
 def write_whole(path: Path, page: str) -> None:
@@ -56,12 +59,25 @@ def write_whole(path: Path, page: str) -> None:
     os.replace(temporary, path)
 
 
-def _page(stories: Sequence[Story], summary: Mapping[str, Any], worst: int) -> str:
+def warnings_of(record: RunRecord) -> list[Drawing]:
+    """Signs and warnings of the node that had most of them; nothing where none showed and none was foretold."""
+    named = Counter(
+        node for table in ("signs", "forecasts") for node in record.table(table, ["node"])["node"].to_pylist()
+    )
+    if not named:
+        return []
+    story = node_story(record, named.most_common(1)[0][0], [])
+    drawing = foretold(story)
+    return [Drawing(f"{drawing.title} at {story.node}", f"{happenings(story)} {drawing.sentence}", drawing.chart)]
+
+
+def _page(stories: Sequence[Story], summary: Mapping[str, Any], worst: int, warnings: list[Drawing]) -> str:
     story = stories[worst]
     scenario = story.manifest["scenario"]
-    drawings = timeline(story)
+    drawings = [*timeline(story), *warnings]
     before = [fault_log(story), blast_log(story), decision_log(story), request_log(story)]
-    after = [invariant_log(summary)]
+    named = f"{summary['scenario']}, {summary['world']}, seed {story.manifest.get('seed')}"
+    after = [probe_log([(named, story)]), invariant_log(summary)]
     if len(stories) > 1:
         after.append(run_log(stories))
     return rendered(

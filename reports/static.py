@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,24 @@ from reports.beside_charts import difference_log, differences, overlays, worlds_
 from reports.charts import success_over_time
 from reports.drawing import Drawing
 from reports.lanes import node_lanes
-from reports.logs import Log, run_log
+from reports.logs import Log, probe_log, run_log
 from reports.page import rendered, write_page, write_whole
+from reports.prediction_charts import (
+    WANTED,
+    class_recalls,
+    in_words,
+    lead_times,
+    method_log,
+    recall_curves,
+    reliability,
+)
 from reports.study_charts import (
+    ALIKE,
+    PLACEMENT,
     cost_chart,
     label_of,
     pair_forest,
+    proxy_charts,
     recovery_curves,
     recovery_strip,
     same_in_all,
@@ -58,11 +71,18 @@ def write_report(folders: Sequence[Path], path: Path) -> None:
     """Write the page of these results. Raises `OperatorError` where one cannot be read, OSError for the file.
 
     One study: its comparison or map. Runs of both worlds: side by side and upon each other. Runs of one scenario with
-    the same settings: their page, as `run` writes it. Other runs: their recovery and figures beside each other.
+    the same settings: their page, as `run` writes it. Other runs: their recovery and figures beside each other. A JSON file
+    of `evaluate` or of the gateway's benchmark: its charts.
     """
+    documents = [folder for folder in folders if folder.is_file()]
+    if documents:
+        if len(folders) > 1:
+            raise OperatorError(f"{documents[0]}: an evaluation or a benchmark has a page of its own; give it alone")
+        write_whole(path, _document_page(documents[0]))
+        return
     found = [shelf_of(folder) for folder in folders]
     for shelf in found:
-        if shelf.problem and not shelf.runs and not shelf.summary:
+        if shelf.problem and not shelf.runs and (shelf.kind == "runs" or not shelf.summary):
             raise OperatorError(shelf.problem)
     studies = [shelf for shelf in found if shelf.kind != "runs"]
     if studies:
@@ -103,6 +123,38 @@ def _page(title: str, where: str, headline: str, lines: list[str], whats: list[D
     )
 
 
+# -- evaluations and benchmarks ------------------------------------------------------------------------------------
+
+
+def _document_page(path: Path) -> str:
+    """The page of a JSON file: an evaluation of a predictor, or the gateway beside other proxies."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    whats: list[Drawing | Log] = []
+    try:
+        if isinstance(document, dict) and set(document) >= WANTED:
+            headline, again = "How well failures are foretold", "ollamamax evaluate --json > evaluation.json"
+            said = in_words(document)
+            whats += [each(document) for each in (recall_curves, class_recalls, lead_times, reliability)]
+            whats.append(method_log(document))
+        elif isinstance(document, dict) and isinstance(document.get("targets"), list):
+            headline = "The gateway beside other proxies"
+            again = "python -m live.gateway.bench --json > gateway-bench.json"
+            said = ["Each proxy in front of the same stub node."]
+            whats += proxy_charts(document)
+        else:
+            raise OperatorError(
+                f"{path} is neither an evaluation (`ollamamax evaluate --json`) nor a gateway's benchmark"
+            )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise OperatorError(f"{path} is not of this version ({error}); make it again: {again}") from error
+    if not whats:
+        raise OperatorError(f"{path} has no figure to draw; make it again: {again}")
+    return _page(headline, path.name, headline, said, whats, [again])
+
+
 # -- runs beside each other ---------------------------------------------------------------------------------------
 
 
@@ -124,7 +176,8 @@ def _runs_page(found: Sequence[Shelf], told_by: Sequence[Sequence[Story]]) -> st
                 whats.append(Drawing(title, drawing.sentence, drawing.chart))
         lines = [worlds_in_words(rows), _unlike_line(live[0], twin[0]), _rule_of_verdicts()]
         headline = str(every[0].manifest["scenario"].get("claim") or found[0].scenario)
-        where = f"Scenario {found[0].scenario}, {len(live)} live runs beside {len(twin)} of the twin"
+        live_runs = f"{len(live)} live run{'s' if len(live) > 1 else ''}"
+        where = f"Scenario {found[0].scenario}, {live_runs} beside {len(twin)} of the twin"
     else:
         lines = ["Results beside each other: how long each took to recover, and what each lost."]
         headline = " and ".join(dict.fromkeys(f"{shelf.scenario} ({shelf.world})" for shelf in found))
@@ -135,6 +188,8 @@ def _runs_page(found: Sequence[Shelf], told_by: Sequence[Sequence[Story]]) -> st
             for place, (shelf, stories) in enumerate(zip(found, told_by, strict=True), start=1)
         ]
         whats += _recovery(groups, curves=name == "ttr_s")
+    named = [f"{shelf.scenario}, {shelf.world}, {shelf.policy}" for shelf in found]
+    whats.append(probe_log([(name, of[0]) for name, of in zip(named, told_by, strict=True)]))
     whats.append(run_log(every))
     return _page(headline, where, headline, [line for line in lines if line], whats, again)
 
@@ -167,15 +222,17 @@ def _study_page(shelf: Shelf) -> str:
     study = shelf.summary
     lines = lines_of(shelf.folder)
     whats: list[Drawing | Log] = [_points_log(study)]
+    placed: list[str] = []
     if study["kind"] == "compare":
         if measures_overhead(study) and not had_faults(lines) and (rows := relative_costs(study, lines)):
             whats.append(cost_chart(rows))
+            placed = [PLACEMENT, ALIKE]
         whats += pair_forest(study["pairs"])
     else:
         whats += _maps(study)
     for name in TIMES:
         whats += _recovery(times_of_study(study, lines, name), curves=name == "ttr_s")
-    said = [str(study["claim"]), *study["notes"]]
+    said = [str(study["claim"]), *study["notes"], *placed]
     same = [label_of(name) for name in same_in_all(study["pairs"])]
     if same:
         said.append(f"The same in every pair of runs: {', '.join(same)}.")
@@ -205,6 +262,7 @@ def _maps(study: dict[str, Any]) -> list[Drawing | Log]:
 def _points_log(study: dict[str, Any]) -> Log:
     names = [each["name"] for each in study["points"][0]["expectations"] if each["name"] in BETTER]
     names = list(dict.fromkeys([*names, "requests_lost", "success_ratio", "ttr_s", "e2e_s.p95"]))
+    names = [name for name in names if any(figure_of(point["figures"], name) is not None for point in study["points"])]
     log = Log(
         "The points",
         "Means over the replications, with their 95 % intervals; the claim holds at a point only if every run kept it.",

@@ -20,13 +20,15 @@ from reports.drawing import (
     Row,
     axis,
     chart,
+    colours_seen,
     layered,
     legend,
     or_none,
+    points_with_intervals,
     rounded,
     tip,
 )
-from reports.words import LABELS, figure, number
+from reports.words import LABELS, figure, number, seconds
 from twin.experiment.conduct import words
 from twin.experiment.points import figure_of
 from twin.experiment.recovery_times import TimesOf, not_yet
@@ -189,9 +191,9 @@ def _recovery_sentence(groups: Sequence[TimesOf]) -> str:
         if not summary["n"]:
             said.append(f"{group.label}: nothing to observe.")
             continue
-        median = f"median {number(round(summary['median'], 3))} s" if summary["median"] is not None else "no median"
+        median = f"median {seconds(summary['median'])}" if summary["median"] is not None else "no median"
         if summary["ci95"] and None not in summary["ci95"]:
-            median += f" (95 % CI {number(round(summary['ci95'][0], 3))} to {number(round(summary['ci95'][1], 3))} s)"
+            median += f" (95 % CI {seconds(summary['ci95'][0])} to {seconds(summary['ci95'][1])})"
         part = f"{group.label}: {median} over {summary['n']} faults"
         if summary["censored"]:
             part += f", {summary['censored']} of them not seen to their end"
@@ -251,13 +253,7 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
                 "verdict": pair["verdict"],
             }
         )
-    verdicts = [each for each in VERDICT_COLOURS if any(row["verdict"] == each for row in rows)]
-    colour = alt.Color(
-        "verdict:N",
-        scale=alt.Scale(domain=verdicts, range=[VERDICT_COLOURS[each] for each in verdicts]),
-        title=None,
-        legend=legend(),
-    )
+    colour = colours_seen("verdict", VERDICT_COLOURS, rows)
     tips = [
         tip("variant", "variant", "N"),
         tip("mean", "mean difference"),
@@ -271,12 +267,7 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
     x_axis = alt.Axis(title=f"Difference from the baseline: {label_of(name)}", tickCount=6)
     layers = [
         chart([{"zero": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("zero:Q", axis=x_axis)),
-        chart(rows)
-        .mark_rule(strokeWidth=3)
-        .encode(x=alt.X("low:Q", axis=x_axis), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(rows)
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=alt.X("mean:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
+        *points_with_intervals(rows, "mean", y, colour, tips, {"axis": x_axis}),
     ]
     base = words(pairs[0]["baseline"])
     said = "; ".join(_pair_in_words(pair, name) for pair in shown[:4])
@@ -504,21 +495,48 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         chart([{"at": 5.0, "what": "promised: less than 5 %"}])
         .mark_rule(strokeDash=[5, 4], color=AMBER, strokeWidth=2)
         .encode(x=alt.X("at:Q", axis=x_axis, scale=far), tooltip=tip("what", "limit", "N")),
-        chart(drawn)
-        .mark_rule(strokeWidth=3)
-        .encode(x=alt.X("low:Q", axis=x_axis, scale=far), x2="high:Q", y=y, color=colour, tooltip=tips),
-        chart(drawn)
-        .mark_point(filled=True, size=80, opacity=1)
-        .encode(x=alt.X("percent:Q", axis=x_axis, scale=far), y=y, color=colour, tooltip=tips),
+        *points_with_intervals(drawn, "percent", y, colour, tips, {"axis": x_axis, "scale": far}),
     ]
     worst = max(drawn, key=lambda row: row["percent"])
+    said = "Nothing is dearer."
+    if worst["percent"] > 0:
+        what = worst["figure"].removesuffix(" (s)")
+        said = f"The largest is {what}: {number(round(worst['percent'], 2))} %, that is {worst['absolute']}."
     return Drawing(
         "What it costs where nothing breaks",
         "The same requests on the same seeds with and without: to the right of the dashed line at 0 it is dearer; the amber "
-        f"line is the promised 5 %. The largest is {worst['figure']}: {number(round(worst['percent'], 2))} %, "
-        f"that is {worst['absolute']}.",
+        f"line is the promised 5 %. {said}",
         layered(layers, len(figures) * 36 + 10),
     )
+
+
+PLACEMENT = (
+    "Two things are in a difference of latency here. The presets also place requests differently: without fault "
+    "tolerance a request may go to any node, and the model is loaded there; with it, requests keep to the nodes that hold "
+    "the model, and share those. Where every node holds the model, what remains is fault tolerance alone:"
+)
+"""What must be said beside `cost_chart`."""
+
+ALIKE = (
+    "ollamamax compare scenarios/no-fault.yaml --vary policy.preset=none,default "
+    "--set cluster.models.llama3.1:8b.replicas=5"
+)
+
+PROXY_FIGURES = (
+    ("added_p50_ms", "Time that a proxy adds to a request, median", "ms"),
+    ("processor_us_per_request", "Processor time for a request", "µs"),
+    ("processor_us_per_record", "Processor time for a further record of a stream", "µs"),
+    ("added_stall_p99_ms", "Lateness of records under many streams that a proxy adds, p99", "ms"),
+)
+
+
+def proxy_charts(bench: Mapping[str, Any]) -> list[Drawing]:
+    """The gateway's benchmark beside other proxies: a chart for each figure that was measured."""
+    return [
+        proxy_chart(bench["targets"], name, title, unit)
+        for name, title, unit in PROXY_FIGURES
+        if any(isinstance(each.get(name), Mapping) for each in bench["targets"])
+    ]
 
 
 def proxy_chart(targets: Sequence[Mapping[str, Any]], name: str, title: str, unit: str) -> Drawing:
@@ -545,16 +563,7 @@ def proxy_chart(targets: Sequence[Mapping[str, Any]], name: str, title: str, uni
         tip("high", "highest round"),
     ]
     y = lane_axis(labels)
-    layers = [
-        chart(rows)
-        .mark_rule(strokeWidth=3)
-        .encode(
-            x=alt.X("low:Q", axis=x_axis, scale=alt.Scale(zero=True)), x2="high:Q", y=y, color=colour, tooltip=tips
-        ),
-        chart(rows)
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=alt.X("median:Q", axis=x_axis), y=y, color=colour, tooltip=tips),
-    ]
+    layers = points_with_intervals(rows, "median", y, colour, tips, {"axis": x_axis, "scale": alt.Scale(zero=True)})
     return Drawing(
         title,
         "Measured in front of the same stub node, interleaved: the point is the median over the rounds, the bar their "

@@ -81,8 +81,8 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
   .figures, .figures tbody, .figures tr, .figures th, .figures td { display: block; border: 0; padding: 0; }
   .figures tr { padding: 7px 0; border-bottom: 1px solid var(--line); }
   .figures tr.group { padding-top: 20px; }
-  @media (min-width: 900px) { .figures tbody th { width: 13em; } .figures td:nth-child(2) { white-space: nowrap; } }
-.figures td:last-child { font-size: 0.85rem; }
+  .figures td:last-child { font-size: 0.85rem; }
+  table { font-size: 0.85rem; } th, td { padding-right: 10px; } th code { overflow-wrap: anywhere; }
   .log { min-width: 640px; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; }
 }

@@ -54,6 +54,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """The figures in the order in which they are shown."""
 
+MS_BELOW_S = 0.1
+MS_LEAST = 0.1
+
 VERDICTS = {"pass": "Pass", "fail": "Fail", "unknown": "Unknown"}
 VERDICT_SIGNS = {"pass": "✓", "fail": "✗", "unknown": "?"}
 
@@ -74,9 +77,18 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def seconds(value_s: float) -> str:
+    """A time in words: below a tenth of a second in milliseconds, of which a tenth is the least that is told apart."""
+    if value_s and abs(value_s) < MS_LEAST / 1000.0:
+        return f"< {MS_LEAST:g} ms" if value_s > 0 else f"> -{MS_LEAST:g} ms"
+    if value_s and abs(value_s) < MS_BELOW_S:
+        return f"{round(1000.0 * value_s, 1):g} ms"
+    return f"{number(round(value_s, 3))} s"
+
+
 def with_unit(value: float, unit: str) -> str:
     """The number and its unit; units of counted things are left to the label."""
-    return f"{number(value)} s" if unit == "s" else number(value)
+    return seconds(value) if unit == "s" else number(value)
 
 
 def figure(name: str, value: Any) -> str:
@@ -111,6 +123,13 @@ def ci95(value: Any, name: str = "") -> str:
     return f"{figure(name, value[0])} to {figure(name, value[1])}" if value else "–"
 
 
+def _ends(around: Any, unit: str) -> str:
+    """Both ends of an interval; a unit that they share stands once."""
+    low, high = (with_unit(end, unit) for end in around)
+    low_number, _, low_unit = low.rpartition(" ")
+    return f"{low_number} to {high}" if low_number and low_unit == high.rpartition(" ")[2] else f"{low} to {high}"
+
+
 def verdict_sentence(summary: Mapping[str, Any]) -> str:
     """Why the verdict is what it is, in one or more short sentences; empty where the notes alone say it."""
     expectations = summary["expectations"]
@@ -127,7 +146,15 @@ def verdict_sentence(summary: Mapping[str, Any]) -> str:
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What else is to be said of the verdict, one sentence each."""
-    return [f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in summary.get("notes") or ()]
+    return [_sentence(note) for note in summary.get("notes") or ()]
+
+
+def _sentence(note: str) -> str:
+    """A note as a sentence; where it begins with the name of a figure, with its label."""
+    name, colon, rest = note.partition(":")
+    if colon and name in LABELS:
+        note = LABELS[name] + colon + rest
+    return f"{note[:1].upper()}{note[1:].rstrip('.')}."
 
 
 def _shortfall(each: Mapping[str, Any], runs: int) -> str:
@@ -178,7 +205,7 @@ def _interval(value: Mapping[str, Any], unit: str) -> str:
     said = with_unit(value["mean"], unit)
     if around is None or around[0] is None:
         return f"{said} (n = {value['n']})"
-    return f"{said} (95 % CI {number(around[0])} to {number(around[1])}, n = {value['n']})"
+    return f"{said} (95 % CI {_ends(around, unit)}, n = {value['n']})"
 
 
 def _magnitude(size: float) -> int:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from reports.app.shared import choose, empty, escaped, listed, note_problem, root, show, stories, table
-from reports.study_charts import cost_chart, proxy_chart
-from reports.words import number
+from reports.app.shared import choose, empty, escaped, listed, note_problem, root, show, show_log, stories
+from reports.logs import probe_log
+from reports.study_charts import ALIKE, PLACEMENT, cost_chart, proxy_charts
 from twin.experiment.library import documents, lines_of
 from twin.experiment.overhead import had_faults, measures_overhead, relative_costs
 
 BENCH = "python -m live.gateway.bench --json > runs/gateway-bench.json"
 COMPARE = "ollamamax compare scenarios/no-fault.yaml --vary policy.preset=none,default"
-PROXY_FIGURES = (
-    ("added_p50_ms", "Time that a proxy adds to a request, median", "ms"),
-    ("processor_us_per_request", "Processor time for a request", "µs"),
-    ("processor_us_per_record", "Processor time for a further record of a stream", "µs"),
-    ("added_stall_p99_ms", "Lateness of records under many streams that a proxy adds, p99", "ms"),
-)
 
 
 def page() -> None:
@@ -46,35 +40,22 @@ def _paired() -> None:
         empty("No pair of its runs is finished yet; this page fills as they come.")
         return
     show(cost_chart(rows))
+    st.caption(PLACEMENT)
+    st.code(ALIKE, language="sh", wrap_lines=True)
 
 
 def _probes() -> None:
-    st.subheader("Probe traffic", anchor=False)
     shelves = [shelf for shelf in listed() if shelf.kind == "runs" and shelf.runs][:8]
     told = [(shelf, story) for shelf in shelves for story in stories(shelf.runs[:1])]
     if not told:
+        st.subheader("Probe traffic", anchor=False)
         empty("There is no run that can be read. Make one:", "ollamamax run scenarios/no-fault.yaml")
         return
-    st.caption(
-        "Probes that the policy sent in the first run of each of the latest results; a generation probe asks for one "
-        "token, all others cost a node next to nothing."
+    show_log(
+        probe_log([(f"{shelf.scenario}, {shelf.world}, {shelf.policy}", story) for shelf, story in told]),
+        "overhead_probes",
     )
-    rows = []
-    for shelf, story in told:
-        probes = story.probes
-        per_minute, per_request = probes["per_node_minute"], probes["generations_per_request"]
-        rows.append(
-            {
-                "Run of": f"{shelf.scenario}, {shelf.world}, {shelf.policy}",
-                "Probes for each node and minute": "–" if per_minute is None else number(round(per_minute, 2)),
-                "Generation probes for each 100 requests": "–"
-                if per_request is None
-                else number(round(100 * per_request, 2)),
-                "By kind": ", ".join(f"{kind} {number(count)}" for kind, count in probes["by_kind"].items() if count)
-                or "none",
-            }
-        )
-    table(rows, "overhead_probes")
+    st.caption("The first run of each of the latest results.")
 
 
 def _proxies() -> None:
@@ -95,6 +76,5 @@ def _proxies() -> None:
             "Benchmark", measured, index=len(measured) - 1, format_func=lambda it: str(it[0].name), key="overhead_bench"
         )
     st.caption(f"The gateway beside other proxies: {escaped(str(path))}, made by {escaped(BENCH.partition(' >')[0])}.")
-    for name, title, unit in PROXY_FIGURES:
-        if any(isinstance(each.get(name), dict) for each in bench["targets"]):
-            show(proxy_chart(bench["targets"], name, title, unit))
+    for drawing in proxy_charts(bench):
+        show(drawing)

@@ -54,7 +54,8 @@ def page() -> None:
     rows = compare_worlds([it.figures for it in live_stories], [it.figures for it in twin_stories])
     st.markdown(f"#### {escaped(worlds_in_words(rows))}")
     st.caption(
-        f"{len(live_stories)} live run(s) of {escaped(chosen.scenario)} beside {len(twin_stories)} of the twin. A figure is "
+        f"{len(live_stories)} live run{'s' if len(live_stories) > 1 else ''} of {escaped(chosen.scenario)} beside "
+        f"{len(twin_stories)} of the twin. A figure is "
         "indistinguishable where the means differ by less than live runs do among each other (with one live run: where it "
         "lies among the twin's runs), close within 5 % (10 % for tails and times of recovery), off beyond."
     )

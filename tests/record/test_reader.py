@@ -165,3 +165,12 @@ def test_the_digest_is_the_same_in_another_process_with_another_hash_seed() -> N
         for seed in ("1", "2")
     }
     assert len(digests) == 1
+
+
+def test_a_folder_that_may_not_be_read_says_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("twin.record.reader.os.scandir", refuse)
+    with pytest.raises(RunUnreadable, match="may not be read by this user"):
+        open_run(run)

@@ -68,6 +68,13 @@ def test_a_fault_that_was_never_recovered_from_is_said_and_has_no_close_up() -> 
     assert "server_crash at node-0: not recovered within 60 s." in drawings[0].sentence
 
 
+def test_where_several_lanes_are_labelled_the_times_of_a_fault_stand_in_one_line() -> None:
+    run = Run().every(1.0, 1.0, 100.0, node="node-1").fault(30.0).incident(30.05).failed_attempt(33.0)
+    [drawing] = node_lanes(tell(run.end()))
+    labels = [row["label"] for row in rows(drawing.spec()) if str(row.get("label", "")).count("TTM")]
+    assert "TTD 50 ms, TTM 3 s, not recovered" in labels
+
+
 def test_of_many_nodes_those_where_something_happened_are_drawn() -> None:
     run = Run()
     for number in range(30):

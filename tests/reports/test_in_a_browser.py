@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 PAGES = {
-    "runs": ("Runs", 0),
+    "": ("Select some to look at them", 0),
     "run": ("A crashed node costs no admitted request.", 8),
     "recovery": ("Not yet recovered from", 2),
     "overhead": ("Probe traffic", 1),
@@ -32,7 +32,7 @@ PAGES = {
 }
 """What each page must say, and at least how many charts it has."""
 
-WRONG = ("Traceback", "Error:", "Uncaught", "This app has encountered an error")
+WRONG = ("Traceback", "Error:", "Uncaught", "This app has encountered an error", "Page not found")
 
 
 async def test_every_page_of_the_app_is_drawn_in_both_schemes(made: Made, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_every_page_of_the_app_is_drawn_in_both_schemes(made: Made, tmp_pa
             for name, (words, charts) in PAGES.items():
                 for dark in (False, True):
                     seen = await tab.open(f"{url}/{name}", width=1280, dark=dark)
-                    picture = tmp_path / f"{name}-{'dark' if dark else 'light'}.png"
+                    picture = tmp_path / f"{name or 'runs'}-{'dark' if dark else 'light'}.png"
                     await tab.picture(picture, width=1280)
                     seen = await tab.still()
                     assert words in seen["text"], name

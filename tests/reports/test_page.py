@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from reports.page import write_page
+from reports.static import write_report
 from tests.record.runs import Run
+from tests.reports.evaluation import EVALUATION
 from tests.reports.synthetic import crash, summary
+from twin.errors import OperatorError
 
 
 def text_of(page: str) -> str:
@@ -71,7 +74,7 @@ def test_of_several_runs_the_worst_is_drawn_and_all_are_listed(tmp_path: Path) -
     text = text_of((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "Of 2 runs the worst one is drawn (seed 2)" in text
     assert "All runs" in text
-    assert "0.500 s (95 % CI 0.500 to 0.500, n = 2)" in text
+    assert "0.500 s (95 % CI 0.500 to 0.500 s, n = 2)" in text
 
 
 def test_a_run_without_faults_or_trouble_says_so(tmp_path: Path) -> None:
@@ -102,3 +105,44 @@ def test_long_tables_are_cut_and_say_so(tmp_path: Path) -> None:
 def test_a_page_of_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one run"):
         write_page([], {}, tmp_path / "p")
+
+
+def test_an_evaluation_has_a_page_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps(EVALUATION))
+    write_report([tmp_path / "evaluation.json"], tmp_path / "page.html")
+    text = text_of((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert all(part in text for part in ("Reliability", "Lead time", "Class by class", "Methods", "evaluate --json"))
+
+
+def test_the_gateways_benchmark_has_a_page_of_its_own(tmp_path: Path) -> None:
+    cost = {"median": 0.5, "low": 0.4, "high": 0.6}
+    targets = [{"target": "ollamamax", "added_p50_ms": cost}, {"target": "envoy", "added_p50_ms": cost}]
+    (tmp_path / "bench.json").write_text(json.dumps({"targets": targets}))
+    write_report([tmp_path / "bench.json"], tmp_path / "page.html")
+    assert "Time that a proxy adds to a request, median" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"targets": []}', '{"targets": [1]}', '{"other": 1}'])
+def test_a_file_that_is_neither_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "it.json").write_text(content)
+    with pytest.raises(OperatorError) as refused:
+        write_report([tmp_path / "it.json"], tmp_path / "page.html")
+    assert "it.json" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_runs_of_which_none_can_be_read_are_refused_in_one_line(tmp_path: Path) -> None:
+    run = Run(tmp_path / "runs" / "seed-1").every(1.0, 1.0, 100.0)
+    run.end()
+    record = crash()
+    (tmp_path / "runs" / "summary.json").write_text(json.dumps(summary([record])))
+    (tmp_path / "runs" / "seed-1" / "manifest.json").write_text('{"record_version": 2}')
+    with pytest.raises(OperatorError, match="has record version 2"):
+        write_report([tmp_path / "runs"], tmp_path / "page.html")
+
+
+def test_warnings_stand_on_the_page_of_a_run_that_has_some(tmp_path: Path) -> None:
+    run = Run().every(1.0, 1.0, 100.0)
+    run.recorder.forecasts.add((40.0, "node-2", "gpu_memory", 0.9, 600.0, 120.0, "memory grows", "gateway-0"))
+    record = run.end()
+    write_page([record], summary([record]), tmp_path / "page.html")
+    assert "Warnings at node-2" in text_of((tmp_path / "page.html").read_text(encoding="utf-8"))

@@ -40,7 +40,7 @@ def test_several_replications_show_means_intervals_and_the_worst_run() -> None:
     for part in (
         "0.500 to 1.50",
         "✗ fail (0/2)",
-        "0.500 s (95 % CI 0.500 to 0.500, n = 2)",
+        "0.500 s (95 % CI 0.500 to 0.500 s, n = 2)",
         "node-crash, twin, 2 replications from seed 1",
     ):
         assert part in text

@@ -38,7 +38,7 @@ def test_numbers_have_three_digits_that_count_and_a_ratio_keeps_its_nines(value:
         ("ttr_s", 5.85, "5.85 s"),
         ("ttr_s", None, "not observed"),
         ("requests_lost", 0, "0"),
-        ("ttr_s", {"mean": 6.0, "ci95": [5.0, 7.5], "n": 20}, "6 s (95 % CI 5 to 7.50, n = 20)"),
+        ("ttr_s", {"mean": 6.0, "ci95": [5.0, 7.5], "n": 20}, "6 s (95 % CI 5 to 7.50 s, n = 20)"),
         ("ttr_s", {"mean": 6.0, "ci95": None, "n": 1}, "6 s (n = 1)"),
         ("actions", {"drain": 2, "restart": 1}, "drain 2, restart 1"),
         ("actions", {"drain": {"mean": 1.5, "ci95": [1, 2], "n": 4}}, "drain 1.50"),
@@ -46,6 +46,12 @@ def test_numbers_have_three_digits_that_count_and_a_ratio_keeps_its_nines(value:
         ("ttft_s", {"mean": 0.5, "p50": 0.4, "p95": 1.0, "p99": 2.0}, "mean 0.500 s, p50 0.400 s, p95 1 s, p99 2 s"),
         ("ttft_s", dict.fromkeys(("mean", "p50", "p95", "p99")), "not observed"),
         ("ttft_s.p95", 0.25, "0.250 s"),
+        ("ttd_s", 0.001, "1 ms"),
+        ("ttd_s", 0.0675, "67.5 ms"),
+        ("ttd_s", 0.00004, "< 0.1 ms"),
+        ("ttd_s", -0.00004, "> -0.1 ms"),
+        ("ttd_s", 0.0, "0 s"),
+        ("ttd_s", {"mean": 0.2, "ci95": [0.05, 0.35], "n": 9}, "0.200 s (95 % CI 50 ms to 0.350 s, n = 9)"),
     ],
 )
 def test_a_figure_is_said_with_its_unit_and_its_interval(name: str, value: Any, words: str) -> None:

@@ -32,13 +32,18 @@ def told(record: RunRecord) -> Story:
     """The story of a run: from the cache, where it is known and lies in a folder; else computed, and kept."""
     if record.folder is None:
         return tell(record)
-    path = cache_folder() / f"{folder_digest(record.folder)}.json"
+    path = _path_of(record.folder)
     known = _read(path)
     if known is not None:
         return known
     story = tell(record)
     _keep(path, story)
     return story
+
+
+def is_known(record: RunRecord) -> bool:
+    """Whether the cache has the story of a run that lies in a folder."""
+    return record.folder is not None and _read(_path_of(record.folder)) is not None
 
 
 def cache_folder() -> Path:
@@ -68,6 +73,10 @@ def _code() -> bytes:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.digest()
+
+
+def _path_of(folder: Path) -> Path:
+    return cache_folder() / f"{folder_digest(folder)}.json"
 
 
 def _read(path: Path) -> Story | None:

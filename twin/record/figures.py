@@ -31,12 +31,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from twin.policy.vocabulary import DISRUPTIVE_ACTIONS, OPERATOR_REASON
 from twin.record.names import SUMMARY_KEYS
 from twin.record.reader import RunRecord
-from twin.record.recovery import Duration, Recovery, Times, flags, numbers, outcomes, recoveries
+from twin.record.recovery import Duration, Flags, Recovery, Times, equals, flags, numbers, outcomes, recoveries
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import NetworkFault
 
@@ -71,47 +71,49 @@ def compute_figures(record: RunRecord, found: Sequence[Recovery] | None = None) 
     """
     manifest = record.manifest
     requests = record.table("requests", COLUMNS)
-    offered_in_all = requests.num_rows
-    counted = requests.filter(numbers(requests, "arrival_s") >= record.number("scenario.workload.warmup_s"))
-    admitted_flags = flags(counted, "admitted")
-    succeeded, lost, not_cancelled = outcomes(counted)
-    admitted = int(admitted_flags.sum())
-    served = counted.filter(succeeded)
-    judged = int(succeeded.sum()) + int(lost.sum())
-    arrival_s = numbers(served, "arrival_s")
+    arrival_s = numbers(requests, "arrival_s")
+    counted = arrival_s >= record.number("scenario.workload.warmup_s")
+    admitted_flags = flags(requests, "admitted") & counted
+    succeeded, lost, not_cancelled = (each & counted for each in outcomes(requests))
+    offered, admitted, lost_in_all = (int(each.sum()) for each in (counted, admitted_flags, lost))
+    served = np.flatnonzero(succeeded)
+    judged = served.size + lost_in_all
+    arrived_s = arrival_s[served]
     found = recoveries(record) if found is None else found
     events = manifest.get("events")
     return {
-        "requests_offered": counted.num_rows,
+        "requests_offered": offered,
         "requests_admitted": admitted,
-        "requests_rejected": counted.num_rows - admitted,
-        "requests_succeeded": int(succeeded.sum()),
-        "requests_lost": int(lost.sum()),
-        "answers_wrong": _answers_wrong(served),
-        "requests_cancelled": int((~not_cancelled).sum()),
-        "success_ratio": int(succeeded.sum()) / judged if judged else None,
+        "requests_rejected": offered - admitted,
+        "requests_succeeded": served.size,
+        "requests_lost": lost_in_all,
+        "answers_wrong": _answers_wrong(requests, succeeded),
+        "requests_cancelled": offered - int(not_cancelled.sum()),
+        "success_ratio": served.size / judged if judged else None,
         "ttd_s": _mean([each.ttd for each in found]),
         "ttm_s": _mean([each.ttm for each in found]),
         "ttr_s": _mean([each.ttr for each in found]),
-        "ttft_s": _summary((numbers(served, "first_token_s") - arrival_s)[flags(served, "stream")]),
-        "e2e_s": _summary(numbers(served, "end_s") - arrival_s),
-        "queue_wait_s": _summary(numbers(served, "dispatched_s") - arrival_s + _hidden_wait_s(served)),
-        "tokens_generated": int(np.nansum(numbers(counted, "tokens_received"))),
+        "ttft_s": _summary((numbers(requests, "first_token_s")[served] - arrived_s)[flags(requests, "stream")[served]]),
+        "e2e_s": _summary(numbers(requests, "end_s")[served] - arrived_s),
+        "queue_wait_s": _summary(
+            numbers(requests, "dispatched_s")[served] - arrived_s + _hidden_wait_s(requests, served)
+        ),
+        "tokens_generated": int(np.nansum(numbers(requests, "tokens_received")[counted])),
         "attempts_per_request": (
-            float(np.nansum(numbers(counted, "attempts")[admitted_flags])) / admitted if admitted else None
+            float(np.nansum(numbers(requests, "attempts")[admitted_flags])) / admitted if admitted else None
         ),
         **_healing(record),
         "simulated_s": record.number("simulated_s"),
         "events": events,
-        "events_per_request": events / offered_in_all if events is not None and offered_in_all else None,
+        "events_per_request": events / requests.num_rows if events is not None and requests.num_rows else None,
         "wall_s": record.number("wall_s"),
     }
 
 
-def _answers_wrong(served: pa.Table) -> int | None:
+def _answers_wrong(requests: pa.Table, succeeded: Flags) -> int | None:
     """How many of the requests that succeeded were not answered right; None where the world cannot know."""
-    known = pc.drop_null(served["answer"])
-    return int(pc.sum(pc.not_equal(known, "right")).as_py() or 0) if len(known) else None
+    known = succeeded & requests["answer"].is_valid().to_numpy()
+    return int((known & ~equals(requests, "answer", "right")).sum()) if known.any() else None
 
 
 def _mean(durations: list[Duration]) -> float | None:
@@ -128,11 +130,11 @@ def _summary(values_s: Times) -> dict[str, float | None]:
     return {"mean": float(known.mean()), "p50": float(p50), "p95": float(p95), "p99": float(p99)}
 
 
-def _hidden_wait_s(served: Any) -> Times:
+def _hidden_wait_s(requests: pa.Table, served: NDArray[np.intp]) -> Times:
     """What Ollama's total has beyond its parts: the wait for a sequence slot. 0 where it gave no timings."""
     parts = ("load_duration_s", "prompt_eval_duration_s", "eval_duration_s")
-    spent_s = sum(np.nan_to_num(numbers(served, part)) for part in parts)
-    rest_s: Times = np.nan_to_num(numbers(served, "total_duration_s")) - spent_s
+    spent_s = sum(np.nan_to_num(numbers(requests, part)[served]) for part in parts)
+    rest_s: Times = np.nan_to_num(numbers(requests, "total_duration_s")[served]) - spent_s
     return np.where(rest_s < ROUNDING_S, 0.0, rest_s)
 
 
@@ -142,19 +144,23 @@ def _healing(record: RunRecord) -> dict[str, Any]:
         "incidents", ["node", "opened_s", "state", "verified_s", "closed_s", "actions"]
     ).to_pylist()
     faults = record.table("faults", ["kind", "node", "injected_s", "planned_end_s", "ended_s"]).to_pylist()
-    of_nodes = [fault for fault in faults if fault["kind"] not in OF_THE_NETWORK]
+    of_node: dict[str, list[dict[str, Any]]] = {}
+    for fault in faults:
+        of_node.setdefault(fault["node"], []).append(fault)
     false_actions = [
         action
         for action in actions
         if action["status"] != "advised"
         and action["kind"] in DISRUPTIVE_ACTIONS
         and action["reason"] != OPERATOR_REASON
-        and not _holding(of_nodes, action["node"], action["time_s"])
+        and not any(
+            fault["kind"] not in OF_THE_NETWORK for fault in _holding(of_node, action["node"], action["time_s"])
+        )
     ]
     healed = [
         incident
         for incident in incidents
-        if any(_heals(incident, fault) for fault in _holding(faults, incident["node"], incident["opened_s"]))
+        if any(_heals(incident, fault) for fault in _holding(of_node, incident["node"], incident["opened_s"]))
     ]
     return {
         "actions": dict(sorted(Counter(_kind(action) for action in actions).items())),
@@ -168,14 +174,12 @@ def _kind(action: dict[str, Any]) -> str:
     return "advised" if action["status"] == "advised" else str(action["kind"])
 
 
-def _holding(faults: list[dict[str, Any]], node: str, time_s: float) -> list[dict[str, Any]]:
+def _holding(of_node: dict[str, list[dict[str, Any]]], node: str, time_s: float) -> list[dict[str, Any]]:
     """The faults that held the node at that time."""
     return [
         fault
-        for fault in faults
-        if fault["node"] == node
-        and fault["injected_s"] <= time_s
-        and (fault["ended_s"] is None or time_s <= fault["ended_s"])
+        for fault in of_node.get(node, ())
+        if fault["injected_s"] <= time_s and (fault["ended_s"] is None or time_s <= fault["ended_s"])
     ]
 
 

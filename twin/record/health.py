@@ -17,9 +17,8 @@ Several gateways: a node is in the state that any of them has put it into.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from twin.record.reader import RunRecord
 from twin.scenario.conditions import Part
@@ -88,13 +87,19 @@ def _add(
 
 def _intervals(node: str, spans: list[Span], end_s: float) -> list[HealthInterval]:
     """Spans that may overlap as intervals that do not: of several the first in the order of `NODE_STATES`."""
-    cuts = sorted({0.0, end_s, *(time_s for from_s, to_s, _ in spans for time_s in (from_s, to_s))})
+    changes: list[tuple[float, int, NodeState]] = [(0.0, 0, "serving"), (end_s, 0, "serving")]
+    for from_s, to_s, state in spans:
+        changes += [(from_s, 1, state), (to_s, -1, state)]
+    open_spans = dict.fromkeys(NODE_STATES, 0)
     found: list[HealthInterval] = []
-    for from_s, to_s in itertools.pairwise(cuts):
-        here = [state for begin_s, last_s, state in spans if begin_s <= from_s and to_s <= last_s]
-        state: Any = min(here, key=NODE_STATES.index, default="serving")
-        if found and found[-1].state == state:
-            found[-1] = HealthInterval(node, found[-1].from_s, to_s, state)
-        else:
-            found.append(HealthInterval(node, from_s, to_s, state))
+    since_s = 0.0
+    for time_s, more, changed in sorted(changes):
+        if time_s > since_s:
+            state = next((each for each in NODE_STATES if open_spans[each]), "serving")
+            if found and found[-1].state == state:
+                found[-1] = HealthInterval(node, found[-1].from_s, time_s, state)
+            else:
+                found.append(HealthInterval(node, since_s, time_s, state))
+            since_s = time_s
+        open_spans[changed] += more
     return found

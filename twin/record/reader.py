@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,14 @@ class RunRecord:
 def open_run(folder: Path) -> RunRecord:
     """The run in that folder. Raises `RunUnreadable`, whose one line says what is wrong with it and what to do."""
     path = folder / MANIFEST
+    try:
+        os.scandir(folder).close()
+    except PermissionError:
+        raise RunUnreadable(
+            f"{folder} may not be read by this user; give the right to read it, and try again"
+        ) from None
+    except OSError:
+        pass  # no folder, as the next lines say
     if not folder.is_dir():
         raise RunUnreadable(f"{folder} is no folder; `ollamamax run SCENARIO --out DIR` makes run folders")
     if not path.is_file():

@@ -32,7 +32,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from twin.record.reader import RunRecord
@@ -96,30 +95,30 @@ def recoveries(record: RunRecord) -> list[Recovery]:
         return []
     end_s, hold_s = record.number("simulated_s"), record.number("scenario.steady_state.hold_s")
     requests = record.table(
-        "requests",
-        ["request_id", "admitted", "outcome", "node", "attempts", "arrival_s", "dispatched_s", "end_s", "deadline_s"],
+        "requests", ["request_id", "admitted", "outcome", "node", "attempts", "dispatched_s", "end_s", "deadline_s"]
     )
     attempts = record.table("attempts", ["request_id", "node", "end_s", "error"])
-    attempts = attempts.filter(pc.not_equal(attempts["error"], ""))
-    probes = record.table("probes")
+    attempts = attempts.filter(~equals(attempts, "error", ""))
+    probes = record.table("probes", ["time_s", "node", "kind", "ok", "latency_s"])
     incidents = record.table("incidents", ["node", "opened_s"])
     ok, lost, counted = outcomes(requests)
-    events = _events(record, requests, ok, counted)
+    ended = numbers(requests, "end_s")
+    events = _events(record, ended, ok, counted)
     started = _started(requests, attempts)
-    served_by = _codes(requests, "node")
     seen = {  # once for each node: a long run has many faults on one
-        node: _seen_at(
-            node, requests, ok & (served_by[1] == served_by[0].get(node, -2)), started, attempts, probes, incidents
-        )
+        node: _seen_at(node, started[here], ended[here], attempts, probes, incidents)
         for node in {fault["node"] for fault in faults}
+        for here in (np.flatnonzero(ok & equals(requests, "node", node)),)
     }
-    injections = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
-    failed = _failures_of(faults, attempts, requests.filter(pa.array(lost)), hold_s)
+    injections = {
+        node: np.array([fault["injected_s"] for fault in faults if fault["node"] == node], dtype=np.float64)
+        for node in seen
+    }
+    failed = _failures_of(faults, attempts, requests.filter(lost), hold_s)
     found: list[Recovery] = []
     for fault in faults:
         node, injected_s = fault["node"], float(fault["injected_s"])
-        on_node = np.array([other["node"] == node for other in faults])
-        until_s = _next(injections[on_node], injected_s, end_s)
+        until_s = _next(injections[node], injected_s, end_s)
         found.append(
             Recovery(
                 fault["fault_id"],
@@ -130,8 +129,8 @@ def recoveries(record: RunRecord) -> list[Recovery]:
                 _mitigation(failed[len(found)], injected_s, until_s, hold_s),
                 _recovery(
                     events,
-                    _successes(seen[node], injected_s),
-                    _failures(seen[node], injected_s),
+                    _successes(seen[node], injected_s, until_s),
+                    _failures(seen[node], injected_s, until_s),
                     _stuck_load_path(seen[node].load_path, injected_s, fault["ended_s"]),
                     (injected_s, _over_s(fault), until_s, hold_s),
                 ),
@@ -144,7 +143,7 @@ def success_ratios(record: RunRecord, at: Times) -> Times:
     """The ratio of condition (a) at each time of `at` (seconds): nan where nothing ended in the trailing window."""
     requests = record.table("requests", ["admitted", "outcome", "end_s", "deadline_s"])
     ok, _, counted = outcomes(requests)
-    ended, succeeded = _by_end(requests, ok, counted)
+    ended, succeeded = _by_end(numbers(requests, "end_s"), ok, counted)
     succeeded_before = np.concatenate(([0], np.cumsum(succeeded)))
     window_s = record.number("scenario.steady_state.success_ratio.window_s")
     last, first = (np.searchsorted(ended, at - back_s, side="right") for back_s in (0.0, window_s))
@@ -172,22 +171,19 @@ def numbers(table: pa.Table, name: str) -> Times:
 
 def flags(table: pa.Table, name: str) -> Flags:
     """A column of truth values, null as false."""
-    values: Flags = pc.fill_null(table[name], False).to_numpy()
+    column = table[name]
+    values: Flags = column.to_numpy() == True if column.null_count else column.to_numpy()  # noqa: E712  # None is not
     return values
 
 
 def equals(table: pa.Table, name: str, text: str) -> Flags:
-    """Where a column of text is this text; null is no text."""
-    values: Flags = pc.fill_null(pc.equal(table[name], text), False).to_numpy()
-    return values
-
-
-def _codes(table: pa.Table, name: str) -> tuple[dict[str, int], NDArray[np.int32]]:
-    """A column of text as numbers: the number of each text, and the column in numbers, -1 where it is null."""
-    column = table[name].unify_dictionaries().combine_chunks()
-    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    codes: NDArray[np.int32] = pc.fill_null(column.indices, -1).to_numpy()
-    return {text: code for code, text in enumerate(column.dictionary.to_pylist())}, codes
+    """Where a column of text is this text; null is no text. The column has a dictionary, whose codes are compared."""
+    found = [np.zeros(0, dtype=np.bool_)]
+    for chunk in table[name].chunks:
+        texts = chunk.dictionary.to_pylist()
+        code = texts.index(text) if text in texts else np.nan
+        found.append(chunk.indices.to_numpy(zero_copy_only=False) == code)
+    return np.concatenate(found)
 
 
 def _next(injections: Times, after_s: float, end_s: float) -> float:
@@ -195,10 +191,10 @@ def _next(injections: Times, after_s: float, end_s: float) -> float:
     return float(later.min()) if later.size else end_s
 
 
-def _events(record: RunRecord, requests: pa.Table, ok: Flags, counted: Flags) -> _Events:
+def _events(record: RunRecord, ends: Times, ok: Flags, counted: Flags) -> _Events:
     window_s = record.number("scenario.steady_state.success_ratio.window_s")
     minimum = record.number("scenario.steady_state.success_ratio.min")
-    ended, succeeded = _by_end(requests, ok, counted)
+    ended, succeeded = _by_end(ends, ok, counted)
     succeeded_before = np.concatenate(([0], np.cumsum(succeeded)))
     steady = _steady(ended, ended, succeeded_before, window_s, minimum)
     unsteady_before = np.concatenate(([0], np.cumsum(~steady)))
@@ -228,9 +224,9 @@ def _failures_of(faults: list[dict[str, Any]], attempts: pa.Table, lost: pa.Tabl
     ]
 
 
-def _by_end(requests: pa.Table, ok: Flags, counted: Flags) -> tuple[Times, Flags]:
+def _by_end(ends: Times, ok: Flags, counted: Flags) -> tuple[Times, Flags]:
     """The ends of the counted requests in order, and whether each of them succeeded."""
-    ended, succeeded = numbers(requests, "end_s")[counted], ok[counted]
+    ended, succeeded = ends[counted], ok[counted]
     order = np.argsort(ended, kind="stable")
     return ended[order], succeeded[order]
 
@@ -250,7 +246,7 @@ def _steady(at: Times, ended: Times, succeeded_before: NDArray[np.int64], window
 def _started(requests: pa.Table, attempts: pa.Table) -> Times:
     """When the last attempt of each request began, at the earliest: its dispatch, or the end of its last failed one."""
     started = numbers(requests, "dispatched_s").copy()
-    retried = np.flatnonzero(pc.fill_null(pc.greater(requests["attempts"], 1), False).to_numpy())
+    retried = np.flatnonzero(numbers(requests, "attempts") > 1)
     if retried.size and attempts.num_rows:
         ids, ends = attempts["request_id"].to_numpy(), numbers(attempts, "end_s")
         order = np.lexsort((ends, ids))
@@ -263,22 +259,16 @@ def _started(requests: pa.Table, attempts: pa.Table) -> Times:
 
 
 def _seen_at(
-    node: str,
-    requests: pa.Table,
-    here: Flags,
-    started: Times,
-    attempts: pa.Table,
-    probes: pa.Table,
-    incidents: pa.Table,
+    node: str, started: Times, ended: Times, attempts: pa.Table, probes: pa.Table, incidents: pa.Table
 ) -> _Seen:
-    """What was seen of a node; `here` are the requests that succeeded there."""
-    probes = probes.filter(equals(probes, "node", node))
-    passed, generation = flags(probes, "ok"), equals(probes, "kind", "generation")
-    load_path, time_s = equals(probes, "kind", "load_path"), numbers(probes, "time_s")
+    """What was seen of a node; `started` and `ended` are those of the requests that succeeded there."""
+    here = equals(probes, "node", node)
+    passed, generation = flags(probes, "ok"), equals(probes, "kind", "generation") & here
+    load_path, time_s = equals(probes, "kind", "load_path") & here, numbers(probes, "time_s")
     refuted = time_s[~passed & (generation | load_path)]
     asked = passed & generation
-    began = np.concatenate((started[here], (time_s - numbers(probes, "latency_s"))[asked]))
-    succeeded = np.concatenate((numbers(requests, "end_s")[here], time_s[asked]))
+    began = np.concatenate((started, (time_s - numbers(probes, "latency_s"))[asked]))
+    succeeded = np.concatenate((ended, time_s[asked]))
     order = np.argsort(succeeded, kind="stable")
     return _Seen(
         began[order],
@@ -289,14 +279,16 @@ def _seen_at(
     )
 
 
-def _successes(seen: _Seen, injected_s: float) -> Times:
-    """When the node was seen to generate something that was begun after the injection."""
-    return seen.succeeded[seen.began >= injected_s]
+def _successes(seen: _Seen, injected_s: float, until_s: float) -> Times:
+    """When the node was seen to generate something that was begun after the injection, in the time watched."""
+    first, last = np.searchsorted(seen.succeeded, injected_s), np.searchsorted(seen.succeeded, until_s, side="right")
+    return seen.succeeded[first:last][seen.began[first:last] >= injected_s]
 
 
-def _failures(seen: _Seen, injected_s: float) -> Times:
-    """When the node was seen to fail since the injection."""
-    return seen.failed[np.searchsorted(seen.failed, injected_s) :]
+def _failures(seen: _Seen, injected_s: float, until_s: float) -> Times:
+    """When the node was seen to fail since the injection, in the time watched."""
+    first, last = np.searchsorted(seen.failed, injected_s), np.searchsorted(seen.failed, until_s, side="right")
+    return seen.failed[first:last]
 
 
 def _stuck_load_path(

@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from twin.record import over_time
 from twin.record.figures import compute_figures
 from twin.record.health import health_intervals
 from twin.record.query import CANCELLED, LOST, REJECTED, SUCCEEDED, Query, Row, query
 from twin.record.reader import RunRecord
-from twin.record.recovery import Recovery, recoveries
+from twin.record.recovery import Recovery, flags, numbers, outcomes, recoveries
 
 NODES_MAX = 12
 ROWS_MAX = 500
@@ -232,17 +234,7 @@ def _blast(ask: Query, found: list[Recovery]) -> list[Row]:
         spans.append((each.injected_s, until_s))
     if not spans:
         return []
-    rows = ask.rows(
-        "WITH spans AS (SELECT unnest($places) AS place, unnest($begins) AS from_s, unnest($ends) AS to_s) "
-        "SELECT place, count(*) AS requests, "
-        f"count(*) FILTER ({LOST}) AS lost, count(*) FILTER ({REJECTED}) AS rejected, "
-        f"count(*) FILTER (attempts > 1 AND {SUCCEEDED}) AS saved, "
-        f"quantile_cont(end_s - arrival_s, 0.95) FILTER ({SUCCEEDED}) AS e2e_p95_s "
-        "FROM spans JOIN requests ON arrival_s <= to_s AND end_s >= from_s GROUP BY place",
-        places=list(range(len(spans))),
-        begins=[span[0] for span in spans],
-        ends=[span[1] for span in spans],
-    )
+    touched = _touched(ask.record, spans)
     reached = ask.rows(
         "WITH spans AS (SELECT unnest($places) AS place, unnest($begins) AS from_s, unnest($ends) AS to_s) "
         "SELECT place, count(*) AS attempts, count(DISTINCT node) AS nodes FROM spans JOIN attempts "
@@ -251,17 +243,35 @@ def _blast(ask: Query, found: list[Recovery]) -> list[Row]:
         begins=[span[0] for span in spans],
         ends=[span[1] for span in spans],
     )
-    of, failed = {row["place"]: row for row in rows}, {row["place"]: row for row in reached}
-    none = {"requests": 0, "lost": 0, "rejected": 0, "saved": 0, "e2e_p95_s": None}
+    failed = {row["place"]: row for row in reached}
     return [
         {
             "kind": each.kind,
             "node": each.node,
             "from": spans[place][0],
             "to": spans[place][1],
-            **{key: of.get(place, none)[key] for key in none},
+            **touched[place],
             "attempts_failed": failed.get(place, {}).get("attempts", 0),
             "nodes_with_failures": failed.get(place, {}).get("nodes", 0),
         }
         for place, each in enumerate(found[:FAULTS_MAX])
     ]
+
+
+def _touched(record: RunRecord, spans: list[tuple[float, float]]) -> list[Row]:
+    """What became of the requests that were in the system in each span."""
+    names = ["admitted", "outcome", "attempts", "arrival_s", "end_s", "deadline_s"]
+    requests = record.table("requests", names)
+    arrival_s, end_s = numbers(requests, "arrival_s"), numbers(requests, "end_s")
+    succeeded, lost, _ = outcomes(requests)
+    rejected, saved = ~flags(requests, "admitted"), succeeded & (numbers(requests, "attempts") > 1)
+    found = []
+    for from_s, to_s in spans:
+        here = np.flatnonzero((arrival_s <= to_s) & (end_s >= from_s))
+        served = here[succeeded[here]]
+        counts = {
+            name: int(mask[here].sum()) for name, mask in (("lost", lost), ("rejected", rejected), ("saved", saved))
+        }
+        p95_s = float(np.quantile(end_s[served] - arrival_s[served], 0.95)) if served.size else None
+        found.append({"requests": here.size, **counts, "e2e_p95_s": p95_s})
+    return found
