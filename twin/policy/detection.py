@@ -532,7 +532,7 @@ class Detection:
                 timeout_s = self.healer.verify_timeout_s  # the model may have to be loaded first
             elif self.view.indexed(replica).in_flight >= replica.model.slots:
                 timeout_s *= 2.0  # it has to wait for a slot first: busy is not dead
-            elif node.in_flight and replica.hot_route.first_token_deadline_s != NEVER_S:
+            elif node.in_flight and replica.hot_route.first_token_deadline_s != NEVER_S and not watch.stalled:
                 # It may have to wait for the prompts of others, which have the time that their routes give them.
                 timeout_s = max(timeout_s, replica.hot_route.first_token_deadline_s)
             self._ask(now, watch, "generation", model, timeout_s, self.probes.period_s, probes)
