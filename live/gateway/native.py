@@ -10,9 +10,11 @@ import orjson
 from live.gateway.dialect import (
     Aggregate,
     BadRequest,
+    Continuation,
     JsonObject,
     ParsedRequest,
     Record,
+    SoFar,
     Timings,
     characters,
     continued_messages,
@@ -32,6 +34,7 @@ from live.gateway.dialect import (
 NANOSECONDS = 1e-9
 RANDOM_SEED = -1
 """Ollama takes this seed for none."""
+_ONLY_OF_GENERATE = ("prompt", "system", "raw", "images", "template", "suffix", "context")
 
 
 class _Native:
@@ -39,6 +42,7 @@ class _Native:
 
     path: str
     stream_type = "application/x-ndjson"
+    record_beginning = b""
     record_ending = b""
 
     def parse(self, body: bytes) -> ParsedRequest:
@@ -82,18 +86,19 @@ class _Native:
             fields.pop("options", None)
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> bytes:
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Continuation | None:
         """The request with the text as the beginning of its answer; a grammar (`format`) cannot begin in the middle."""
         if request.fields.get("format") or request.fields.get("think"):
-            return b""
-        fields = self._continued(request.fields, text)
-        if fields is None:
-            return b""
+            return None
+        continued = self._continued(request.fields, text)
+        if continued is None:
+            return None
+        path, fields = continued
         options = {**(fields.get("options") or {})}
         left = tokens_left(options.get("num_predict"), tokens)
         if left is not None:
             fields["options"] = {**options, "num_predict": left}
-        return self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed)
+        return Continuation(path, self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed))
 
     def count_in(self, record: Record, tokens: int) -> None:
         """The terminal record has the counts."""
@@ -114,7 +119,9 @@ class _Native:
         error = fields.get("error")
         if error is not None:
             return Record("error", line, fields, error=str(error))
-        raw = line if line.endswith(b"\n") else line + b"\n"
+        own = self._own(fields)
+        raw = dumps(own) + b"\n" if own is not fields else line if line.endswith(b"\n") else line + b"\n"
+        fields = own
         record = Record("part", raw, fields)
         self._read(record)
         if fields.get("done") is True:
@@ -158,8 +165,11 @@ class _Native:
     def _generates(self, fields: JsonObject) -> bool:
         raise NotImplementedError
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
         raise NotImplementedError
+
+    def _own(self, fields: JsonObject) -> JsonObject:
+        return fields
 
     def _read(self, record: Record) -> None:
         raise NotImplementedError
@@ -173,7 +183,7 @@ class Generate(_Native):
 
     path = "/api/generate"
 
-    def rewritten(self, record: Record, _identity: JsonObject) -> bytes:
+    def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""
         fields = {**record.fields, "response": record.text}
         _put(fields, "thinking", record.thinking)
@@ -190,12 +200,30 @@ class Generate(_Native):
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("prompt"))
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
-        # Only a raw prompt ends where the answer begins; any other is put into a template first.
+    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
+        # Only a raw prompt ends where the answer begins. Any other is put into the model's template, as if it were the
+        # only message of a chat: so the chat can be asked to go on. It knows no other template, suffix or context.
         prompt = fields.get("prompt")
-        if fields.get("raw") is not True or fields.get("suffix") or not isinstance(prompt, str):
+        if not isinstance(prompt, str) or any(fields.get(name) for name in ("template", "suffix", "context")):
             return None
-        return {**fields, "prompt": prompt + text}
+        if fields.get("raw") is True:
+            return self.path, {**fields, "prompt": prompt + text}
+        messages: list[JsonObject] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+        if images := fields.get("images"):
+            messages[0]["images"] = images
+        if system := fields.get("system"):
+            messages.insert(0, {"role": "system", "content": system})
+        kept = {name: value for name, value in fields.items() if name not in _ONLY_OF_GENERATE}
+        return Chat.path, {**kept, "messages": messages}
+
+    def _own(self, fields: JsonObject) -> JsonObject:
+        """What a chat says that goes on for us, as a record of ours."""
+        message = fields.get("message")
+        if not isinstance(message, dict):
+            return fields
+        said = {name: value for name, value in message.items() if name not in ("role", "content")}
+        rest = {name: value for name, value in fields.items() if name != "message"}
+        return {**rest, **said, "response": message.get("content", "")}
 
     def _read(self, record: Record) -> None:
         record.text = text_of(record.fields, "response")
@@ -212,7 +240,7 @@ class Chat(_Native):
 
     path = "/api/chat"
 
-    def rewritten(self, record: Record, _identity: JsonObject) -> bytes:
+    def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""
         message = {**record.fields.get("message", {}), "content": record.text}
         _put(message, "thinking", record.thinking)
@@ -232,9 +260,9 @@ class Chat(_Native):
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("messages"))
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
         messages = continued_messages(fields, text)
-        return None if messages is None or fields.get("tools") else {**fields, "messages": messages}
+        return None if messages is None or fields.get("tools") else (self.path, {**fields, "messages": messages})
 
     def _read(self, record: Record) -> None:
         message = record.fields.get("message")

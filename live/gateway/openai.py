@@ -10,9 +10,11 @@ import orjson
 from live.gateway.dialect import (
     Aggregate,
     BadRequest,
+    Continuation,
     JsonObject,
     ParsedRequest,
     Record,
+    SoFar,
     characters,
     continued_messages,
     count_of,
@@ -44,6 +46,7 @@ class ChatCompletions:
 
     path = "/v1/chat/completions"
     stream_type = "text/event-stream"
+    record_beginning = b""
     record_ending = b"\n"
     _prompt_field = "messages"
 
@@ -76,17 +79,16 @@ class ChatCompletions:
             fields["seed"] = seed
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> bytes:
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Continuation | None:
         """The request with the text as the beginning of its answer."""
-        fields = request.fields
-        messages = continued_messages(fields, text)
-        if messages is None or fields.get("tools") or fields.get("response_format"):
-            return b""
-        fields = {**fields, "messages": messages}
+        fields = self._continued(request.fields, text)
+        if fields is None:
+            return None
         left = tokens_left(fields.get("max_tokens"), tokens)
         if left is not None:
             fields["max_tokens"] = left
-        return self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed)
+        body = self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed)
+        return Continuation(ChatCompletions.path, body)
 
     def count_in(self, record: Record, tokens: int) -> None:
         """The usage has the counts; their sum stays."""
@@ -145,14 +147,14 @@ class ChatCompletions:
         return self._quick_text(choices[0]) if choices[0].get("finish_reason", "") is None else ""
 
     def identity(self, record: Record) -> JsonObject:
-        """All chunks of a stream have one id."""
-        return {"id": record.fields["id"]} if "id" in record.fields else {}
+        """All chunks of a stream have one id, and say that they are of one kind."""
+        return {name: record.fields[name] for name in ("id", "object") if name in record.fields}
 
-    def rewritten(self, record: Record, identity: JsonObject) -> bytes:
+    def rewritten(self, record: Record, so_far: SoFar) -> bytes:
         """The record with what is left of its text, and the id that the client knows."""
         if not record.fields:
             return record.raw
-        fields = {**record.fields, **identity}
+        fields = {**record.fields, **so_far.identity}
         choices = objects_of(fields, "choices")
         if choices:
             fields["choices"] = [self._written(choices[0], record)]
@@ -169,6 +171,12 @@ class ChatCompletions:
     def error_line(self, message: str) -> bytes:
         """An event with the error; OpenAI's clients raise it."""
         return b"data: " + dumps(_error(500, message)) + b"\n\n"
+
+    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+        messages = continued_messages(fields, text)
+        if messages is None or fields.get("tools") or fields.get("response_format"):
+            return None
+        return {**fields, "messages": messages}
 
     def _prompt_characters(self, fields: JsonObject) -> int:
         messages = fields.get("messages")
@@ -208,10 +216,6 @@ class Completions(ChatCompletions):
     path = "/v1/completions"
     _prompt_field = "prompt"
 
-    def continuation(self, _request: ParsedRequest, _seed: int | None, _text: str, _tokens: int) -> bytes:
-        """Ollama puts the prompt into the model's template: what is appended to it is not the answer's beginning."""
-        return b""
-
     def aggregate(self) -> Aggregate:
         """A new aggregate."""
         return _TextCompletionAggregate()
@@ -219,15 +223,28 @@ class Completions(ChatCompletions):
     def _prompt_characters(self, fields: JsonObject) -> int:
         return sum(characters(fields.get(name)) for name in ("prompt", "suffix"))
 
+    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+        # Ollama puts the prompt into the model's template, as if it were the only message of a chat.
+        prompt = fields.get("prompt")
+        if not isinstance(prompt, str) or fields.get("suffix") or fields.get("logprobs"):
+            return None
+        kept = {name: value for name, value in fields.items() if name != "prompt"}
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+        return {"frequency_penalty": 0, "presence_penalty": 0, **kept, "messages": messages}
+
     def _read(self, choice: JsonObject, record: Record) -> None:
-        record.text += text_of(choice, "text")
+        if "delta" in choice:  # of a chat that goes on for us
+            super()._read(choice, record)
+        else:
+            record.text += text_of(choice, "text")
 
     def _quick_text(self, choice: JsonObject) -> str:
         text = choice.get("text")
         return text if type(text) is str and "index" in choice else ""
 
     def _written(self, choice: JsonObject, record: Record) -> JsonObject:
-        return {**choice, "text": record.text}
+        rest = {name: value for name, value in choice.items() if name != "delta"}
+        return {**rest, "text": record.text}
 
 
 def wants_usage(request: ParsedRequest) -> bool:
