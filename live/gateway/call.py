@@ -7,13 +7,15 @@ from typing import Protocol
 
 from live.gateway.dialect import (
     Aggregate,
+    Asked,
     BadRecord,
     BadRequest,
-    Continuation,
     Dialect,
     ParsedRequest,
     Record,
     Timings,
+    error_text,
+    loads_record,
     one_line,
 )
 from live.gateway.lines import LineSplitter, LineTooLong
@@ -73,6 +75,9 @@ class Call(Protocol):
     def end(self) -> bytes:
         """The same after the end of the answer: then the attempt is complete, or has failed."""
 
+    def refusal(self, status: int, body: bytes) -> bytes:
+        """A node's own words for its error, as those of the request's dialect."""
+
     def error_body(self, status: int, message: str) -> bytes:
         """An error as a whole answer."""
 
@@ -96,7 +101,6 @@ class GenerationCall:
         answer_limit_bytes: int,
         may_continue: bool = True,
     ) -> None:
-        self.path = dialect.path
         self.model = request.model
         self.notes: dict[str, str] = {}
         self.prompt_tokens = request.prompt_tokens
@@ -107,7 +111,7 @@ class GenerationCall:
         # Only a stream of which the client has a part must be the same on another node.
         seed = random.getrandbits(SEED_BITS) if request.stream else None
         try:
-            self.body = dialect.upstream_body(request, seed)
+            self._ask(dialect.asked(request, seed))
         except ValueError as error:
             raise BadRequest(f"the request holds a number that JSON cannot say: {error}") from error
         self._dialect = dialect
@@ -139,7 +143,7 @@ class GenerationCall:
             self.tokens_before = self._transcript.tokens
             continuation = self._continuation()
             if continuation is not None:
-                self.path, self.body = continuation.path, continuation.body
+                self._ask(continuation)
         self._transcript.restart()
 
     def headers(self, content_type: str) -> None:
@@ -158,6 +162,9 @@ class GenerationCall:
             return b""
         return self._relay(lines)
 
+    def _ask(self, asked: Asked) -> None:
+        self.path, self.body, self._told = asked.path, asked.body, asked.told
+
     def end(self) -> bytes:
         """The end of the stream, which must have come after its terminal record."""
         rest = self._lines.rest()
@@ -166,6 +173,16 @@ class GenerationCall:
         if not self.complete and self.failure is None:
             self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
         return sent
+
+    def refusal(self, status: int, body: bytes) -> bytes:
+        """Said in another dialect where another endpoint was asked."""
+        if self.path == self._dialect.path:
+            return body
+        try:
+            said = error_text(loads_record(body))
+        except BadRecord:
+            said = body.decode(errors="replace")
+        return self.error_body(status, one_line(said))
 
     def error_body(self, status: int, message: str) -> bytes:
         """An error in the request's dialect."""
@@ -176,6 +193,12 @@ class GenerationCall:
         return self._dialect.error_line(message)
 
     def _relay(self, lines: list[bytes]) -> bytes:
+        if self._told is not None:
+            try:
+                lines = [told for line in lines for told in self._told(line)]
+            except BadRecord as error:
+                self.failure = AttemptFailed("error_record", one_line(str(error)))
+                return b""
         sent: list[bytes] = []
         beginning, ending = self._dialect.record_beginning, self._dialect.record_ending
         for line in lines:
@@ -203,7 +226,7 @@ class GenerationCall:
                 break  # nothing after it counts
         return sent[0] if len(sent) == 1 else b"".join(sent)
 
-    def _continuation(self) -> Continuation | None:
+    def _continuation(self) -> Asked | None:
         transcript = self._transcript
         return self._dialect.continuation(self._request, self._seed, transcript.text, transcript.tokens)
 
@@ -306,6 +329,10 @@ class PlainCall:
         """The answer is whole."""
         self.complete = self.failure is None
         return bytes(self._whole)
+
+    def refusal(self, _status: int, body: bytes) -> bytes:
+        """As it is."""
+        return body
 
     def error_body(self, status: int, message: str) -> bytes:
         """An error in the request's dialect."""

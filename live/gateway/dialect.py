@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -95,11 +96,13 @@ class ParsedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Continuation:
-    """What to ask of a node so that it goes on after a text."""
+class Asked:
+    """What to ask of a node."""
 
-    path: str  # perhaps another endpoint's, whose records the dialect then understands as its own
+    path: str  # perhaps another endpoint's than the client's
     body: bytes
+    told: Callable[[bytes], list[bytes]] | None = None
+    """The lines of the dialect for a line of that endpoint's; None where the dialect understands them as they are."""
 
 
 class SoFar(Protocol):
@@ -142,10 +145,10 @@ class Dialect(Protocol):
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
 
-    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
+    def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
         """What to ask of a node: the same as a stream, with a seed where the client gave none and `seed` is one."""
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Continuation | None:
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
         """What to ask of a node so that it goes on after `text`, of so many tokens; None where that cannot be asked."""
 
     def count_in(self, record: Record, tokens: int) -> None:
@@ -226,6 +229,14 @@ def loads_record(line: bytes) -> JsonObject:
 def dumps(value: object) -> bytes:
     """Compact JSON. Escaped where it is not ASCII: half a surrogate pair, which JSON permits, has no UTF-8."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def error_text(fields: JsonObject) -> str:
+    """What a record, or an answer, says of an error, in whichever dialect."""
+    error = fields.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message") or error)
+    return str(error or fields.get("message") or fields)
 
 
 def characters(value: object) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from live.gateway.dialect import JsonObject, Record, SoFar, continued_messages, count_of, text_of
+from live.gateway.dialect import JsonObject, Record, SoFar, continued_messages, count_of, error_text, text_of
 from live.gateway.plain_endpoints import MESSAGES
-from live.gateway.typed_events import TypedEvents, error_text, event
+from live.gateway.typed_events import TypedEvents, event
 
 _TEXT_OF = {"text_delta": "text", "thinking_delta": "thinking"}
 

@@ -9,8 +9,8 @@ import orjson
 
 from live.gateway.dialect import (
     Aggregate,
+    Asked,
     BadRequest,
-    Continuation,
     JsonObject,
     ParsedRequest,
     Record,
@@ -66,8 +66,11 @@ class _Native:
             takes_context=True,
         )
 
-    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
+    def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
         """The request as a stream, with a seed."""
+        return Asked(self.path, self._body(request, seed))
+
+    def _body(self, request: ParsedRequest, seed: int | None) -> bytes:
         add_seed = seed is not None and not request.seeded
         own_context = request.send_context_tokens in (None, request.context_tokens)
         if request.stream and not add_seed and own_context:
@@ -86,7 +89,7 @@ class _Native:
             fields.pop("options", None)
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Continuation | None:
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
         """The request with the text as the beginning of its answer; a grammar (`format`) cannot begin in the middle."""
         if request.fields.get("format") or request.fields.get("think"):
             return None
@@ -98,7 +101,7 @@ class _Native:
         left = tokens_left(options.get("num_predict"), tokens)
         if left is not None:
             fields["options"] = {**options, "num_predict": left}
-        return Continuation(path, self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed))
+        return Asked(path, self._body(replace(request, fields=fields, body=dumps(fields)), seed))
 
     def count_in(self, record: Record, tokens: int) -> None:
         """The terminal record has the counts."""
@@ -323,6 +326,34 @@ class _ChatAggregate(_NativeAggregate):
         fields = {**self._last, "message": message}
         _put(fields, "logprobs", self._logprobs)
         return dumps(fields)
+
+
+def with_context(request: ParsedRequest) -> bytes:
+    """The request as it is, but for `num_ctx`."""
+    if request.send_context_tokens in (None, request.context_tokens):
+        return request.body
+    options = {name: value for name, value in (request.fields.get("options") or {}).items() if name != "num_ctx"}
+    if request.send_context_tokens:
+        options["num_ctx"] = request.send_context_tokens
+    return dumps({**request.fields, "options": options})
+
+
+def embedding_request(model: str, fields: JsonObject, body: bytes) -> ParsedRequest:
+    """A request of `/api/embed` or `/api/embeddings`, as far as its context goes."""
+    options = fields.get("options")
+    context = options.get("num_ctx") if isinstance(options, dict) else None
+    return ParsedRequest(
+        model=model,
+        stream=False,
+        prompt_tokens=0,
+        context_tokens=context if type(context) is int and context > 0 else 0,
+        generates=False,
+        tokens_visible=False,
+        seeded=True,
+        fields=fields,
+        body=body,
+        takes_context=options is None or isinstance(options, dict),
+    )
 
 
 def _put(fields: JsonObject, name: str, value: str | list[Any]) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import orjson
 
+from live.gateway import chat_as_native
 from live.gateway.dialect import (
     Aggregate,
+    Asked,
     BadRequest,
-    Continuation,
     JsonObject,
     ParsedRequest,
     Record,
@@ -19,6 +20,7 @@ from live.gateway.dialect import (
     continued_messages,
     count_of,
     dumps,
+    error_text,
     loads_record,
     objects_of,
     parse_model,
@@ -66,10 +68,16 @@ class ChatCompletions:
             seeded=fields.get("seed") not in (RANDOM_SEED, None),
             fields=fields,
             body=body,
+            takes_context=chat_as_native.is_plain(fields),
         )
 
-    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
-        """The request as a stream, with its usage and a seed."""
+    def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
+        """The request as a stream, with its usage and a seed; natively where a context is to be said."""
+        if request.send_context_tokens:
+            return Asked(chat_as_native.PATH, chat_as_native.body(request, seed), chat_as_native.Chunks().lines)
+        return Asked(ChatCompletions.path if "messages" in request.fields else self.path, self._body(request, seed))
+
+    def _body(self, request: ParsedRequest, seed: int | None) -> bytes:
         add_seed = seed is not None and not request.seeded
         if request.stream and wants_usage(request) and not add_seed:
             return request.body
@@ -79,7 +87,7 @@ class ChatCompletions:
             fields["seed"] = seed
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Continuation | None:
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
         """The request with the text as the beginning of its answer."""
         fields = self._continued(request.fields, text)
         if fields is None:
@@ -87,8 +95,7 @@ class ChatCompletions:
         left = tokens_left(fields.get("max_tokens"), tokens)
         if left is not None:
             fields["max_tokens"] = left
-        body = self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed)
-        return Continuation(ChatCompletions.path, body)
+        return self.asked(replace(request, fields=fields, body=dumps(fields)), seed)
 
     def count_in(self, record: Record, tokens: int) -> None:
         """The usage has the counts; their sum stays."""
@@ -107,7 +114,7 @@ class ChatCompletions:
         if not stripped.startswith(b"data:"):
             if stripped.startswith(b"{"):  # an error that came outside of the event stream
                 fields = loads_record(stripped)
-                return Record("error", line, fields, error=_error_text(fields))
+                return Record("error", line, fields, error=error_text(fields))
             return None
         data = stripped[5:].strip()
         raw = stripped + b"\n\n"
@@ -115,7 +122,7 @@ class ChatCompletions:
             return Record("terminal", raw, closing=True)
         fields = loads_record(data)
         if fields.get("error") is not None:
-            return Record("error", raw, fields, error=_error_text(fields))
+            return Record("error", raw, fields, error=error_text(fields))
         record = Record("part", raw, fields)
         choices = objects_of(fields, "choices")
         for choice in choices:
@@ -317,10 +324,3 @@ class _TextCompletionAggregate(_CompletionAggregate):
 def _error(status: int, message: str) -> JsonObject:
     kind = _ERROR_TYPES.get(status, "api_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
-
-
-def _error_text(fields: JsonObject) -> str:
-    error = fields.get("error")
-    if isinstance(error, dict):
-        return str(error.get("message") or error)
-    return str(error if error is not None else fields)

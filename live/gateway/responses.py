@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from live.gateway.dialect import JsonObject, Record, SoFar, continued_messages, count_of, text_of
+from live.gateway.dialect import JsonObject, Record, SoFar, continued_messages, count_of, error_text, text_of
 from live.gateway.plain_endpoints import RESPONSES
-from live.gateway.typed_events import TypedEvents, error_text, event
+from live.gateway.typed_events import TypedEvents, event
 
 _HELD = ("response.output_text.done", "response.content_part.done", "response.output_item.done")
 _RESPONSE = "response"

@@ -29,7 +29,7 @@ from live.gateway.dialect import (
 from live.gateway.http_server import HttpServer
 from live.gateway.inventory import Gathered, Inventory, merged, number, text
 from live.gateway.messages import Messages
-from live.gateway.native import Chat, Generate
+from live.gateway.native import Chat, Generate, embedding_request, with_context
 from live.gateway.node_pool import NodePool
 from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.orders import Orders
@@ -184,7 +184,8 @@ class Gateway:
                 if parsed.generates:
                     return self._generated(dialect, parsed)
                 # A load, an unload or a rendered prompt: Ollama answers with one object, streaming or not.
-                return self._plain(dialect, request, parsed.body, parsed.model, limits_first_token=True)
+                body = self._with_context(parsed) if parsed.takes_context else parsed.body
+                return self._plain(dialect, request, body, parsed.model, limits_first_token=True)
 
             await self._serve(request, dialect, understand)
 
@@ -210,13 +211,10 @@ class Gateway:
             fields = parse_object(body)
             text = fields.get("input", fields.get("prompt"))
             texts = text if isinstance(text, list) else [text]
-            return self._plain(
-                errors,
-                request,
-                body,
-                parse_model(fields),
-                prompt_tokens=tokens_of(sum(map(characters, texts))),
-            )
+            model, tokens = parse_model(fields), tokens_of(sum(map(characters, texts)))
+            if request.path.startswith("/api/"):
+                body = self._with_context(embedding_request(model, fields, body))
+            return self._plain(errors, request, body, model, prompt_tokens=tokens)
 
         await self._serve(request, errors, understand)
 
@@ -284,8 +282,19 @@ class Gateway:
             tokens = self._contexts.for_request(parsed.model, parsed.context_tokens, loaded, now_s)
             parsed.send_context_tokens = tokens
 
+    def _with_context(self, parsed: ParsedRequest) -> bytes:
+        """A native request whose answer is passed on whole, with the `num_ctx` that is one for all."""
+        parsed.model = self._names.of(parsed.model)
+        self._set_context(parsed)
+        return with_context(parsed)
+
     def _note_truncation(self, call: Call, context_tokens: int) -> None:
         """Say it where the prompt will not fit: Ollama cuts off its front without a word."""
+        held_tokens = self._contexts.held(call.model, time.monotonic())
+        if held_tokens and not context_tokens and call.path.startswith("/v1/"):
+            call.notes["X-OllamaMax-Context"] = (
+                f"others have the model loaded with {held_tokens} tokens; this request cannot say so and may reload it"
+            )
         context_tokens = context_tokens or self._inventory.context_of(call.model)
         if context_tokens and call.prompt_tokens > context_tokens:
             said = f"about {call.prompt_tokens} tokens; the context has {context_tokens}"

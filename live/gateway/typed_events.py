@@ -14,11 +14,12 @@ from typing import Any
 import orjson
 
 from live.gateway.dialect import (
-    Continuation,
+    Asked,
     JsonObject,
     ParsedRequest,
     Record,
     dumps,
+    error_text,
     loads_record,
     parse_model,
     parse_object,
@@ -57,11 +58,11 @@ class TypedEvents:
             repeatable=fields.get("temperature") == 0,
         )
 
-    def upstream_body(self, request: ParsedRequest, _seed: int | None) -> bytes:
+    def asked(self, request: ParsedRequest, _seed: int | None) -> Asked:
         """As it came."""
-        return request.body
+        return Asked(self.path, request.body)
 
-    def continuation(self, request: ParsedRequest, _seed: int | None, text: str, tokens: int) -> Continuation | None:
+    def continuation(self, request: ParsedRequest, _seed: int | None, text: str, tokens: int) -> Asked | None:
         """The request with the text as the beginning of its answer; neither tools nor a grammar can begin there."""
         continued = None if request.fields.get("tools") else self._continued(request.fields, text)
         if continued is None:
@@ -69,7 +70,7 @@ class TypedEvents:
         left = tokens_left(request.fields.get(self._limit_field), tokens)
         if left is not None:
             continued[self._limit_field] = left
-        return Continuation(self.path, dumps(replace(request, fields=continued).fields))
+        return Asked(self.path, dumps(replace(request, fields=continued).fields))
 
     def record(self, line: bytes) -> Record | None:
         """What a line says: the event's name says nothing that its data does not."""
@@ -125,11 +126,3 @@ def event(fields: JsonObject, data_line: bytes = b"") -> bytes:
     """An event as bytes, with the data as they came where they are given."""
     name = str(fields.get("type", "")).encode(errors="replace")
     return b"event: " + name + b"\n" + (data_line or b"data: " + dumps(fields)) + b"\n\n"
-
-
-def error_text(fields: JsonObject) -> str:
-    """What an event, or an answer, says of an error."""
-    error = fields.get("error")
-    if isinstance(error, dict):
-        return str(error.get("message") or error)
-    return str(error or fields.get("message") or fields)
