@@ -167,6 +167,8 @@ class Transcript:
         return self._dialect.rewritten(new, self) if known or self._identity else record.raw
 
     def _known_tool_calls(self, record: Record) -> int:
+        if not record.tool_calls:
+            return 0
         known = self._tool_calls[self._tool_calls_said :][: len(record.tool_calls)]
         if known != [_without_id(call) for call in record.tool_calls[: len(known)]]:
             raise Diverged("it calls a tool otherwise")
