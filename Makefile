@@ -61,7 +61,7 @@ drill: $(READY) components ## drills at random on four real Ollama nodes for fiv
 drill-long: $(READY) components ## the same for an hour
 	@$(BIN)/python -m live.rig.random_drills --minutes 60
 
-drill-table: $(READY) components ## each drill five times on four real Ollama nodes (70 minutes; goes on where it was broken off)
+drill-table: $(READY) components ## each drill five times on four real Ollama nodes (75 minutes; goes on where it was broken off)
 	@$(BIN)/python -m live.rig.drill_table --out runs/drill-table
 
 docs: $(READY) ## the reference page, made from the tables in the code

@@ -5,10 +5,22 @@ from __future__ import annotations
 import random
 from typing import Protocol
 
-from live.gateway.dialect import Aggregate, BadRecord, BadRequest, Dialect, ParsedRequest, Record, Timings, one_line
+from live.gateway.dialect import (
+    Aggregate,
+    Asked,
+    BadRecord,
+    BadRequest,
+    Dialect,
+    ParsedRequest,
+    Record,
+    Timings,
+    error_text,
+    loads_record,
+    one_line,
+)
 from live.gateway.lines import LineSplitter, LineTooLong
 from live.gateway.openai import ChatCompletions, wants_usage
-from live.gateway.plain_endpoints import ErrorForms, PlainEndpoint
+from live.gateway.plain_endpoints import ErrorForms
 from live.gateway.transcript import Diverged, Transcript
 from live.gateway.upstream import AttemptFailed
 
@@ -16,7 +28,6 @@ NO_TIMINGS = Timings()
 JSON_TYPE = "application/json"
 WHOLE_TYPE = "application/json; charset=utf-8"
 SEED_BITS = 31
-MARKER_MAX_BYTES = 64
 
 
 class Call(Protocol):
@@ -67,6 +78,9 @@ class Call(Protocol):
     def end(self) -> bytes:
         """The same after the end of the answer: then the attempt is complete, or has failed."""
 
+    def refusal(self, status: int, body: bytes) -> bytes:
+        """A node's own words for its error, as those of the request's dialect."""
+
     def error_body(self, status: int, message: str) -> bytes:
         """An error as a whole answer."""
 
@@ -90,7 +104,6 @@ class GenerationCall:
         answer_limit_bytes: int,
         may_continue: bool = True,
     ) -> None:
-        self.path = dialect.path
         self.model = request.model
         self.notes: dict[str, str] = {}
         self.prompt_tokens = request.prompt_tokens
@@ -101,7 +114,7 @@ class GenerationCall:
         # Only a stream of which the client has a part must be the same on another node.
         seed = random.getrandbits(SEED_BITS) if request.stream else None
         try:
-            self.body = dialect.upstream_body(request, seed)
+            self._ask(dialect.asked(request, seed))
         except ValueError as error:
             raise BadRequest(f"the request holds a number that JSON cannot say: {error}") from error
         self._dialect = dialect
@@ -140,10 +153,14 @@ class GenerationCall:
         self._held: list[Record] = []
         self._lines = LineSplitter(self._line_limit_bytes)
         self._aggregate: Aggregate | None = None if self.client_streams else self._dialect.aggregate()
-        self._transcript.restart()
+        if not self._request.repeatable and not self._continuing:
+            self._go_on_after_the_text()
         if self._continuing:
             self.tokens_before = self._transcript.tokens
-            self.body = self._continuation()
+            continuation = self._continuation()
+            if continuation is not None:
+                self._ask(continuation)
+        self._transcript.restart()
 
     def headers(self, content_type: str) -> None:
         """Its type does not matter: every line must make sense by itself."""
@@ -161,6 +178,9 @@ class GenerationCall:
             return b""
         return self._relay(lines)
 
+    def _ask(self, asked: Asked) -> None:
+        self.path, self.body, self._told = asked.path, asked.body, asked.told
+
     def end(self) -> bytes:
         """The end of the stream, which must have come after its terminal record."""
         rest = self._lines.rest()
@@ -169,6 +189,16 @@ class GenerationCall:
         if not self.complete and self.failure is None:
             self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
         return sent
+
+    def refusal(self, status: int, body: bytes) -> bytes:
+        """Said in another dialect where another endpoint was asked."""
+        if self.path == self._dialect.path:
+            return body
+        try:
+            said = error_text(loads_record(body))
+        except BadRecord:
+            said = body.decode(errors="replace")
+        return self.error_body(status, one_line(said))
 
     def error_body(self, status: int, message: str) -> bytes:
         """An error in the request's dialect."""
@@ -179,8 +209,14 @@ class GenerationCall:
         return self._dialect.error_line(message)
 
     def _relay(self, lines: list[bytes]) -> bytes:
+        if self._told is not None:
+            try:
+                lines = [told for line in lines for told in self._told(line)]
+            except BadRecord as error:
+                self.failure = AttemptFailed("error_record", one_line(str(error)))
+                return b""
         sent: list[bytes] = []
-        ending = self._dialect.record_ending
+        beginning, ending = self._dialect.record_beginning, self._dialect.record_ending
         for line in lines:
             if self._quick and not self._held:
                 if line == b"\n":
@@ -188,7 +224,7 @@ class GenerationCall:
                 text = self._dialect.quick_text(line)
                 if text:
                     self._transcript.passed_on(text)
-                    sent.append(line + ending if ending else line)
+                    sent.append(beginning + line + ending if ending else line)
                     self.records += 1
                     self.tokens += 1
                     continue
@@ -206,17 +242,23 @@ class GenerationCall:
                 break  # nothing after it counts
         return sent[0] if len(sent) == 1 else b"".join(sent)
 
-    def _continuation(self) -> bytes:
+    def _continuation(self) -> Asked | None:
         transcript = self._transcript
         return self._dialect.continuation(self._request, self._seed, transcript.text, transcript.tokens)
 
     def _diverged(self, error: Diverged) -> AttemptFailed:
         """This node says something else: it is broken off, and one is asked to go on with the text if that can be asked."""
-        if self._may_continue and self._transcript.is_plain_text and self._continuation():
-            self._continuing = True
-            self._transcript.go_on_after()
+        if self._go_on_after_the_text():
             return AttemptFailed("aborted", f"{error}; a node is asked to go on after the text so far")
         return AttemptFailed("diverged", f"the stream was to go on here, but {error}")
+
+    def _go_on_after_the_text(self) -> bool:
+        """From the next attempt on ask a node to go on after what the client has, where that can be asked."""
+        if not (self._may_continue and self._transcript.is_plain_text and self._continuation() is not None):
+            return False
+        self._continuing = True
+        self._transcript.go_on_after()
+        return True
 
     def _take(self, record: Record, sent: list[bytes]) -> None:
         if record.kind == "error":
@@ -248,12 +290,11 @@ class GenerationCall:
 
 
 class PlainCall:
-    """A request whose answer is passed on as it is, whole: another node can be asked until the answer is there.
-
-    The exception is a stream, which is passed on as it comes, and is complete with the marker of its end.
-    """
+    """A request whose answer is passed on as it is, whole: another node can be asked until the answer is there."""
 
     resumable = False
+    client_streams = False
+    limits_silence = False
     tokens_before = 0
 
     def __init__(
@@ -263,11 +304,9 @@ class PlainCall:
         model: str,
         *,
         prompt_tokens: int,
-        client_streams: bool,
         limits_first_token: bool,
         errors: ErrorForms,
         answer_limit_bytes: int,
-        stream_of: PlainEndpoint | None = None,
     ) -> None:
         self.path = path
         self.body = body
@@ -276,11 +315,7 @@ class PlainCall:
         self.notes: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.context_tokens = 0
-        self._ends = stream_of.ends if stream_of is not None else ()
-        self._breaks = stream_of.breaks if stream_of is not None else ()
-        self.client_streams = client_streams
         self.limits_first_token = limits_first_token
-        self.limits_silence = client_streams
         self._errors = errors
         self._answer_limit_bytes = answer_limit_bytes
 
@@ -297,38 +332,27 @@ class PlainCall:
         self.complete = False
         self.failure: AttemptFailed | None = None
         self._whole = bytearray()
-        self._received_bytes = 0
-        self._last_line = b"\n"  # the end of what has come: a marker counts at the beginning of a line
-        self._ended_well = False
 
     def headers(self, content_type: str) -> None:
         """The answer keeps its type."""
         self.content_type = content_type or WHOLE_TYPE
 
     def feed(self, data: bytes) -> bytes:
-        """Collect it, or pass it on."""
+        """Collect it."""
         self.records += 1
-        self._received_bytes += len(data)
-        if self._received_bytes > self._answer_limit_bytes:
+        self._whole += data
+        if len(self._whole) > self._answer_limit_bytes:
             self.failure = AttemptFailed("error_record", f"an answer of more than {self._answer_limit_bytes} bytes")
-            return b""
-        if not self.client_streams:
-            self._whole += data
-            return b""
-        window = self._last_line + data
-        if any(b"\n" + marker in window for marker in self._breaks):
-            self.failure = AttemptFailed("error_record", "the node ended the stream with an error")
-            return b""
-        self._ended_well = self._ended_well or any(b"\n" + marker in window for marker in self._ends)
-        self._last_line = window[-MARKER_MAX_BYTES:]
-        return data
+        return b""
 
     def end(self) -> bytes:
         """The answer is whole."""
-        if self.client_streams and not self._ended_well and self.failure is None:
-            self.failure = AttemptFailed("no_terminal_record", "the stream ended without its terminal record")
         self.complete = self.failure is None
         return bytes(self._whole)
+
+    def refusal(self, _status: int, body: bytes) -> bytes:
+        """As it is."""
+        return body
 
     def error_body(self, status: int, message: str) -> bytes:
         """An error in the request's dialect."""

@@ -21,6 +21,11 @@ class ContextLengths:
         self._largest_tokens = largest_tokens
         self._pinned: dict[str, tuple[int, float]] = {}  # model: tokens, when last asked for
 
+    def held(self, model: str, now_s: float) -> int:
+        """The length that is sent with every request that can say one; 0: none."""
+        tokens, asked_s = self._pinned.get(model, (0, now_s))
+        return tokens if now_s - asked_s <= HOLD_S else 0
+
     def for_request(self, model: str, asked_tokens: int, loaded_tokens: int, now_s: float) -> int:
         """The `num_ctx` to send; 0: none. `loaded_tokens`: with which it is loaded, 0 where that is not known."""
         pinned, asked_s = self._pinned.get(model, (0, now_s))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -65,6 +66,7 @@ class Record:
     closing: bool = False  # comes when the text is whole, and adds none or its last piece
     finished: bool = False  # says why the generation ended; without it a terminal record proves nothing
     for_us: bool = False  # was asked for by the gateway, not by the client
+    frame: tuple[str, str] | None = None  # a place in the stream's frame and what stands there: said once in a stream
     error: str = ""
     tokens: int = 0  # the node's count of what it generated, 0 where it gave none
     timings: Timings | None = None
@@ -90,6 +92,33 @@ class ParsedRequest:
     body: bytes
     takes_context: bool = False  # whether a request of this dialect can say num_ctx
     send_context_tokens: int | None = None  # num_ctx to send, 0: none; None: as the client has it
+    repeatable: bool = True  # whether another node says the same where it is asked with the same seed
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to ask of a node."""
+
+    path: str  # perhaps another endpoint's than the client's
+    body: bytes
+    told: Callable[[bytes], list[bytes]] | None = None
+    """The lines of the dialect for a line of that endpoint's; None where the dialect understands them as they are."""
+
+
+class SoFar(Protocol):
+    """What a streaming client has, over all attempts."""
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+
+    @property
+    def records(self) -> int:
+        """How many records that is."""
+
+    @property
+    def identity(self) -> JsonObject:
+        """The fields that the client knows the answer and its parts by."""
 
 
 class Aggregate(Protocol):
@@ -108,17 +137,19 @@ class Dialect(Protocol):
     path: str
     stream_type: str
     """Content type of a stream."""
+    record_beginning: bytes
+    """What precedes the line of a record that only adds text: the line that names an event."""
     record_ending: bytes
     """What follows the line of a record: the blank line of an event stream."""
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
 
-    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
+    def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
         """What to ask of a node: the same as a stream, with a seed where the client gave none and `seed` is one."""
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> bytes:
-        """What to ask of a node so that it goes on after `text`, of so many tokens; empty where that cannot be asked."""
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
+        """What to ask of a node so that it goes on after `text`, of so many tokens; None where that cannot be asked."""
 
     def count_in(self, record: Record, tokens: int) -> None:
         """Where a continuation's record has counts, make them those of the whole: the node took `tokens` for prompt."""
@@ -130,13 +161,13 @@ class Dialect(Protocol):
         """The text of a line that plainly adds text and nothing else, to be relayed as it is; else empty."""
 
     def identity(self, record: Record) -> JsonObject:
-        """Fields that must be the same in all records that a client sees."""
+        """Fields that must be the same in all records that a client sees; the first of each name counts."""
 
-    def rewritten(self, record: Record, identity: JsonObject) -> bytes:
-        """The record as its `text`, `thinking` and `tool_calls` are now, with another identity."""
+    def rewritten(self, record: Record, so_far: SoFar) -> bytes:
+        """The record as its `text`, `thinking` and `tool_calls` are now, as the next one for a client that has so much."""
 
-    def aggregate(self) -> Aggregate:
-        """A new aggregate."""
+    def aggregate(self) -> Aggregate | None:
+        """A new aggregate; None where only streams are asked of nodes as streams."""
 
     def error_body(self, status: int, message: str) -> bytes:
         """An error as a whole answer."""
@@ -198,6 +229,14 @@ def loads_record(line: bytes) -> JsonObject:
 def dumps(value: object) -> bytes:
     """Compact JSON. Escaped where it is not ASCII: half a surrogate pair, which JSON permits, has no UTF-8."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def error_text(fields: JsonObject) -> str:
+    """What a record, or an answer, says of an error, in whichever dialect."""
+    error = fields.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message") or error)
+    return str(error or fields.get("message") or fields)
 
 
 def characters(value: object) -> int:

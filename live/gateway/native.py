@@ -9,10 +9,12 @@ import orjson
 
 from live.gateway.dialect import (
     Aggregate,
+    Asked,
     BadRequest,
     JsonObject,
     ParsedRequest,
     Record,
+    SoFar,
     Timings,
     characters,
     continued_messages,
@@ -32,6 +34,7 @@ from live.gateway.dialect import (
 NANOSECONDS = 1e-9
 RANDOM_SEED = -1
 """Ollama takes this seed for none."""
+_ONLY_OF_GENERATE = ("prompt", "system", "raw", "images", "template", "suffix", "context")
 
 
 class _Native:
@@ -39,6 +42,7 @@ class _Native:
 
     path: str
     stream_type = "application/x-ndjson"
+    record_beginning = b""
     record_ending = b""
 
     def parse(self, body: bytes) -> ParsedRequest:
@@ -62,8 +66,11 @@ class _Native:
             takes_context=True,
         )
 
-    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
+    def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
         """The request as a stream, with a seed."""
+        return Asked(self.path, self._body(request, seed))
+
+    def _body(self, request: ParsedRequest, seed: int | None) -> bytes:
         add_seed = seed is not None and not request.seeded
         own_context = request.send_context_tokens in (None, request.context_tokens)
         if request.stream and not add_seed and own_context:
@@ -82,18 +89,19 @@ class _Native:
             fields.pop("options", None)
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> bytes:
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
         """The request with the text as the beginning of its answer; a grammar (`format`) cannot begin in the middle."""
         if request.fields.get("format") or request.fields.get("think"):
-            return b""
-        fields = self._continued(request.fields, text)
-        if fields is None:
-            return b""
+            return None
+        continued = self._continued(request.fields, text)
+        if continued is None:
+            return None
+        path, fields = continued
         options = {**(fields.get("options") or {})}
         left = tokens_left(options.get("num_predict"), tokens)
         if left is not None:
             fields["options"] = {**options, "num_predict": left}
-        return self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed)
+        return Asked(path, self._body(replace(request, fields=fields, body=dumps(fields)), seed))
 
     def count_in(self, record: Record, tokens: int) -> None:
         """The terminal record has the counts."""
@@ -114,7 +122,9 @@ class _Native:
         error = fields.get("error")
         if error is not None:
             return Record("error", line, fields, error=str(error))
-        raw = line if line.endswith(b"\n") else line + b"\n"
+        own = self._own(fields)
+        raw = dumps(own) + b"\n" if own is not fields else line if line.endswith(b"\n") else line + b"\n"
+        fields = own
         record = Record("part", raw, fields)
         self._read(record)
         if fields.get("done") is True:
@@ -158,8 +168,11 @@ class _Native:
     def _generates(self, fields: JsonObject) -> bool:
         raise NotImplementedError
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
         raise NotImplementedError
+
+    def _own(self, fields: JsonObject) -> JsonObject:
+        return fields
 
     def _read(self, record: Record) -> None:
         raise NotImplementedError
@@ -173,7 +186,7 @@ class Generate(_Native):
 
     path = "/api/generate"
 
-    def rewritten(self, record: Record, _identity: JsonObject) -> bytes:
+    def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""
         fields = {**record.fields, "response": record.text}
         _put(fields, "thinking", record.thinking)
@@ -190,12 +203,30 @@ class Generate(_Native):
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("prompt"))
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
-        # Only a raw prompt ends where the answer begins; any other is put into a template first.
+    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
+        # Only a raw prompt ends where the answer begins. Any other is put into the model's template, as if it were the
+        # only message of a chat: so the chat can be asked to go on. It knows no other template, suffix or context.
         prompt = fields.get("prompt")
-        if fields.get("raw") is not True or fields.get("suffix") or not isinstance(prompt, str):
+        if not isinstance(prompt, str) or any(fields.get(name) for name in ("template", "suffix", "context")):
             return None
-        return {**fields, "prompt": prompt + text}
+        if fields.get("raw") is True:
+            return self.path, {**fields, "prompt": prompt + text}
+        messages: list[JsonObject] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+        if images := fields.get("images"):
+            messages[0]["images"] = images
+        if system := fields.get("system"):
+            messages.insert(0, {"role": "system", "content": system})
+        kept = {name: value for name, value in fields.items() if name not in _ONLY_OF_GENERATE}
+        return Chat.path, {**kept, "messages": messages}
+
+    def _own(self, fields: JsonObject) -> JsonObject:
+        """What a chat says that goes on for us, as a record of ours."""
+        message = fields.get("message")
+        if not isinstance(message, dict):
+            return fields
+        said = {name: value for name, value in message.items() if name not in ("role", "content")}
+        rest = {name: value for name, value in fields.items() if name != "message"}
+        return {**rest, **said, "response": message.get("content", "")}
 
     def _read(self, record: Record) -> None:
         record.text = text_of(record.fields, "response")
@@ -212,7 +243,7 @@ class Chat(_Native):
 
     path = "/api/chat"
 
-    def rewritten(self, record: Record, _identity: JsonObject) -> bytes:
+    def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""
         message = {**record.fields.get("message", {}), "content": record.text}
         _put(message, "thinking", record.thinking)
@@ -232,9 +263,9 @@ class Chat(_Native):
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("messages"))
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
         messages = continued_messages(fields, text)
-        return None if messages is None or fields.get("tools") else {**fields, "messages": messages}
+        return None if messages is None or fields.get("tools") else (self.path, {**fields, "messages": messages})
 
     def _read(self, record: Record) -> None:
         message = record.fields.get("message")
@@ -295,6 +326,34 @@ class _ChatAggregate(_NativeAggregate):
         fields = {**self._last, "message": message}
         _put(fields, "logprobs", self._logprobs)
         return dumps(fields)
+
+
+def with_context(request: ParsedRequest) -> bytes:
+    """The request as it is, but for `num_ctx`."""
+    if request.send_context_tokens in (None, request.context_tokens):
+        return request.body
+    options = {name: value for name, value in (request.fields.get("options") or {}).items() if name != "num_ctx"}
+    if request.send_context_tokens:
+        options["num_ctx"] = request.send_context_tokens
+    return dumps({**request.fields, "options": options})
+
+
+def embedding_request(model: str, fields: JsonObject, body: bytes) -> ParsedRequest:
+    """A request of `/api/embed` or `/api/embeddings`, as far as its context goes."""
+    options = fields.get("options")
+    context = options.get("num_ctx") if isinstance(options, dict) else None
+    return ParsedRequest(
+        model=model,
+        stream=False,
+        prompt_tokens=0,
+        context_tokens=context if type(context) is int and context > 0 else 0,
+        generates=False,
+        tokens_visible=False,
+        seeded=True,
+        fields=fields,
+        body=body,
+        takes_context=options is None or isinstance(options, dict),
+    )
 
 
 def _put(fields: JsonObject, name: str, value: str | list[Any]) -> None:

@@ -7,16 +7,20 @@ from typing import Any
 
 import orjson
 
+from live.gateway import chat_as_native
 from live.gateway.dialect import (
     Aggregate,
+    Asked,
     BadRequest,
     JsonObject,
     ParsedRequest,
     Record,
+    SoFar,
     characters,
     continued_messages,
     count_of,
     dumps,
+    error_text,
     loads_record,
     objects_of,
     parse_model,
@@ -44,6 +48,7 @@ class ChatCompletions:
 
     path = "/v1/chat/completions"
     stream_type = "text/event-stream"
+    record_beginning = b""
     record_ending = b"\n"
     _prompt_field = "messages"
 
@@ -63,10 +68,16 @@ class ChatCompletions:
             seeded=fields.get("seed") not in (RANDOM_SEED, None),
             fields=fields,
             body=body,
+            takes_context=chat_as_native.is_plain(fields),
         )
 
-    def upstream_body(self, request: ParsedRequest, seed: int | None) -> bytes:
-        """The request as a stream, with its usage and a seed."""
+    def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
+        """The request as a stream, with its usage and a seed; natively where a context is to be said."""
+        if request.send_context_tokens:
+            return Asked(chat_as_native.PATH, chat_as_native.body(request, seed), chat_as_native.Chunks().lines)
+        return Asked(ChatCompletions.path if "messages" in request.fields else self.path, self._body(request, seed))
+
+    def _body(self, request: ParsedRequest, seed: int | None) -> bytes:
         add_seed = seed is not None and not request.seeded
         if request.stream and wants_usage(request) and not add_seed:
             return request.body
@@ -76,17 +87,15 @@ class ChatCompletions:
             fields["seed"] = seed
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> bytes:
+    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
         """The request with the text as the beginning of its answer."""
-        fields = request.fields
-        messages = continued_messages(fields, text)
-        if messages is None or fields.get("tools") or fields.get("response_format"):
-            return b""
-        fields = {**fields, "messages": messages}
+        fields = self._continued(request.fields, text)
+        if fields is None:
+            return None
         left = tokens_left(fields.get("max_tokens"), tokens)
         if left is not None:
             fields["max_tokens"] = left
-        return self.upstream_body(replace(request, fields=fields, body=dumps(fields)), seed)
+        return self.asked(replace(request, fields=fields, body=dumps(fields)), seed)
 
     def count_in(self, record: Record, tokens: int) -> None:
         """The usage has the counts; their sum stays."""
@@ -105,7 +114,7 @@ class ChatCompletions:
         if not stripped.startswith(b"data:"):
             if stripped.startswith(b"{"):  # an error that came outside of the event stream
                 fields = loads_record(stripped)
-                return Record("error", line, fields, error=_error_text(fields))
+                return Record("error", line, fields, error=error_text(fields))
             return None
         data = stripped[5:].strip()
         raw = stripped + b"\n\n"
@@ -113,7 +122,7 @@ class ChatCompletions:
             return Record("terminal", raw, closing=True)
         fields = loads_record(data)
         if fields.get("error") is not None:
-            return Record("error", raw, fields, error=_error_text(fields))
+            return Record("error", raw, fields, error=error_text(fields))
         record = Record("part", raw, fields)
         choices = objects_of(fields, "choices")
         for choice in choices:
@@ -145,14 +154,14 @@ class ChatCompletions:
         return self._quick_text(choices[0]) if choices[0].get("finish_reason", "") is None else ""
 
     def identity(self, record: Record) -> JsonObject:
-        """All chunks of a stream have one id."""
-        return {"id": record.fields["id"]} if "id" in record.fields else {}
+        """All chunks of a stream have one id, and say that they are of one kind."""
+        return {name: record.fields[name] for name in ("id", "object") if name in record.fields}
 
-    def rewritten(self, record: Record, identity: JsonObject) -> bytes:
+    def rewritten(self, record: Record, so_far: SoFar) -> bytes:
         """The record with what is left of its text, and the id that the client knows."""
         if not record.fields:
             return record.raw
-        fields = {**record.fields, **identity}
+        fields = {**record.fields, **so_far.identity}
         choices = objects_of(fields, "choices")
         if choices:
             fields["choices"] = [self._written(choices[0], record)]
@@ -169,6 +178,12 @@ class ChatCompletions:
     def error_line(self, message: str) -> bytes:
         """An event with the error; OpenAI's clients raise it."""
         return b"data: " + dumps(_error(500, message)) + b"\n\n"
+
+    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+        messages = continued_messages(fields, text)
+        if messages is None or fields.get("tools") or fields.get("response_format"):
+            return None
+        return {**fields, "messages": messages}
 
     def _prompt_characters(self, fields: JsonObject) -> int:
         messages = fields.get("messages")
@@ -208,10 +223,6 @@ class Completions(ChatCompletions):
     path = "/v1/completions"
     _prompt_field = "prompt"
 
-    def continuation(self, _request: ParsedRequest, _seed: int | None, _text: str, _tokens: int) -> bytes:
-        """Ollama puts the prompt into the model's template: what is appended to it is not the answer's beginning."""
-        return b""
-
     def aggregate(self) -> Aggregate:
         """A new aggregate."""
         return _TextCompletionAggregate()
@@ -219,15 +230,28 @@ class Completions(ChatCompletions):
     def _prompt_characters(self, fields: JsonObject) -> int:
         return sum(characters(fields.get(name)) for name in ("prompt", "suffix"))
 
+    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+        # Ollama puts the prompt into the model's template, as if it were the only message of a chat.
+        prompt = fields.get("prompt")
+        if not isinstance(prompt, str) or fields.get("suffix") or fields.get("logprobs"):
+            return None
+        kept = {name: value for name, value in fields.items() if name != "prompt"}
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+        return {"frequency_penalty": 0, "presence_penalty": 0, **kept, "messages": messages}
+
     def _read(self, choice: JsonObject, record: Record) -> None:
-        record.text += text_of(choice, "text")
+        if "delta" in choice:  # of a chat that goes on for us
+            super()._read(choice, record)
+        else:
+            record.text += text_of(choice, "text")
 
     def _quick_text(self, choice: JsonObject) -> str:
         text = choice.get("text")
         return text if type(text) is str and "index" in choice else ""
 
     def _written(self, choice: JsonObject, record: Record) -> JsonObject:
-        return {**choice, "text": record.text}
+        rest = {name: value for name, value in choice.items() if name != "delta"}
+        return {**rest, "text": record.text}
 
 
 def wants_usage(request: ParsedRequest) -> bool:
@@ -300,10 +324,3 @@ class _TextCompletionAggregate(_CompletionAggregate):
 def _error(status: int, message: str) -> JsonObject:
     kind = _ERROR_TYPES.get(status, "api_error")
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
-
-
-def _error_text(fields: JsonObject) -> str:
-    error = fields.get("error")
-    if isinstance(error, dict):
-        return str(error.get("message") or error)
-    return str(error if error is not None else fields)

@@ -1,4 +1,4 @@
-"""Endpoints whose answers are passed on as they are: how their streams end, and how they say an error."""
+"""Endpoints whose whole answers are passed on as they are, and how they say an error."""
 
 from __future__ import annotations
 
@@ -56,13 +56,11 @@ class ResponsesErrors:
 
 @dataclass(frozen=True, slots=True)
 class PlainEndpoint:
-    """One endpoint. A marker counts at the beginning of a line: within JSON there is no line break."""
+    """One endpoint."""
 
     path: str
     errors: ErrorForms
-    ends: tuple[bytes, ...] = ()  # that a stream has ended well
-    breaks: tuple[bytes, ...] = (b"event: error",)  # that it has not
-    prompt_fields: tuple[str, ...] = ("prompt",)
+    prompt_fields: tuple[str, ...]
 
     def prompt_characters(self, fields: JsonObject) -> int:
         """Length of the text in the fields that make the prompt."""
@@ -77,15 +75,5 @@ def _characters(value: object) -> int:
     return characters(value)
 
 
-PLAIN_ENDPOINTS: tuple[PlainEndpoint, ...] = (
-    PlainEndpoint(
-        "/v1/responses",
-        ResponsesErrors(),
-        ends=(b"event: response.completed", b"event: response.incomplete"),
-        breaks=(b"event: error", b"event: response.failed"),
-        prompt_fields=("input", "instructions"),
-    ),
-    PlainEndpoint(
-        "/v1/messages", MessagesErrors(), ends=(b"event: message_stop",), prompt_fields=("messages", "system")
-    ),
-)
+RESPONSES = PlainEndpoint("/v1/responses", ResponsesErrors(), ("input", "instructions"))
+MESSAGES = PlainEndpoint("/v1/messages", MessagesErrors(), ("messages", "system"))

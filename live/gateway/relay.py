@@ -238,7 +238,7 @@ class Exchange:
         if failure is not None and failure.error == "client_error" and failure.body:
             # The node's own words: for the client it is as if there were only this node.
             content_type = failure.content_type or _JSON
-            client.respond(failure.status, self.headers(content_type), failure.body)
+            client.respond(failure.status, self.headers(content_type), self.call.refusal(failure.status, failure.body))
             return
         status = _status(failure)
         headers = self.headers(_JSON)

@@ -24,19 +24,20 @@ from live.gateway.dialect import (
     characters,
     parse_model,
     parse_object,
-    parse_switch,
     tokens_of,
 )
 from live.gateway.http_server import HttpServer
 from live.gateway.inventory import Gathered, Inventory, merged, number, text
-from live.gateway.native import Chat, Generate
+from live.gateway.messages import Messages
+from live.gateway.native import Chat, Generate, embedding_request, with_context
 from live.gateway.node_pool import NodePool
 from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.orders import Orders
-from live.gateway.plain_endpoints import PLAIN_ENDPOINTS, ErrorForms, PlainEndpoint
+from live.gateway.plain_endpoints import ErrorForms
 from live.gateway.reads import ReadFailed, Reads
 from live.gateway.relay import Relay
 from live.gateway.request_log import RequestLog
+from live.gateway.responses import Responses
 from live.gateway.served_request import ServedRequest
 from live.gateway.settings import GatewaySettings
 from twin.policy.health import ROUTABLE
@@ -49,7 +50,8 @@ _NATIVE = Generate()
 _OPENAI = ChatCompletions()
 _GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI, Completions())
 _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
-_PLAIN_ERRORS = {endpoint.path: endpoint.errors for endpoint in PLAIN_ENDPOINTS}
+_TYPED_EVENTS: tuple[Responses | Messages, ...] = (Responses(), Messages())
+_OWN_ERRORS: dict[str, ErrorForms] = {dialect.path: dialect for dialect in _TYPED_EVENTS}
 _FORM_MODEL = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
@@ -95,8 +97,8 @@ class Gateway:
             handlers["POST", dialect.path] = self._generation(dialect)
         for path in _EMBEDDINGS:
             handlers["POST", path] = self._embedding
-        for endpoint in PLAIN_ENDPOINTS:
-            handlers["POST", endpoint.path] = self._passed_on(endpoint)
+        for events in _TYPED_EVENTS:
+            handlers["POST", events.path] = self._streamed_only(events)
         handlers["POST", "/v1/audio/transcriptions"] = self._transcription
         for method in ("GET", "HEAD"):
             for path in ("/", "/api/version"):
@@ -180,23 +182,27 @@ class Gateway:
             def understand(body: bytes) -> Call:
                 parsed = dialect.parse(body)
                 if parsed.generates:
-                    parsed.model = self._names.of(parsed.model)
-                    self._set_context(parsed)
-                    call = GenerationCall(
-                        dialect,
-                        parsed,
-                        line_limit_bytes=self.settings.line_limit_bytes,
-                        answer_limit_bytes=self.settings.answer_limit_bytes,
-                        may_continue=self.settings.continue_text,
-                    )
-                    self._note_truncation(call, parsed.send_context_tokens or 0)
-                    return call
+                    return self._generated(dialect, parsed)
                 # A load, an unload or a rendered prompt: Ollama answers with one object, streaming or not.
-                return self._plain(dialect, request, parsed.body, parsed.model, limits_first_token=True)
+                body = self._with_context(parsed) if parsed.takes_context else parsed.body
+                return self._plain(dialect, request, body, parsed.model, limits_first_token=True)
 
             await self._serve(request, dialect, understand)
 
         return handle
+
+    def _generated(self, dialect: Dialect, parsed: ParsedRequest) -> GenerationCall:
+        parsed.model = self._names.of(parsed.model)
+        self._set_context(parsed)
+        call = GenerationCall(
+            dialect,
+            parsed,
+            line_limit_bytes=self.settings.line_limit_bytes,
+            answer_limit_bytes=self.settings.answer_limit_bytes,
+            may_continue=self.settings.continue_text,
+        )
+        self._note_truncation(call, parsed.send_context_tokens or 0)
+        return call
 
     async def _embedding(self, request: ServedRequest) -> None:
         errors = _errors_of(request.path)
@@ -205,33 +211,22 @@ class Gateway:
             fields = parse_object(body)
             text = fields.get("input", fields.get("prompt"))
             texts = text if isinstance(text, list) else [text]
-            return self._plain(
-                errors,
-                request,
-                body,
-                parse_model(fields),
-                prompt_tokens=tokens_of(sum(map(characters, texts))),
-            )
+            model, tokens = parse_model(fields), tokens_of(sum(map(characters, texts)))
+            if request.path.startswith("/api/"):
+                body = self._with_context(embedding_request(model, fields, body))
+            return self._plain(errors, request, body, model, prompt_tokens=tokens)
 
         await self._serve(request, errors, understand)
 
-    def _passed_on(self, endpoint: PlainEndpoint) -> Handler:
+    def _streamed_only(self, dialect: Responses | Messages) -> Handler:
         async def handle(request: ServedRequest) -> None:
             def understand(body: bytes) -> Call:
-                fields = parse_object(body)
-                streams = parse_switch(fields, "stream", False)
-                return self._plain(
-                    endpoint.errors,
-                    request,
-                    body,
-                    parse_model(fields),
-                    prompt_tokens=tokens_of(endpoint.prompt_characters(fields)),
-                    client_streams=streams,
-                    limits_first_token=streams,
-                    stream_of=endpoint,
-                )
+                parsed = dialect.parse(body)
+                if parsed.stream:
+                    return self._generated(dialect, parsed)
+                return self._plain(dialect, request, body, parsed.model, prompt_tokens=parsed.prompt_tokens)
 
-            await self._serve(request, endpoint.errors, understand)
+            await self._serve(request, dialect, understand)
 
         return handle
 
@@ -263,20 +258,16 @@ class Gateway:
         model: str,
         *,
         prompt_tokens: int = 0,
-        client_streams: bool = False,
         limits_first_token: bool = False,
-        stream_of: PlainEndpoint | None = None,
     ) -> PlainCall:
         call = PlainCall(
             request.path,
             body,
             self._names.of(model),
             prompt_tokens=prompt_tokens,
-            client_streams=client_streams,
             limits_first_token=limits_first_token,
             errors=errors,
             answer_limit_bytes=self.settings.answer_limit_bytes,
-            stream_of=stream_of,
         )
         self._note_truncation(call, 0)
         return call
@@ -291,8 +282,19 @@ class Gateway:
             tokens = self._contexts.for_request(parsed.model, parsed.context_tokens, loaded, now_s)
             parsed.send_context_tokens = tokens
 
+    def _with_context(self, parsed: ParsedRequest) -> bytes:
+        """A native request whose answer is passed on whole, with the `num_ctx` that is one for all."""
+        parsed.model = self._names.of(parsed.model)
+        self._set_context(parsed)
+        return with_context(parsed)
+
     def _note_truncation(self, call: Call, context_tokens: int) -> None:
         """Say it where the prompt will not fit: Ollama cuts off its front without a word."""
+        held_tokens = self._contexts.held(call.model, time.monotonic())
+        if held_tokens and not context_tokens and call.path.startswith("/v1/"):
+            call.notes["X-OllamaMax-Context"] = (
+                f"others have the model loaded with {held_tokens} tokens; this request cannot say so and may reload it"
+            )
         context_tokens = context_tokens or self._inventory.context_of(call.model)
         if context_tokens and call.prompt_tokens > context_tokens:
             said = f"about {call.prompt_tokens} tokens; the context has {context_tokens}"
@@ -428,4 +430,4 @@ class Gateway:
 
 
 def _errors_of(path: str) -> ErrorForms:
-    return _PLAIN_ERRORS.get(path) or (_OPENAI if path.startswith("/v1/") else _NATIVE)
+    return _OWN_ERRORS.get(path) or (_OPENAI if path.startswith("/v1/") else _NATIVE)

@@ -67,6 +67,8 @@ class Transcript:
         self._tool_calls: list[str] = []
         self._tool_calls_said = 0
         self._identity: JsonObject = {}
+        self._frame: dict[str, str] = {}  # the places of the stream's frame that the client has, and what stands there
+        self._records = 0
         self._begun = False  # the client has something
         self._taking_over = False  # the present answer is not the first
         self._anew = True  # a further answer begins at the beginning
@@ -75,6 +77,16 @@ class Transcript:
     def text(self) -> str:
         """What the client has."""
         return self._text.text
+
+    @property
+    def records(self) -> int:
+        """How many records that is."""
+        return self._records
+
+    @property
+    def identity(self) -> JsonObject:
+        """The fields that the client knows the answer and its parts by."""
+        return self._identity
 
     @property
     def tokens(self) -> int:
@@ -105,6 +117,7 @@ class Transcript:
     def passed_on(self, text: str) -> None:
         """In an undisturbed stream, a record was passed on that adds this text and nothing else."""
         self._text.advance(text, 0)
+        self._records += 1
 
     def take(self, record: Record) -> bytes:
         """What the client is to be sent for a record; empty where it has all of it. Raises `Diverged`."""
@@ -113,9 +126,12 @@ class Transcript:
         known_calls = self._known_tool_calls(record)
         data = self._data(record, known_text, known_thinking, known_calls) if self._taking_over else record.raw
         # Nothing can fail from here on, so what is noted as sent is sent.
-        if not self._begun:
-            self._identity = self._dialect.identity(record)
-            self._begun = True
+        for name, value in self._dialect.identity(record).items():
+            self._identity.setdefault(name, value)
+        if record.frame is not None:
+            self._frame[record.frame[0]] = record.frame[1]
+        self._begun = True
+        self._records += bool(data)
         self._text.advance(record.text, known_text)
         self._thinking.advance(record.thinking, known_thinking)
         self._tool_calls += [_without_id(call) for call in record.tool_calls[known_calls:]]
@@ -124,6 +140,12 @@ class Transcript:
 
     def _data(self, record: Record, known_text: int, known_thinking: int, known_calls: int) -> bytes:
         """What of a record of another node's answer is new to the client."""
+        if record.frame is not None:
+            place, what = record.frame
+            if self._frame.get(place, what) != what:
+                raise Diverged("it is made of other parts")
+            if place in self._frame:
+                return b""
         known = known_text + known_thinking + known_calls
         owing = self._text.owing + self._thinking.owing + len(self._tool_calls) - self._tool_calls_said
         if record.closing and owing > known:
@@ -134,13 +156,19 @@ class Transcript:
             thinking=record.thinking[known_thinking:],
             tool_calls=record.tool_calls[known_calls:],
         )
-        if new.empty and owing > 0 and not record.closing:
+        if new.empty and owing > known and not record.closing:
+            if record.frame is not None:
+                raise Diverged("it is made of other parts")
+            return b""
+        if known and new.empty and not record.closing:
             return b""
         if not new.empty and known and _has_logprobs(record):
             raise Diverged("its log probabilities cannot be divided where the first answer broke off")
-        return self._dialect.rewritten(new, self._identity) if known or self._identity else record.raw
+        return self._dialect.rewritten(new, self) if known or self._identity else record.raw
 
     def _known_tool_calls(self, record: Record) -> int:
+        if not record.tool_calls:
+            return 0
         known = self._tool_calls[self._tool_calls_said :][: len(record.tool_calls)]
         if known != [_without_id(call) for call in record.tool_calls[: len(known)]]:
             raise Diverged("it calls a tool otherwise")

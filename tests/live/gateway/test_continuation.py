@@ -85,9 +85,27 @@ async def test_completions_that_differ_end_with_a_truthful_error(house: House) -
     house.routes(to("a"), to("b"), to("a"))
     house.a.will(streams(text_events(WORDS)[:2], then="break"))
     house.b.will(streams(text_events(OTHER)))
-    _, answer, _ = await house.post("/v1/completions", {"model": "m", "prompt": "x", "stream": True})
+    body = {"model": "m", "prompt": "x", "stream": True, "suffix": "s"}
+    _, answer, _ = await house.post("/v1/completions", body)
     assert "was to go on here" in events(answer)[-1]["error"]["message"]
     assert b"[DONE]" not in answer
+
+
+async def test_completions_that_differ_are_continued_as_the_chat_that_they_are(house: House) -> None:
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams(text_events(WORDS)[:2], then="break"))
+    house.b.will(streams(text_events(OTHER)), streams(completion_events([" x"], identity="chatcmpl-3")))
+    body = {"model": "m", "prompt": "p", "stream": True, "stream_options": {"include_usage": True}}
+    _, answer, _ = await house.post("/v1/completions", body)
+    parts = events(answer)
+    assert {(part["id"], part["object"]) for part in parts} == {("cmpl-1", "text_completion")}
+    assert "".join(part["choices"][0]["text"] for part in parts if part["choices"]) == "ba da x"
+    assert not any("delta" in choice for part in parts for choice in part["choices"])
+    assert parts[-1]["usage"] == {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
+    assert answer.endswith(b"data: [DONE]\n\n")
+    asked = house.b.bodies[1]
+    assert asked["messages"] == [{"role": "user", "content": "p"}, {"role": "assistant", "content": "ba da"}]
+    assert "prompt" not in asked
 
 
 async def test_a_chat_that_differs_elsewhere_is_continued_after_the_text_that_the_client_has(house: House) -> None:
@@ -133,7 +151,26 @@ async def test_openai_chats_are_continued_with_their_id_and_the_usage_of_the_who
     assert house.b.bodies[1]["max_tokens"] == 1  # never none: that would be no limit
 
 
-async def test_a_raw_prompt_is_continued_and_one_for_a_template_is_not(house: House) -> None:
+async def test_a_prompt_for_the_models_template_is_continued_as_the_chat_that_it_is(house: House) -> None:
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams(generate_lines(WORDS)[:2], then="break"))
+    house.b.will(streams(generate_lines(OTHER)), streams(chat_lines([" x", " y"])))
+    body = {"model": "m", "prompt": "p", "system": "be kind", "images": ["QQ=="], "options": {"num_predict": 9}}
+    _, answer, _ = await house.post("/api/generate", body)
+    parts = objects(answer)
+    assert "".join(part["response"] for part in parts) == "ba da x y"
+    assert not any("message" in part for part in parts)
+    assert (parts[-1]["done"], parts[-1]["eval_count"], parts[-1]["prompt_eval_count"]) == (True, 4, 1)
+    asked = house.b.bodies[1]
+    assert asked["messages"] == [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": "p", "images": ["QQ=="]},
+        {"role": "assistant", "content": "ba da"},
+    ]
+    assert (asked["options"]["num_predict"], set(asked) & {"prompt", "system", "images"}) == (7, set())
+
+
+async def test_a_raw_prompt_is_continued_as_it_is(house: House) -> None:
     house.routes(to("a"), to("b"), to("b"))
     house.a.will(streams(generate_lines(WORDS)[:2], then="break"))
     house.b.will(streams(generate_lines(OTHER)), streams(generate_lines([" x"])))
@@ -162,21 +199,27 @@ async def test_who_does_not_want_continuations_gets_an_error(make_house) -> None
         (ChatCompletions(), {"response_format": {"type": "json_object"}}, False),
         (Generate(), {"prompt": "p", "raw": True}, True),
         (Generate(), {"prompt": "p", "raw": True, "suffix": "s"}, False),
-        (Generate(), {"prompt": "p"}, False),
-        (Completions(), {"prompt": "p"}, False),
+        (Generate(), {"prompt": "p"}, True),
+        (Generate(), {"prompt": "p", "suffix": "s"}, False),
+        (Generate(), {"prompt": "p", "template": "{{ .Prompt }}"}, False),
+        (Generate(), {"prompt": "p", "context": [1]}, False),
+        (Completions(), {"prompt": "p"}, True),
+        (Completions(), {"prompt": "p", "suffix": "s"}, False),
     ],
 )
 def test_only_what_can_begin_in_the_middle_is_continued(
     dialect: Dialect, fields: dict[str, Any], possible: bool
 ) -> None:
     request = dialect.parse(json.dumps({**CHAT, **fields}).encode())
-    assert bool(dialect.continuation(request, 1, "so far", 2)) is possible
+    assert (dialect.continuation(request, 1, "so far", 2) is not None) is possible
 
 
 def test_an_answer_that_the_client_itself_began_is_continued_in_its_message() -> None:
     messages = [*CHAT["messages"], {"role": "assistant", "content": "I say: "}]  # type: ignore[misc]
     request = Chat().parse(json.dumps({"model": "m", "messages": messages}).encode())
-    asked = json.loads(Chat().continuation(request, 1, "so far", 2))
+    continuation = Chat().continuation(request, 1, "so far", 2)
+    assert continuation is not None
+    asked = json.loads(continuation.body)
     assert asked["messages"][1:] == [{"role": "assistant", "content": "I say: so far"}]
 
 

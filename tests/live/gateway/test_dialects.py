@@ -101,7 +101,7 @@ def test_log_probabilities_that_cannot_be_divided_are_a_divergence() -> None:
     def part(text: str) -> bytes:
         return json.dumps({"response": text, "done": False, "logprobs": [{"token": text}]}).encode() + b"\n"
 
-    generate = call(Generate(), {"prompt": "p"})
+    generate = call(Generate(), {"prompt": "p", "suffix": "s"})
     generate.feed(part("ab"))
     generate.begin()
     assert generate.feed(part("abc")) == b""

@@ -197,7 +197,7 @@ async def test_another_text_is_no_continuation_and_is_said_so(house: House, othe
     house.routes(to("a"), to("b"))
     house.a.will(streams(generate_lines()[:3], then="break"))
     house.b.will(streams(other))
-    status, body, _ = await house.post("/api/generate", GENERATE)
+    status, body, _ = await house.post("/api/generate", {**GENERATE, "template": "{{ .Prompt }}"})
     assert status == 200
     assert body.startswith(b"".join(generate_lines()[:3]))
     [error] = objects(body)[3:]

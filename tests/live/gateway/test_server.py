@@ -60,18 +60,6 @@ async def test_embeddings_are_routed_and_tried_again(house: House) -> None:
     assert house.policy.asked[0][0].prompt_tokens == 2
 
 
-async def test_streamed_messages_are_whole_only_with_their_stop(house: House) -> None:
-    house.routes(to("a"), to("a"))
-    whole = [b"event: content_block_delta\ndata: {}\n\n", b"event: message_stop\ndata: {}\n\n"]
-    house.a.will(streams(whole), streams(whole[:1]))
-    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "stream": True}
-    assert (await house.post("/v1/messages", body))[1] == b"".join(whole)
-    broken = (await house.post("/v1/messages", body))[1]
-    assert broken.startswith(whole[0] + b"event: error\n")
-    assert b"no_terminal_record" in broken
-    assert len(house.policy.asked) == 2  # what was sent cannot be taken back: no further attempt is asked for
-
-
 async def test_what_is_not_offered_says_so(house: House) -> None:
     status, body, _ = await house.post("/api/nonsense", {})
     assert (status, "does not offer POST /api/nonsense" in json.loads(body)["error"]) == (501, True)
@@ -151,25 +139,30 @@ async def test_a_transcription_is_routed_by_the_model_in_its_form(house: House) 
 
 
 @pytest.mark.parametrize(
-    ("path", "end", "broken"),
+    ("path", "ends", "breaks"),
     [
-        ("/v1/responses", b"event: response.completed\ndata: {}\n\n", b"event: response.failed\ndata: {}\n\n"),
-        ("/v1/messages", b"event: message_stop\ndata: {}\n\n", b"event: error\ndata: {}\n\n"),
+        ("/v1/responses", ["response.completed"], "response.failed"),
+        ("/v1/messages", ["message_delta", "message_stop"], "error"),
     ],
 )
 async def test_streams_of_responses_and_messages_are_whole_only_with_their_last_event(
-    house: House, path: str, end: bytes, broken: bytes
+    house: House, path: str, ends: list[str], breaks: str
 ) -> None:
-    start = b'event: start\ndata: {"text":"event: message_stop"}\n\n'
-    house.routes(to("a"), to("a"), to("a"))
-    house.a.will(streams([start, end[:9], end[9:]]), streams([start]), streams([start, broken], pause_s=0.03))
+    def said(kind: str) -> bytes:
+        return f'event: {kind}\ndata: {{"type":"{kind}","delta":{{"stop_reason":"end_turn"}}}}\n\n'.encode()
+
+    start = b'event: start\ndata: {"type":"start","text":"event: message_stop"}\n\n'
+    end, broken = b"".join(map(said, ends)), said(breaks)
+    house.routes(to("a"), to("a"), to("b"))
+    house.a.will(streams([start, end[:9], end[9:]]), streams([start]))
+    house.b.will(streams([start, broken], pause_s=0.03))
     body = {"model": "m", "input": "x", "messages": [], "stream": True}
     assert (await house.post(path, body))[1] == start + end
-    for _ in range(2):
-        answer = (await house.post(path, body))[1]
-        assert answer.startswith(start + b"event: error\ndata: ")
-        assert broken not in answer
-    assert [log.outcome for log in house.logs] == ["succeeded", "failed", "failed"]
+    answer = (await house.post(path, body))[1]
+    assert answer.startswith(start + b"event: error\ndata: ")
+    assert broken not in answer
+    assert [log.outcome for log in house.logs] == ["succeeded", "failed"]
+    assert [each.error for each in house.logs[1].failed_attempts] == ["no_terminal_record", "error_record"]
 
 
 async def test_lists_are_merged_and_who_is_missing_is_named(make_house) -> None:  # type: ignore[no-untyped-def]
