@@ -145,3 +145,13 @@ def test_a_file_that_is_no_profile_is_one_line(scenario_file: Path) -> None:
         load(scenario_file)
     with pytest.raises(OperatorError, match="ollamamax calibrate"):
         read_profile(scenario_file.parent / "missing.yaml")
+
+
+def test_what_a_shared_processor_has_room_for_is_recovered_too() -> None:
+    hosts = {"nodes_each": 3, "room": 1.4}
+    found = calibrate("shared", sources(*[asked(rate, cluster__nodes=3, cluster__hosts=hosts) for rate in (0.3, 0.6)]))
+    assert found["cluster"]["hosts"]["nodes_each"] == 3
+    assert found["cluster"]["hosts"]["room"] == pytest.approx(1.4, rel=0.03)
+    assert found["hardware"]["decode_ms"][:2] == pytest.approx(TRUTH["decode_ms"][:2], rel=0.03)
+    low, high = found["measured"]["room"][0]["ci95"]
+    assert low <= 1.4 <= high

@@ -24,7 +24,7 @@ from typing import Any
 from twin.errors import OperatorError
 from twin.experiment.beside import agreement, limit_of
 from twin.experiment.calibration.fits import decode_steps_s, way_s
-from twin.experiment.calibration.occupancy import joined, served
+from twin.experiment.calibration.occupancy import joined, served, shared
 from twin.experiment.statistics import interval
 from twin.experiment.twin_world import TwinWorld
 from twin.experiment.verdict import look_up
@@ -212,11 +212,11 @@ def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
         model = calibration["models"][0]
         if model not in cluster.models:
             return [f"the profile is of {model}, which these runs do not serve"]
-        part = served(record, cluster.slots_of(model), model, block)
+        part = served(record, cluster.slots_of(model), model, block, calibration.get("nodes_each", 1))
         block = int(part.block.max(initial=block)) + 2
         parts.append(part)
     said = []
-    whole = joined(parts)
+    whole = shared(joined(parts), profile["cluster"].get("hosts", {}).get("room", 1.0))
     now_ms, then_ms = way_s(whole) * 1000.0, 2.0 * profile["cluster"]["network"]["latency_ms"]
     if abs(now_ms - then_ms) > WAY_DRIFT_MS + DRIFT_SHARE * then_ms:
         said.append(f"gateway and network take {now_ms:.3g} ms, the profile has {then_ms:.3g} ms: calibrate again")

@@ -70,6 +70,7 @@ class Calibration(BaseModel):
         list[float], Field(min_length=2, max_length=2, description="Least and most that were seen.")
     ]
     models: Annotated[list[str], Field(min_length=1, description="That ran there.")]
+    nodes_each: Annotated[int, Field(ge=1, description="Nodes that shared a processor there.")] = 1
     extrapolate: Annotated[
         bool, Field(description="Run what lies outside all the same; its figures are guesses then.")
     ] = False

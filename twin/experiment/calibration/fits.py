@@ -4,6 +4,7 @@
   all requests with a loss that grows linearly beyond a token and a half (`scipy.optimize.least_squares`, soft_l1).
 - Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other prefill
   came into; what is left at no tokens goes to the server's own time.
+- Shared processors: the number of nodes of a host that work at full speed is the one with which the fit of the steps is best.
 - Everything else is a median.
 
 The bootstrap draws blocks of 20 s with replacement: requests of the same time depend on each other. Efron and Tibshirani,
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.experiment.calibration.occupancy import Numbers, Served, chosen
+from twin.experiment.calibration.occupancy import Numbers, Served, chosen, shared
 
 BOOTSTRAPS = 100
 ENOUGH_TOKENS = 200.0
@@ -30,18 +31,37 @@ LOAD_S = 0.05
 
 
 def decode_steps_s(of: Served) -> Numbers:
-    """Seconds of a step by batch size; nan where too little was seen."""
+    """Seconds of a step by batch size; nan where too little was seen. Of `shared` numbers where nodes share hosts."""
+    return _decoding(of)[0]
+
+
+def room(of: Served) -> float:
+    """How many nodes of a host work at once at full speed (`cluster.hosts.room`): with that share the requests' tokens are
+    explained best. nan where nodes share no host, or never worked at once."""
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415
+
+    most = of.exposure_s.shape[2]
+    if most < 2 or not of.exposure_s[:, :, 1:].any():
+        return np.nan
+    best = minimize_scalar(
+        lambda it: _decoding(shared(of, it))[1], bounds=(1.0, most), method="bounded", options={"xatol": 0.005}
+    )
+    return float(best.x)
+
+
+def _decoding(of: Served) -> tuple[Numbers, float]:
+    """The steps, and how badly they explain the tokens."""
     from scipy.optimize import least_squares  # noqa: PLC0415  # dear to import
 
-    sizes = of.exposure_s.shape[1]
-    steps = np.full(sizes, np.nan)
+    exposure_s = of.exposure_s.sum(axis=2)
+    steps = np.full(exposure_s.shape[1], np.nan)
     if not len(of):
-        return steps
-    mean_rate = of.steps.sum() / max(1e-9, of.exposure_s.sum())
-    seen = np.flatnonzero(of.exposure_s.sum(axis=0) * mean_rate >= ENOUGH_TOKENS)
+        return steps, np.inf
+    mean_rate = of.steps.sum() / max(1e-9, exposure_s.sum())
+    seen = np.flatnonzero(exposure_s.sum(axis=0) * mean_rate >= ENOUGH_TOKENS)
     if not seen.size:
-        return steps
-    design = of.exposure_s[:, seen]
+        return steps, np.inf
+    design = exposure_s[:, seen]
     start = np.full(seen.size, mean_rate)
     fit = least_squares(
         lambda rates: design @ rates - of.steps,
@@ -53,15 +73,16 @@ def decode_steps_s(of: Served) -> Numbers:
         x_scale=start,
     )
     steps[seen] = 1.0 / fit.x
-    return steps
+    return steps, float(fit.cost)
 
 
 def prefill(of: Served) -> tuple[float, float]:
     """Seconds for a token of the prompt, and for the prompt itself; nan where prompts tell nothing."""
     from scipy.stats import theilslopes  # noqa: PLC0415
 
-    use = of.alone & (of.prompt_eval_s > 0.0) & (of.prompt_tokens > 0)
-    tokens, took_s = of.prompt_tokens[use], of.prompt_eval_s[use]
+    prompt_eval_s = of.prompt_eval_s.sum(axis=1)
+    use = of.alone & (prompt_eval_s > 0.0) & (of.prompt_tokens > 0)
+    tokens, took_s = of.prompt_tokens[use], prompt_eval_s[use]
     if len(tokens) < 10:
         return np.nan, np.nan
     if len(tokens) > PAIRS_MAX:
@@ -88,7 +109,7 @@ def way_s(of: Served) -> float:
 
 
 def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]]]:
-    """Intervals of `decode_steps_s`, `prefill`, `server_s`, `way_s`: a [low, high] for each number."""
+    """Intervals of `room`, `decode_steps_s`, `prefill`, `server_s`, `way_s`: a [low, high] for each number."""
     random = np.random.default_rng(seed)
     blocks = np.unique(of.block)
     rows_of = {block: np.flatnonzero(of.block == block) for block in blocks.tolist()}
@@ -98,10 +119,13 @@ def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]
         "server_s": server_s,
         "way_s": way_s,
     }
-    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in makers}
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("room", *makers)}
     for _ in range(BOOTSTRAPS):
         picked = random.choice(blocks, len(blocks))
         again = chosen(of, np.concatenate([rows_of[block] for block in picked.tolist()]))
+        of_host = room(again)
+        drawn["room"].append(np.atleast_1d(of_host))
+        again = shared(again, 1.0 if np.isnan(of_host) else of_host)
         for name, maker in makers.items():
             drawn[name].append(np.atleast_1d(np.asarray(maker(again), dtype=np.float64)))
     return {name: _ends(np.stack(values)) for name, values in drawn.items()}

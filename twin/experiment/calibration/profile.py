@@ -6,6 +6,7 @@ its time for a restart take the places that the scenario leaves open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy as np
 import yaml
 
 from twin.errors import OperatorError
-from twin.experiment.calibration.fits import LOAD_S, bootstrapped, decode_steps_s, prefill, server_s, way_s
-from twin.experiment.calibration.occupancy import Numbers, joined, served
+from twin.experiment.calibration.fits import LOAD_S, bootstrapped, decode_steps_s, prefill, room, server_s, way_s
+from twin.experiment.calibration.occupancy import Numbers, joined, served, shared
 from twin.experiment.replication import this_version
+from twin.record.figures import compute_figures
 from twin.record.reader import RunRecord, RunUnreadable
 from twin.record.recovery import numbers, recoveries
 from twin.record.schema import RECORD_VERSION
@@ -69,19 +71,27 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
             )
     model = max(models, key=lambda each: first.models[each].replicas)
     slots = first.slots_of(model)
+    together = [nodes_each(it.record) for it in sources]
+    if len(set(together)) > 1:
+        raise OperatorError(
+            f"{sources[0].folder} had {together[0]} nodes on one processor, another {max(together)}; "
+            "calibrate from runs of one cluster"
+        )
     parts, block = [], 0
     for it in sources:
-        part = served(it.record, slots, model, block)
+        part = served(it.record, slots, model, block, together[0])
         block = int(part.block.max(initial=block)) + 2
         parts.append(part)
-    whole = joined(parts)
+    apart = joined(parts)
+    room_of_host = room(apart)
+    whole = shared(apart, room_of_host if room_of_host > 0.0 else 1.0)
     steps_s = decode_steps_s(whole)
     per_token_s, start_s = prefill(whole)
     if np.isnan(steps_s).all():
         raise OperatorError(
             f"{len(whole)} requests of {model} with Ollama's timings are too few to tell a step; give longer runs"
         )
-    intervals = bootstrapped(whole)
+    intervals = bootstrapped(apart)
     loads = _loads(sources, model)
     restarts = _durations(sources, "restart")
     not_covered = _not_covered(steps_s, per_token_s, loads, restarts, models, model)
@@ -101,6 +111,7 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
             "prompt_tokens": [float(whole.prompt_tokens.min()), float(whole.prompt_tokens.max())],
             "output_tokens": [float(whole.output_tokens.min()), float(whole.output_tokens.max())],
             "models": [model],
+            "nodes_each": together[0],
         },
     }
     cold = loads["cold_s"] or loads["warm_s"]
@@ -113,6 +124,8 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         }
     way = way_s(whole)
     of_cluster: dict[str, Any] = {"network": {"latency_ms": _round(way / 2.0 * 1000.0)}}
+    if room_of_host > 0.0:
+        of_cluster["hosts"] = {"nodes_each": together[0], "room": _round(room_of_host)}
     if restarts:
         of_cluster["restart_s"] = _round(float(np.mean(restarts)))
         if len(restarts) >= ENOUGH_FOR_SPREAD:
@@ -126,6 +139,8 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         "cluster": of_cluster,
         "measured": {
             "requests": len(whole),
+            "capacity_rps": _capacity(sources),
+            "room": _with_ends(np.array([room_of_host]), intervals["room"], 1.0),
             "decode_ms": _with_ends(steps_s * 1000.0, intervals["decode_s"]),
             "prefill_us_per_token": _with_ends(np.array([per_token_s * 1e6]), intervals["prefill_s"], 1e6),
             "prompt_start_ms": _round(start_s * 1000.0),
@@ -145,6 +160,28 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         "version": this_version(),
         "record_version": RECORD_VERSION,
     }  # fmt: skip
+
+
+def nodes_each(record: RunRecord) -> int:
+    """How many nodes of a run had a processor in common: what its scenario says, else how the rig pinned them."""
+    manifest = record.manifest
+    cluster = Scenario.model_validate(manifest["scenario"]).cluster
+    if manifest["world"] != "live":
+        return 1 if cluster.hosts is None else cluster.hosts.nodes_each
+    cores = (manifest.get("cores") or {}).get("nodes")
+    if manifest.get("nodes") != "real" or not cores:
+        return 1
+    return math.ceil(len(cluster.node_names()) / len(cores))
+
+
+def _capacity(sources: Sequence[Source]) -> float | None:
+    """Requests per second that the nodes carry when they are never idle; None where no run had as many clients as slots."""
+    found = [
+        compute_figures(it.record)["requests_succeeded"] / it.scenario.workload.duration_s
+        for it in sources
+        if it.scenario.workload.arrivals.kind == "closed_loop"
+    ]
+    return _round(max(found)) if found else None
 
 
 def _round(value: float | None) -> float | None:
