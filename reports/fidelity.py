@@ -26,6 +26,8 @@ def print_profile(profile: Mapping[str, Any], console: Console) -> None:
     names = {
         "prefill_us_per_token": "prefill (µs a token)",
         "server_ms": "server, for a request (ms)",
+        "joining_steps": "steps that a request waits for to join a batch",
+        "room": "nodes at full speed on one processor",
         "gateway_and_network_ms": "gateway and network (ms)",
     }
     rows += [{"measured": said, **_with_ends(measured[key][0])} for key, said in names.items()]

@@ -137,7 +137,8 @@ class RigCluster(DrillCluster):
 
     async def _preload(self) -> None:
         """Load the models where the scenario has them at the start."""
-        hands = OllamaApiHands({name: node.address for name, node in self.nodes.items()})
+        addresses = {name: node.address for name, node in self.nodes.items()}
+        hands = OllamaApiHands(addresses, keep_alive_s=self.scenario.cluster.keep_alive_s)
         try:
             async with asyncio.TaskGroup() as group:
                 for name, models in self.scenario.cluster.spec().placement.items():

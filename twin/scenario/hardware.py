@@ -102,6 +102,13 @@ class Hardware(BaseModel):
     server_ms: Annotated[
         float, Field(ge=0, description="Time of the server itself for a request, before a runner has it.")
     ] = 0.0
+    joining_steps: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Decode steps of a batch at work that a request waits for beyond that, before its prompt is begun.",
+        ),
+    ] = 0.0
     reference_model_gib: Annotated[
         float | None,
         Field(gt=0, description="Size of the model that the rates are for; null: they hold for every model."),

@@ -96,10 +96,20 @@ def prefill(of: Served) -> tuple[float, float]:
     return float(slope), max(0.0, float(np.median(took_s - slope * tokens)))
 
 
-def server_s(of: Served) -> float:
-    """Time of the server itself for a request that waited for nothing, loads apart."""
-    use = ~np.isnan(of.server_s) & (of.load_s < LOAD_S)
-    return max(0.0, float(np.median(of.server_s[use]))) if use.any() else np.nan
+def server(of: Served, steps_s: Numbers) -> tuple[float, float]:
+    """Time of the server itself for a request that waited for nothing, loads apart, and how many steps of the batch at work
+    it waits for beyond that; nan where nothing is known. `steps_s` are those of `decode_steps_s`."""
+    from scipy.stats import theilslopes  # noqa: PLC0415
+
+    known = np.concatenate(([0.0], steps_s))[np.minimum(of.beside, len(steps_s))] / of.share
+    use = np.flatnonzero(~np.isnan(of.server_s) & (of.load_s < LOAD_S) & ~np.isnan(known))
+    if not use.size:
+        return np.nan, np.nan
+    if use.size > PAIRS_MAX:
+        use = use[np.linspace(0, use.size - 1, PAIRS_MAX).astype(int)]
+    took_s, step_s = of.server_s[use], known[use]
+    steps = max(0.0, float(theilslopes(took_s, step_s)[0])) if np.ptp(step_s) > 0.0 else 0.0
+    return max(0.0, float(np.median(took_s - steps * step_s))), steps
 
 
 def way_s(of: Served) -> float:
@@ -109,14 +119,14 @@ def way_s(of: Served) -> float:
 
 
 def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]]]:
-    """Intervals of `room`, `decode_steps_s`, `prefill`, `server_s`, `way_s`: a [low, high] for each number."""
+    """Intervals of `room`, `decode_steps_s`, `prefill`, `server`, `way_s`: a [low, high] for each number."""
     random = np.random.default_rng(seed)
     blocks = np.unique(of.block)
     rows_of = {block: np.flatnonzero(of.block == block) for block in blocks.tolist()}
     makers: dict[str, Callable[[Served], Any]] = {
         "decode_s": decode_steps_s,
         "prefill_s": lambda it: prefill(it)[0],
-        "server_s": server_s,
+        "server": lambda it: server(it, decode_steps_s(it)),
         "way_s": way_s,
     }
     drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("room", *makers)}

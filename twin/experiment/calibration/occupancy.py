@@ -42,6 +42,9 @@ class Served:
     gateway_s: Numbers  # arrival to dispatch
     server_s: Numbers  # of the node's time, what is neither prompt nor evaluation; nan where a slot was waited for
     load_s: Numbers
+    beside: NDArray[np.int64]  # in the batch that it came to
+    working: NDArray[np.int64]  # nodes at work on the host when it came
+    share: Numbers  # of the processor that its node had then
     block: NDArray[np.int64]  # of the run's time, for the bootstrap
 
     def __len__(self) -> int:
@@ -76,7 +79,8 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
     exposure = np.zeros((count, slots, nodes_each))
     prefill = np.zeros((count, nodes_each))
     alone = np.ones(count, dtype=bool)
-    queued = np.zeros(count, dtype=bool)
+    beside = np.zeros(count, dtype=np.int64)
+    working = np.ones(count, dtype=np.int64)
     first_token_s = end_s - eval_s
     joined_s = first_token_s - prompt_eval_s
     asked_s = end_s - total_s
@@ -85,12 +89,14 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
         here = [rows_of[node] for node in host if node in rows_of]
         if here:
             _expose(here, joined_s, first_token_s, end_s, exposure, prefill)
+            for rows in here:
+                busy = [_count(joined_s[each], asked_s[rows]) > _count(end_s[each], asked_s[rows]) for each in here]
+                working[rows] = np.clip(np.sum(busy, axis=0), 1, nodes_each)
     for rows in rows_of.values():
         for row in rows:
             others = rows[rows != row]
             alone[row] = not np.any((joined_s[others] < first_token_s[row]) & (first_token_s[others] > joined_s[row]))
-            beside = np.sum((joined_s[others] <= asked_s[row]) & (end_s[others] > asked_s[row]))
-            queued[row] = beside >= slots
+            beside[row] = np.sum((joined_s[others] <= asked_s[row]) & (end_s[others] > asked_s[row]))
     usable = numbers(table, "attempts") == 1
     for place in np.flatnonzero(usable).tolist():
         spans = broken.get(nodes[place], ())
@@ -106,8 +112,11 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
         tokens,
         end_s - numbers(table, "dispatched_s") - total_s,
         numbers(table, "dispatched_s") - numbers(table, "arrival_s"),
-        np.where(queued, np.nan, rest_s),
+        np.where(beside >= slots, np.nan, rest_s),
         load_s,
+        beside,
+        working,
+        np.ones(count),
         first_block + (np.floor(end_s / BLOCK_S)).astype(np.int64),
     )
     return chosen(whole, np.flatnonzero(usable))
@@ -176,6 +185,7 @@ def shared(of: Served, room: float) -> Served:
         of,
         exposure_s=(of.exposure_s * share).sum(axis=2, keepdims=True),
         prompt_eval_s=(of.prompt_eval_s * share).sum(axis=1, keepdims=True),
+        share=share[of.working - 1],
     )
 
 
