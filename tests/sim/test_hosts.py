@@ -72,7 +72,7 @@ def test_a_prompt_under_evaluation_takes_longer_once_a_neighbour_works_as_well()
         "workload__prompt_tokens": {"kind": "constant", "mean": 1000},
         "workload__output_tokens": {"kind": "constant", "mean": 1},
         "workload__arrivals": {"kind": "constant", "rate_rps": 2.0},
-        "workload__duration_s": 0.9,
+        "workload__duration_s": 1.2,
         "workload__warmup_s": 0,
     }
     shared = figures(**asked, cluster__hosts={"nodes_each": 2, "room": 1})

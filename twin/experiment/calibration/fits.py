@@ -27,7 +27,7 @@ ENOUGH_TOKENS = 200.0
 PAIRS_MAX = 400
 LEVEL_ENDS = (2.5, 97.5)
 LOAD_S = 0.05
-"""A request that says it waited longer than this for its model met a load."""
+LOAD_TIMES = 10.0
 
 
 def decode_steps_s(of: Served) -> Numbers:
@@ -96,19 +96,26 @@ def prefill(of: Served) -> tuple[float, float]:
     return float(slope), max(0.0, float(np.median(took_s - slope * tokens)))
 
 
+def least_load_s(waits_s: Numbers) -> float:
+    """A request that says it waited longer than this for its model met a load: far longer than is usual here. What the
+    server itself takes for a request is in that wait, too."""
+    known = waits_s[np.isfinite(waits_s)]
+    return max(LOAD_S, LOAD_TIMES * float(np.median(known))) if known.size else LOAD_S
+
+
 def server(of: Served, steps_s: Numbers) -> tuple[float, float]:
     """Time of the server itself for a request that waited for nothing, loads apart, and how many steps of the batch at work
     it waits for beyond that; nan where nothing is known. `steps_s` are those of `decode_steps_s`."""
-    from scipy.stats import theilslopes  # noqa: PLC0415
+    from scipy.stats import siegelslopes  # noqa: PLC0415
 
     known = np.concatenate(([0.0], steps_s))[np.minimum(of.beside, len(steps_s))] / of.share
-    use = np.flatnonzero(~np.isnan(of.server_s) & (of.load_s < LOAD_S) & ~np.isnan(known))
+    use = np.flatnonzero(~np.isnan(of.server_s) & (of.load_s < least_load_s(of.load_s)) & ~np.isnan(known))
     if not use.size:
         return np.nan, np.nan
     if use.size > PAIRS_MAX:
         use = use[np.linspace(0, use.size - 1, PAIRS_MAX).astype(int)]
     took_s, step_s = of.server_s[use], known[use]
-    steps = max(0.0, float(theilslopes(took_s, step_s)[0])) if np.ptp(step_s) > 0.0 else 0.0
+    steps = max(0.0, float(siegelslopes(took_s, step_s)[0])) if np.ptp(step_s) > 0.0 else 0.0
     return max(0.0, float(np.median(took_s - steps * step_s))), steps
 
 

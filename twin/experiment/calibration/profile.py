@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from twin.errors import OperatorError
-from twin.experiment.calibration.fits import LOAD_S, bootstrapped, decode_steps_s, prefill, room, server, way_s
+from twin.experiment.calibration.fits import bootstrapped, decode_steps_s, least_load_s, prefill, room, server, way_s
 from twin.experiment.calibration.occupancy import Numbers, joined, served, shared
 from twin.experiment.replication import this_version
 from twin.record.figures import compute_figures
@@ -30,8 +30,6 @@ RUNNER_START_S = 0.3
 
 ENOUGH_FOR_SPREAD = 5
 """Loads or restarts from which on their spread says something; with fewer the scenario's own is kept."""
-LOAD_TIMES = 5.0
-"""A request that waited so many times as long for its model as is usual met a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +223,7 @@ def _loads(sources: Sequence[Source], model: str) -> dict[str, list[float]]:
     waits = np.concatenate(
         [numbers(it.record.table("requests", ["load_duration_s"]), "load_duration_s") for it in sources]
     )
-    usual_s = float(np.nanmedian(waits)) if np.isfinite(waits).any() else 0.0
-    least_s = max(LOAD_S, LOAD_TIMES * usual_s)
+    least_s = least_load_s(waits)
     for it in sources:
         seen: set[str] = set()
         found = [
