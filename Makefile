@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled components run test test-long lint fmt lock bench bench-reports gate train drill drill-long drill-table docs pictures clean
+.PHONY: help setup compiled components run test test-long lint fmt lock bench bench-reports gate fidelity train drill drill-long drill-table docs pictures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ train: compiled ## train the shipped predictor anew (minutes; the same worlds gi
 
 gate: compiled ## hold the figures of gate.yaml against the committed baseline (a minute)
 	@$(BIN)/ollamamax gate
+
+fidelity: compiled components ## calibrate on real Ollama nodes, and hold the twin against them (40 minutes; goes on where it was broken off)
+	@$(BIN)/ollamamax fidelity scenarios/fidelity.yaml --all --resume runs/fidelity --markdown docs/fidelity-measured.md
 
 drill: $(READY) components ## drills at random on four real Ollama nodes for five minutes, and a look for leaks
 	@$(BIN)/python -m live.rig.random_drills --minutes 5

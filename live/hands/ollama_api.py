@@ -29,7 +29,10 @@ class OllamaApiHands:
     ) -> None:
         """`keep_alive_s`: how long what it loads stays when idle; None: for ever."""
         self._addresses = addresses
-        self._keep_alive: dict[str, int | str] = {"load": -1 if keep_alive_s is None else f"{keep_alive_s:g}s", "unload": 0}
+        self._keep_alive: dict[str, int | str] = {
+            "load": -1 if keep_alive_s is None else f"{keep_alive_s:g}s",
+            "unload": 0,
+        }
         self._connect_timeout_s = connect_timeout_s
         self._session: aiohttp.ClientSession | None = None
 

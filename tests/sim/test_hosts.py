@@ -66,7 +66,7 @@ def test_requests_in_the_servers_hands_end_once_whatever_breaks(fault: str) -> N
 
 
 def test_a_prompt_under_evaluation_takes_longer_once_a_neighbour_works_as_well() -> None:
-    """Two prompts of a second each, the second half a second later: the first has half a second of its own and shares one."""
+    """Two prompts of a second each, the second half a second later: the first has half a second alone and shares one."""
     asked: dict[str, Any] = {
         "cluster__hardware": STEADY | {"prefill_tokens_per_s": 1000},
         "workload__prompt_tokens": {"kind": "constant", "mean": 1000},
