@@ -5,8 +5,8 @@
 - Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other prefill
   came into; what is left at no tokens goes to the server's own time.
 - Shared processors: so many nodes work at full speed as make the fit of the steps best.
-- The server: what a request takes beyond prompt and evaluation, over the step of the batch that it came to (repeated medians,
-  `scipy.stats.siegelslopes`): the slope is in steps, the rest is the server's own time.
+- The server: what a request takes beyond prompt and evaluation, over the step of the batch that it came to (repeated
+  medians, `scipy.stats.siegelslopes`): the slope is in steps, the rest is the server's own time.
 - Everything else is a median.
 
 The bootstrap draws blocks of 20 s with replacement: requests of the same time depend on each other. Efron and Tibshirani,
