@@ -72,7 +72,10 @@ def print_fidelity(result: Mapping[str, Any], console: Console) -> None:
     console.print(Text(f"{result['scenario']}, profile {result['profile']}: {runs}", "bold"))
     print_table(_rows(result), console)
     for it in result["ranks"]:
-        console.print(f"order of {len(it['policies'])} policies by {it['figure']}: Kendall's tau {_text(it['tau'])}")
+        console.print(
+            f"order of {len(it['policies'])} policies by {it['figure']}: "
+            f"Kendall's tau {_text(it['tau'])} ({it['pairs']} pairs)"
+        )
     for line in result["drift"]:
         console.print(Text(f"✗ drifted: {line}", style=STYLES["fail"]))
     for line in result["notes"]:
@@ -142,7 +145,7 @@ def as_markdown(document: Mapping[str, Any], command: str) -> str:
         lines += [f"| {' | '.join(row.values())} |" for row in _rows(result)]
         lines += [
             f"\nOrder of {', '.join(it['policies'])} by {it['figure']}: live {_list(it['live'])}, twin {_list(it['twin'])}; "
-            f"Kendall's tau {_text(it['tau'])}."
+            f"Kendall's tau {_text(it['tau'])} over the {it['pairs']} pairs that live runs can tell apart."
             for it in result["ranks"]
         ]
         lines += [f"\nDrifted: {line}." for line in result["drift"]]

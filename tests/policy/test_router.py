@@ -87,7 +87,9 @@ def test_what_would_wait_too_long_for_its_deadline_is_turned_away_at_once() -> N
     it.do("ended 2 succeeded")
     it.do("requests 3-4")
     refused = "request 5 shed: it would wait about 2.0 s, too much of the 7.5 s to its deadline"
-    assert said(it, "request 5 deadline 7.5") == [refused]  # a quarter of its time is for waiting, the rest for its answer
+    assert said(it, "request 5 deadline 7.5") == [
+        refused
+    ]  # a quarter of its time is for waiting, the rest for its answer
     assert said(it, "request 6 deadline 8.5") == ["request 6 waits"]
 
 

@@ -1,7 +1,7 @@
 """All that says whether the twin tells the truth of a machine: a calibration, then other loads than it was fitted on.
 
 The loads are shares of what the nodes were seen to carry; then a burst, a node that crashes and one that hangs; and at the
-crash four policies, in whose order the two worlds must agree. Everything lies in one folder: what is there is kept, so an
+hang four policies, in whose order the two worlds must agree. Everything lies in one folder: what is there is kept, so an
 interruption costs the run under way. After each case `suite.json` there is written anew.
 """
 
@@ -44,8 +44,8 @@ class Case:
 
 CASES = (
     Case("load-50", "50 % of what they carry", 0.5),
-    Case("crash", "50 %, a node crashes", CALM, fault="server_crash", policies=len(POLICIES)),
-    Case("hang", "50 %, a runner hangs", CALM, fault="runner_hang"),
+    Case("crash", "50 %, a node crashes", CALM, fault="server_crash"),
+    Case("hang", "50 %, a runner hangs", CALM, fault="runner_hang", policies=len(POLICIES)),
     Case("load-80", "80 %", 0.8),
     Case("burst", "60 % in bursts (gaps with a coefficient of variation of 3)", 0.6, burst_cv=3.0),
     Case("load-95", "95 %", 0.95),

@@ -132,7 +132,7 @@ class AdmissionParameters:
         0.01,
         1,
         "",
-        "A request is turned away at once that would wait longer for its turn than this share of the time to its deadline: the "
+        "A request is turned away at once that would wait for more than this share of the time to its deadline: the "
         "rest is for its answer, and nobody knows how long that will be. 1: it may wait to its deadline.",
     )
     outage_patience_s: float = _number(

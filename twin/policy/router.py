@@ -222,7 +222,9 @@ class Router:
             return None  # costs a millisecond, and no budget: a client that asks nonsense must not use that up
         if failed.error not in RETRIABLE:
             reason = f"{failed.error}: another node would do no better"
-        elif attempt > self.retry.attempts_max + failed.moved:  # what we broke off was moved, and did not fail by itself
+        elif (
+            attempt > self.retry.attempts_max + failed.moved
+        ):  # what we broke off was moved, and did not fail by itself
             reason = f"{failed.error}: all {attempt} attempts failed"
         elif failed.had_tokens and not self.retry.after_first_token:
             reason = f"{failed.error}: part of the answer is with the client"

@@ -118,7 +118,9 @@ class OllamaNode:
             return
         if self._server_s > 0.0 or self._joining_steps > 0.0:
             self.arriving.append(job)
-            self.clock.call_at(now + self._server_s * self.slowdown + self._joining_s(job), partial(self._arrived, job))
+            share = 1.0 if self.host is None else self.host.share_with(self)
+            took_s = self._server_s * self.slowdown / share + self._joining_s(job)
+            self.clock.call_at(now + took_s, partial(self._arrived, job))
             return
         self._take(job, now)
 

@@ -5,8 +5,8 @@
 - Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other prefill
   came into; what is left at no tokens goes to the server's own time.
 - Shared processors: so many nodes work at full speed as make the fit of the steps best.
-- The server: what a request takes beyond prompt and evaluation, over the step of the batch that it came to (repeated
-  medians, `scipy.stats.siegelslopes`): the slope is in steps, the rest is the server's own time.
+- The server: what a request takes beyond prompt and evaluation, over the share of the processor that its node had and the
+  step of the batch that it came to; least squares with the same kind of loss.
 - Everything else is a median.
 
 The bootstrap draws blocks of 20 s with replacement: requests of the same time depend on each other. Efron and Tibshirani,
@@ -28,6 +28,7 @@ ENOUGH_TOKENS = 200.0
 """Decoded at a batch size, to say anything of it."""
 PAIRS_MAX = 400
 LEVEL_ENDS = (2.5, 97.5)
+ROOM_MIN = 0.3
 LOAD_S = 0.05
 LOAD_TIMES = 10.0
 
@@ -46,7 +47,7 @@ def room(of: Served) -> float:
     if most < 2 or not of.exposure_s[:, :, 1:].any():
         return np.nan
     best = minimize_scalar(
-        lambda it: _decoding(shared(of, it))[1], bounds=(1.0, most), method="bounded", options={"xatol": 0.005}
+        lambda it: _decoding(shared(of, it))[1], bounds=(ROOM_MIN, most), method="bounded", options={"xatol": 0.005}
     )
     return float(best.x)
 
@@ -107,18 +108,28 @@ def least_load_s(waits_s: Numbers) -> float:
 
 def server(of: Served, steps_s: Numbers) -> tuple[float, float]:
     """Time of the server itself for a request that waited for nothing, loads apart, and how many steps of the batch at work
-    it waits for beyond that; nan where nothing is known. `steps_s` are those of `decode_steps_s`."""
-    from scipy.stats import siegelslopes  # noqa: PLC0415
+    it waits for beyond that; nan where nothing is known. `steps_s` are those of `decode_steps_s`. Both take longer by the
+    share of the processor that the node has."""
+    from scipy.optimize import least_squares  # noqa: PLC0415
 
-    known = np.concatenate(([0.0], steps_s))[np.minimum(of.beside, len(steps_s))] / of.share
-    use = np.flatnonzero(~np.isnan(of.server_s) & (of.load_s < least_load_s(of.load_s)) & ~np.isnan(known))
-    if not use.size:
+    step_s = np.concatenate(([0.0], steps_s))[np.minimum(of.beside, len(steps_s))]
+    use = ~np.isnan(of.server_s) & (of.load_s < least_load_s(of.load_s)) & ~np.isnan(step_s)
+    if not use.any():
         return np.nan, np.nan
-    if use.size > PAIRS_MAX:
-        use = use[np.linspace(0, use.size - 1, PAIRS_MAX).astype(int)]
-    took_s, step_s = of.server_s[use], known[use]
-    steps = max(0.0, float(siegelslopes(took_s, step_s)[0])) if np.ptp(step_s) > 0.0 else 0.0
-    return max(0.0, float(np.median(took_s - steps * step_s))), steps
+    design = np.column_stack((1.0 / of.share[use], step_s[use] / of.share[use]))
+    took_s = of.server_s[use]
+    if not design[:, 1].any():
+        return max(0.0, float(np.median(took_s / design[:, 0]))), 0.0
+    usual_s = max(1e-4, float(np.median(took_s)))
+    fit = least_squares(
+        lambda it: design @ it - took_s,
+        (usual_s, 1.0),
+        bounds=(0.0, np.inf),
+        loss="soft_l1",
+        f_scale=usual_s,
+        x_scale=(usual_s, 1.0),
+    )
+    return float(fit.x[0]), float(fit.x[1])
 
 
 def way_s(of: Served) -> float:

@@ -43,7 +43,7 @@ class Served:
     server_s: Numbers  # of the node's time, what is neither prompt nor evaluation; nan where a slot was waited for
     load_s: Numbers
     beside: NDArray[np.int64]  # in the batch that it came to
-    working: NDArray[np.int64]  # nodes at work on the host when it came
+    working: NDArray[np.int64]  # nodes at work on the host when it came, with its own
     share: Numbers  # of the processor that its node had then
     block: NDArray[np.int64]  # of the run's time, for the bootstrap
 
@@ -90,8 +90,12 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
         if here:
             _expose(here, joined_s, first_token_s, end_s, exposure, prefill)
             for rows in here:
-                busy = [_count(joined_s[each], asked_s[rows]) > _count(end_s[each], asked_s[rows]) for each in here]
-                working[rows] = np.clip(np.sum(busy, axis=0), 1, nodes_each)
+                busy = [
+                    _count(joined_s[each], asked_s[rows]) > _count(end_s[each], asked_s[rows])
+                    for each in here
+                    if each is not rows
+                ]
+                working[rows] += np.sum(busy, axis=0, dtype=np.int64)
     for rows in rows_of.values():
         for row in rows:
             others = rows[rows != row]
@@ -181,6 +185,7 @@ def shared(of: Served, room: float) -> Served:
     """The same as if each node had had the processor for itself: times count by the share that a node had, `room` over the
     number of nodes at work where these are more."""
     share = np.minimum(1.0, room / np.arange(1, of.exposure_s.shape[2] + 1))
+    share[0] = 1.0  # one alone
     return replace(
         of,
         exposure_s=(of.exposure_s * share).sum(axis=2, keepdims=True),
