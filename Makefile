@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled components run test test-long lint fmt lock bench bench-reports gate train drill drill-long drill-table docs pictures clean
+.PHONY: help setup compiled components run test test-long lint fmt lock bench bench-reports gate fidelity claims-live gate-twenty train drill drill-long drill-table docs pictures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,18 @@ train: compiled ## train the shipped predictor anew (minutes; the same worlds gi
 
 gate: compiled ## hold the figures of gate.yaml against the committed baseline (a minute)
 	@$(BIN)/ollamamax gate
+
+gate-twenty: compiled ## twenty gates on other seeds with nothing changed: none may raise an alarm
+	@mkdir -p build
+	@for round in $$(seq 1 20); do $(BIN)/ollamamax gate --seed $$((round * 1000)) > build/gate-twenty.txt 2>&1 \
+		|| { cat build/gate-twenty.txt; echo "round $$round raised an alarm"; exit 1; }; echo "round $$round of 20: no alarm"; done
+
+fidelity: compiled components ## calibrate on real Ollama nodes, and hold the twin against them (40 minutes; goes on where it was broken off)
+	@$(BIN)/ollamamax fidelity scenarios/fidelity.yaml --all --resume runs/fidelity --markdown docs/fidelity-measured.md
+
+claims-live: compiled components ## promise 2 on real Ollama nodes (27 minutes; goes on where it was broken off)
+	@mkdir -p runs/claims-live
+	@$(BIN)/ollamamax claims --world live --nodes real --only 2 --resume runs/claims-live
 
 drill: $(READY) components ## drills at random on four real Ollama nodes for five minutes, and a look for leaks
 	@$(BIN)/python -m live.rig.random_drills --minutes 5

@@ -958,7 +958,16 @@ def calibrate(
 @app.command()
 def fidelity(
     scenario: ScenarioFile,
-    profile: Annotated[Path, typer.Option(metavar="PROFILE", help="What `ollamamax calibrate` wrote.")],
+    profile: Annotated[
+        Path | None, typer.Option(metavar="PROFILE", help="What `ollamamax calibrate` wrote; --all makes its own.")
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Calibrate, then 50, 80 and 95 % of what the nodes carry, bursts, a crash and a hang (40 minutes).",
+        ),
+    ] = False,
     live: Annotated[
         list[Path] | None,
         typer.Option(metavar="RUN", help="A live run that is there already; repeatable: none is made."),
@@ -972,6 +981,10 @@ def fidelity(
     changes: Changes = None,
     out: OutFolder = Path("runs"),
     resume: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Go on: live runs in it are kept.")] = None,
+    seconds: Annotated[float, typer.Option(help="For --all: how long each live run takes.")] = 60.0,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For --all: also write the tables as a page of Markdown.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fidelity: the twin beside live runs, on the same requests and faults, figure by figure.
@@ -984,8 +997,13 @@ def fidelity(
     from twin.experiment.fidelity_run import POLICIES, fidelity_folder, given_runs, judge_fidelity, live_runs
 
     loaded = _load(scenario, changes, None, None)
+    if everything == (profile is not None) or (everything and live):
+        raise OperatorError("give either --profile PROFILE, or --all, which calibrates and makes all runs itself")
     folder = fidelity_folder(out, loaded.name, resume)
     console = Console(stderr=True, highlight=False)
+    if everything:
+        _fidelity_of_all(loaded, folder, nodes, (seconds, repeats, replications), markdown, as_json)
+    assert profile is not None
     if live:
         runs = given_runs(live)
     else:
@@ -998,6 +1016,41 @@ def fidelity(
         print_fidelity(result, Console(highlight=False))
         typer.echo(f"\nresults {folder}")
     raise typer.Exit(EXIT_STATUS[result["verdict"]])
+
+
+def _fidelity_of_all(
+    scenario: Scenario, folder: Path, nodes: str, asked: tuple[float, int, int], markdown: Path | None, as_json: bool
+) -> None:
+    from rich.console import Console
+
+    from reports.fidelity import as_markdown, print_fidelity, print_profile
+    from twin.experiment.fidelity_suite import Asked as AskedSuite
+    from twin.experiment.fidelity_suite import fidelity_suite
+
+    console, told = Console(highlight=False), Console(stderr=True, highlight=False)
+    command = shlex.join([_program(), *sys.argv[1:]])
+
+    def on_case(document: dict[str, Any]) -> None:
+        if markdown is not None:
+            page = markdown
+            _write_page(page, lambda: page.write_text(as_markdown(document, command), encoding="utf-8"))
+        if not as_json:
+            if len(document["cases"]) == 1:
+                print_profile(document["profile"], console)
+            print_fidelity(document["cases"][-1]["result"], console)
+
+    try:
+        document = fidelity_suite(
+            _world(WorldChoice.live, nodes, None), scenario, folder, AskedSuite(*asked), told.print, on_case
+        )
+    except BaseException:
+        told.print(f"ollamamax: finished runs are kept; go on with --resume {shlex.quote(str(folder))}")
+        raise
+    if as_json:
+        _print_json(document)
+    else:
+        typer.echo(f"\nresults {folder}")
+    raise typer.Exit(EXIT_STATUS[document["verdict"]])
 
 
 @app.command()

@@ -14,8 +14,7 @@ from twin.policy.vocabulary import Action
 ANSWER_LIMIT_BYTES = 1 << 16
 LINE_LIMIT_BYTES = 1 << 16
 ERROR_TEXT_MAX = 300
-# keep_alive: minus one is for ever, so that a replica that the policy wants does not go by itself.
-_KEEP_ALIVE = {"load": (-1, "load"), "unload": (0, "unload")}
+_EXPECTED = {"load": "load", "unload": "unload"}
 
 
 class OllamaApiHands:
@@ -25,8 +24,15 @@ class OllamaApiHands:
     it helped is for the policy's next probe to say. A pull goes on on the node even when nobody listens any more.
     """
 
-    def __init__(self, addresses: Mapping[str, str], *, connect_timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, addresses: Mapping[str, str], *, connect_timeout_s: float = 5.0, keep_alive_s: float | None = None
+    ) -> None:
+        """`keep_alive_s`: how long what it loads stays when idle; None: for ever."""
         self._addresses = addresses
+        self._keep_alive: dict[str, int | str] = {
+            "load": -1 if keep_alive_s is None else f"{keep_alive_s:g}s",
+            "unload": 0,
+        }
         self._connect_timeout_s = connect_timeout_s
         self._session: aiohttp.ClientSession | None = None
 
@@ -35,8 +41,8 @@ class OllamaApiHands:
         if action.node not in self._addresses:
             raise HandError(f"no address is known of {action.node}")
         try:
-            if action.kind in _KEEP_ALIVE:
-                return await self._keep_alive(action)
+            if action.kind in _EXPECTED:
+                return await self._load_or_unload(action)
             if action.kind == "pull":
                 return await self._pull(action)
             if action.kind == "copy":
@@ -49,15 +55,15 @@ class OllamaApiHands:
             return HandResult("unknown" if kind == "reset" else "failed", detail)
         raise HandError(f"Ollama's API cannot {action.kind} {action.node}")
 
-    async def _keep_alive(self, action: Action) -> HandResult:
+    async def _load_or_unload(self, action: Action) -> HandResult:
         """The empty-prompt generate that loads or unloads."""
-        keep_alive, expected = _KEEP_ALIVE[action.kind]
+        keep_alive = self._keep_alive[action.kind]
         body: dict[str, object] = {"model": action.model, "keep_alive": keep_alive, "stream": False}
         if action.context_tokens:
             body["options"] = {"num_ctx": action.context_tokens}
         status, answer = await self._post(action.node, "/api/generate", body)
         record = _object(answer)
-        if status == 200 and record.get("done_reason") == expected:
+        if status == 200 and record.get("done_reason") == _EXPECTED[action.kind]:
             return HandResult("done")
         said = str(record.get("error") or record.get("done_reason") or answer[:ERROR_TEXT_MAX])
         return HandResult("failed", f"{action.node} answered {status}: {said[:ERROR_TEXT_MAX]}")

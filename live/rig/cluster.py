@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
@@ -89,6 +90,8 @@ class RigCluster(DrillCluster):
         self.components["ollama"] = await asyncio.to_thread(version, ollama)
         cluster = self.scenario.cluster
         models = await ensure_models(ollama, dict.fromkeys(cluster.models, DEFAULT))
+        cores = self.node_cores or [0]
+        each = math.ceil(len(cluster.node_names()) / len(cores))  # neighbours share a core, as in `cluster.hosts`
 
         def make(index: int, name: str) -> RigNode:
             return OllamaNode(
@@ -97,9 +100,10 @@ class RigCluster(DrillCluster):
                 models=models,
                 folder=self.folder / name,
                 ledger=ledger,
-                cores=[self.node_cores[index % len(self.node_cores)]] if self.node_cores else None,
+                cores=[cores[index // each]] if self.node_cores else None,
                 slots_per_model=cluster.slots_per_model,
                 max_loaded_models=max(3, len(cluster.models)),
+                keep_alive_s=cluster.keep_alive_s,
             )
 
         return make
@@ -133,7 +137,8 @@ class RigCluster(DrillCluster):
 
     async def _preload(self) -> None:
         """Load the models where the scenario has them at the start."""
-        hands = OllamaApiHands({name: node.address for name, node in self.nodes.items()})
+        addresses = {name: node.address for name, node in self.nodes.items()}
+        hands = OllamaApiHands(addresses, keep_alive_s=self.scenario.cluster.keep_alive_s)
         try:
             async with asyncio.TaskGroup() as group:
                 for name, models in self.scenario.cluster.spec().placement.items():

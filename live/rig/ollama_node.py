@@ -45,6 +45,7 @@ class OllamaNode:
         slots_per_model: int = 4,
         max_loaded_models: int = 3,
         load_timeout_s: float = 300.0,
+        keep_alive_s: float | None = None,
     ) -> None:
         self._name = name
         self._folder = folder
@@ -60,7 +61,7 @@ class OllamaNode:
             "OLLAMA_NUM_PARALLEL": str(slots_per_model),
             "OLLAMA_MAX_LOADED_MODELS": str(max_loaded_models),
             "OLLAMA_LOAD_TIMEOUT": f"{load_timeout_s:g}s",
-            "OLLAMA_KEEP_ALIVE": "-1",
+            "OLLAMA_KEEP_ALIVE": "-1" if keep_alive_s is None else f"{keep_alive_s:g}s",
             # What a drill has damaged is to stay, and is put back by it.
             "OLLAMA_NOPRUNE": "1",
             "OLLAMA_NOHISTORY": "1",

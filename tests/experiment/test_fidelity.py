@@ -86,6 +86,13 @@ def test_ranks_of_policies_that_agree_have_tau_one_and_reversed_ones_minus_one()
     assert rank_agreement({"default": 1.0}, live, "e2e_s.p95")["tau"] is None
 
 
+def test_policies_that_live_cannot_tell_apart_count_neither_for_nor_against_the_twin() -> None:
+    live, twin = {"a": 1.0, "b": 1.1, "c": 5.0}, {"a": 2.0, "b": 1.0, "c": 6.0}
+    found = rank_agreement(live, twin, "e2e_s.mean", spread=0.2)
+    assert (found["pairs"], found["tau"]) == (2, 1.0)
+    assert rank_agreement(live, twin, "e2e_s.mean")["tau"] == pytest.approx(1 / 3)
+
+
 def test_the_whole_judgement_passes_against_its_own_truth_and_keeps_its_result(profile: Path, tmp_path: Path) -> None:
     result = judge_fidelity("hang", {"default": [as_live()] * 3}, profile, tmp_path, 1)
     assert result["verdict"] in ("pass", "fail")

@@ -102,6 +102,7 @@ class World(RuleBasedStateMachine):
         self.probe_ids: set[int] = set()
         self.action_ids: set[int] = set()
         self.admitted = self.retries = 0
+        self.moved: dict[int, int] = {}  # request: attempts that the policy broke off
         self.decided = False
 
     # -- what the policy says --------------------------------------------------------------------------------------
@@ -116,7 +117,8 @@ class World(RuleBasedStateMachine):
             allowed = self.parameters.retry.budget_reserve + self.parameters.retry.budget_ratio * self.admitted
             assert self.retries <= allowed + 1e-9
         if attempt:
-            assert route.kind == "shed" or attempt <= self.parameters.retry.attempts_max
+            allowed_attempts = self.parameters.retry.attempts_max + self.moved.get(request_id, 0)
+            assert route.kind == "shed" or attempt <= allowed_attempts
 
     def dispatched(self, request_id: int, attempt: int, route: Route) -> None:
         node = self.policy.view.nodes[route.node]
@@ -154,6 +156,7 @@ class World(RuleBasedStateMachine):
 
     def end(self, request_id: int, error: str, tokens: int) -> None:
         node, attempt, started_s = self.running.pop(request_id)
+        self.moved[request_id] = self.moved.get(request_id, 0) + (error == "aborted")
         outcome = "succeeded" if not error else "cancelled" if error == "deadline" else "failed"
         first_s = self.now if tokens or not error else math.nan
         ended = AttemptEnded(

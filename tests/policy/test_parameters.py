@@ -79,6 +79,11 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
         "",
         "requests 1-4\nadvance 5\nended 1 succeeded\nended 2 succeeded\nrequests 5-6\nrequest 7 deadline 0.5",
     ),
+    "admission.wait_share": (
+        1.0,
+        "",
+        "requests 1-4\nadvance 5\nended 1 succeeded\nended 2 succeeded\nrequests 5-6\nrequest 7 deadline 4",
+    ),
     "admission.outage_patience_s": (
         60.0,
         "healer.enabled=false",

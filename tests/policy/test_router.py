@@ -42,6 +42,15 @@ def test_what_we_broke_off_ourselves_is_moved_without_touching_the_budget() -> N
     assert said(it, "ended 1 reset")[0] == "request 1 shed: reset: the retry budget is spent"
 
 
+def test_what_we_broke_off_ourselves_does_not_use_up_the_attempts_of_a_request() -> None:
+    it = bench("nodes 4 slots 2 replicas 4 retry.attempts_max=1")
+    it.do("request 1")
+    assert said(it, "ended 1 aborted")[0].startswith("request 1 -> ")
+    assert said(it, "ended 1 aborted")[0].startswith("request 1 -> ")
+    assert said(it, "ended 1 reset")[0].startswith("request 1 -> ")
+    assert said(it, "ended 1 reset")[0] == "request 1 shed: reset: all 4 attempts failed"
+
+
 def test_an_error_that_every_node_would_give_is_not_retried() -> None:
     it = bench("nodes 3 slots 2 replicas 3")
     it.do("request 1")
@@ -70,15 +79,18 @@ def test_a_node_that_was_wrong_about_a_request_gets_none_of_that_model_for_a_whi
     assert "node-0" not in chosen
 
 
-def test_what_would_wait_beyond_its_deadline_is_turned_away_at_once() -> None:
+def test_what_would_wait_too_long_for_its_deadline_is_turned_away_at_once() -> None:
     it = bench("nodes 2 slots 1 replicas 2")
     it.do("requests 1-2")
     it.do("advance 4")
     it.do("ended 1 succeeded")
     it.do("ended 2 succeeded")
     it.do("requests 3-4")
-    assert said(it, "request 5 deadline 1.5") == ["request 5 shed: it would wait about 2.0 s, beyond its deadline"]
-    assert said(it, "request 6 deadline 2.5") == ["request 6 waits"]
+    refused = "request 5 shed: it would wait about 2.0 s, too much of the 7.5 s to its deadline"
+    assert said(it, "request 5 deadline 7.5") == [
+        refused
+    ]  # a quarter of its time is for waiting, the rest for its answer
+    assert said(it, "request 6 deadline 8.5") == ["request 6 waits"]
 
 
 def test_in_a_long_outage_nobody_is_kept_waiting() -> None:

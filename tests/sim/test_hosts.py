@@ -63,3 +63,19 @@ def test_requests_in_the_servers_hands_end_once_whatever_breaks(fault: str) -> N
     record = TwinWorld().run(it, 3, None, lambda line: None)
     assert set(record.manifest["invariants"].values()) == {0}
     assert record.manifest["rows"]["requests"] > 80
+
+
+def test_a_prompt_under_evaluation_takes_longer_once_a_neighbour_works_as_well() -> None:
+    """Two prompts of a second each, the second half a second later: the first has half a second alone and shares one."""
+    asked: dict[str, Any] = {
+        "cluster__hardware": STEADY | {"prefill_tokens_per_s": 1000},
+        "workload__prompt_tokens": {"kind": "constant", "mean": 1000},
+        "workload__output_tokens": {"kind": "constant", "mean": 1},
+        "workload__arrivals": {"kind": "constant", "rate_rps": 2.0},
+        "workload__duration_s": 1.2,
+        "workload__warmup_s": 0,
+    }
+    shared = figures(**asked, cluster__hosts={"nodes_each": 2, "room": 1})
+    assert shared["requests_succeeded"] == 2
+    assert shared["ttft_s"]["mean"] == pytest.approx(1.5, rel=0.02)
+    assert figures(**asked)["ttft_s"]["mean"] == pytest.approx(1.0, rel=0.02)

@@ -125,7 +125,15 @@ class AdmissionParameters:
         True, "Send a replica no more requests than it serves at once; the others wait at the gateway."
     )
     deadline_aware: bool = _switch(
-        True, "Turn a request away at once that would wait beyond its deadline, or in a long outage."
+        True, "Turn a request away at once that would wait too long for its deadline, or in a long outage."
+    )
+    wait_share: float = _number(
+        0.25,
+        0.01,
+        1,
+        "",
+        "A request is turned away at once that would wait for more than this share of the time to its deadline: the "
+        "rest is for its answer, and nobody knows how long that will be. 1: it may wait to its deadline.",
     )
     outage_patience_s: float = _number(
         10.0, 0, 3600, "s", "How long requests wait for nodes that are all down; from then on they are turned away."

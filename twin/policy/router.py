@@ -40,12 +40,13 @@ START_DECAY: Final = 0.01
 class Failed:
     """What is remembered of a request between a failed attempt and its next."""
 
-    __slots__ = ("avoid", "error", "had_tokens", "refused_by")
+    __slots__ = ("avoid", "error", "had_tokens", "moved", "refused_by")
 
-    def __init__(self, avoid: int, error: str, had_tokens: bool, refused_by: Replica | None) -> None:
+    def __init__(self, avoid: int, error: str, had_tokens: bool, refused_by: Replica | None, moved: int = 0) -> None:
         self.avoid = avoid
         self.error = error
         self.had_tokens = had_tokens
+        self.moved = moved  # of its attempts we broke off ourselves
         self.refused_by = refused_by  # called the request itself wrong, the first to do so
 
 
@@ -58,6 +59,7 @@ class Router:
         self.retry = parameters.retry
         self.queue_max = parameters.admission.queue_max
         self.deadline_aware = parameters.admission.enabled and parameters.admission.deadline_aware
+        self.wait_share = parameters.admission.wait_share
         self.outage_patience_s = parameters.admission.outage_patience_s
         self.learns_slots = parameters.admission.learn_slots
         self.allowance_s_per_token = parameters.router.prompt_allowance_s_per_1k_tokens / 1000.0
@@ -174,7 +176,8 @@ class Router:
             if ended.error == "client_error":
                 # Twice is enough: the request is wrong.
                 avoid, refused_by = (-1, None) if refused_by is not None else (avoid, own)
-            self.failed[ended.request_id] = Failed(avoid, ended.error, tokens, refused_by)
+            moved = (before.moved if before is not None else 0) + (ended.error == "aborted")
+            self.failed[ended.request_id] = Failed(avoid, ended.error, tokens, refused_by, moved)
         else:
             if own.loading and ended.first_token_s == ended.first_token_s:  # not nan: a token came, so it is loaded
                 own.resident = True
@@ -225,7 +228,9 @@ class Router:
             return None  # costs a millisecond, and no budget: a client that asks nonsense must not use that up
         if failed.error not in RETRIABLE:
             reason = f"{failed.error}: another node would do no better"
-        elif attempt > self.retry.attempts_max:
+        elif (
+            attempt > self.retry.attempts_max + failed.moved
+        ):  # what we broke off was moved, and did not fail by itself
             reason = f"{failed.error}: all {attempt} attempts failed"
         elif failed.had_tokens and not self.retry.after_first_token:
             reason = f"{failed.error}: part of the answer is with the client"
@@ -323,10 +328,11 @@ class Router:
         if request.client:  # the clients take turns
             ahead = min(ahead, pool.queue.ahead_of(request.client))
         wait_s = (ahead + 1) * pool.service_s / slots
-        if now + wait_s <= request.deadline_s:
+        patience_s = self.wait_share * (request.deadline_s - now)  # the rest is for its answer, however long that is
+        if wait_s <= patience_s:
             return None
-        late_s = now + wait_s - request.deadline_s
-        reason = f"it would wait about {wait_s:.1f} s, beyond its deadline"
+        late_s = wait_s - patience_s
+        reason = f"it would wait about {wait_s:.1f} s, too much of the {request.deadline_s - now:.1f} s to its deadline"
         return Route("shed", retry_after_s=min(max(late_s, 1.0), RETRY_AFTER_MAX_S), reason=reason)
 
     def withdraw(self, request_id: RequestId) -> None:

@@ -31,7 +31,7 @@ def put_profiles(document: dict[str, Any], folder: Path) -> None:
         profile = read_profile(folder / cluster["hardware"])
         cluster["hardware"] = profile["hardware"]
         of_cluster = profile.get("cluster", {})
-        for key in ("restart_s", "restart_cv", "load_cv"):
+        for key in ("restart_s", "restart_cv", "load_cv", "hosts"):
             if key in of_cluster:
                 cluster.setdefault(key, of_cluster[key])
         if isinstance(cluster.setdefault("network", {}), dict):
@@ -75,6 +75,9 @@ def outside(scenario: Scenario) -> list[str]:
         wanted = max(cluster.slots_of(model) for model in cluster.models)
         if wanted > it.batch_max:
             said.append(f"{name} was measured with at most {it.batch_max} sequences in a batch, not {wanted}")
+        each = 1 if cluster.hosts is None else cluster.hosts.nodes_each
+        if each > it.nodes_each:
+            said.append(f"{name} was measured with {it.nodes_each} nodes on a host, not {each}")
         for key, bounds in (("prompt_tokens", it.prompt_tokens), ("output_tokens", it.output_tokens)):
             mean = getattr(getattr(workload, key), "mean", None)
             if mean is not None and not bounds[0] / SLACK <= mean <= bounds[1] * SLACK:

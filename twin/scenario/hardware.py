@@ -70,6 +70,7 @@ class Calibration(BaseModel):
         list[float], Field(min_length=2, max_length=2, description="Least and most that were seen.")
     ]
     models: Annotated[list[str], Field(min_length=1, description="That ran there.")]
+    nodes_each: Annotated[int, Field(ge=1, description="Nodes that shared a processor there.")] = 1
     extrapolate: Annotated[
         bool, Field(description="Run what lies outside all the same; its figures are guesses then.")
     ] = False
@@ -100,6 +101,13 @@ class Hardware(BaseModel):
     ] = 0.3
     server_ms: Annotated[
         float, Field(ge=0, description="Time of the server itself for a request, before a runner has it.")
+    ] = 0.0
+    joining_steps: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Decode steps of a batch at work that a request waits for beyond that, before its prompt is begun.",
+        ),
     ] = 0.0
     reference_model_gib: Annotated[
         float | None,

@@ -72,7 +72,12 @@ class Hosts(_Closed):
 
     nodes_each: Annotated[int, Field(ge=2)]
     room: Annotated[
-        float, Field(gt=0, description="Runners that can work at once at full speed; more share it evenly.")
+        float,
+        Field(
+            gt=0,
+            description="How many runners' full speed several have together, in even shares. One alone always has all of "
+            "its own; below 1, several together get less done than one: switching costs.",
+        ),
     ]
 
 

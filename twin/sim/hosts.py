@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class Host:
-    """One machine with several nodes. `room`: runners that work at once at full speed."""
+    """One machine with several nodes. `room`: runners' worth of full speed that several have together; one alone has all
+    of its own, so with a room below 1 two together get less done than one: switching between them costs."""
 
     def __init__(self, room: float) -> None:
         self.room = room
@@ -26,8 +27,19 @@ class Host:
             for runner in node.runners.values():
                 if runner.count and not runner.paused:
                     working += 1
-        share = self.room / working if working > self.room else 1.0
+        share = self._share_of(working)
         if share != self.share:
             self.share = share
             for node in self.nodes:
                 node.keep_pace()
+
+    def _share_of(self, working: int) -> float:
+        return self.room / working if working > 1 and working > self.room else 1.0
+
+    def share_with(self, node: OllamaNode) -> float:
+        """What a node has of its full speed while its server works, whether its runners do or not."""
+        working = 1
+        for other in self.nodes:
+            if other is not node and any([runner.count and not runner.paused for runner in other.runners.values()]):
+                working += 1
+        return self._share_of(working)

@@ -80,6 +80,7 @@ class OllamaNode:
         self.pending: deque[Job] = deque()
         self.arriving: list[Job] = []  # in the server's hands, before a runner or the loader has them
         self._server_s = hardware.server_ms / 1000.0
+        self._joining_steps = hardware.joining_steps
         self.host: Host | None = None  # whose processor it shares with others
         self.loading: Job | None = None
         self._load_next_runs = False
@@ -115,11 +116,20 @@ class OllamaNode:
         job.submitted_s = now
         if self.intercepting and self.malfunctions.intercepts(job):
             return
-        if self._server_s > 0.0:
+        if self._server_s > 0.0 or self._joining_steps > 0.0:
             self.arriving.append(job)
-            self.clock.call_at(now + self._server_s * self.slowdown, partial(self._arrived, job))
+            share = 1.0 if self.host is None else self.host.share_with(self)
+            took_s = self._server_s * self.slowdown / share + self._joining_s(job)
+            self.clock.call_at(now + took_s, partial(self._arrived, job))
             return
         self._take(job, now)
+
+    def _joining_s(self, job: Job) -> float:
+        """How long a batch at work keeps a request from joining it."""
+        runner = self.runners.get(job.model)
+        if runner is None or not runner.count:
+            return 0.0
+        return self._joining_steps * runner.step_s[runner.count - 1] * runner.slowdown
 
     def _arrived(self, job: Job) -> None:
         """The server has read the request, unless its client or the server is gone."""

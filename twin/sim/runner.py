@@ -320,9 +320,20 @@ class Runner(Timer):
     # -- what is done to it ---------------------------------------------------------------------------------------
 
     def set_slowdown(self, factor: float) -> None:
-        """Every step and prefill from now on takes this many times as long."""
+        """Every step and prefill from now on takes this many times as long, what is left of those under way too."""
         now = self._clock.time()
         self.advance(now)
+        if factor == self.slowdown:
+            return
+        since_s = self._paused_at_s if self.paused else now
+        if self.frozen_until_s > since_s:
+            times = factor / self.slowdown
+            self.frozen_until_s = since_s + (self.frozen_until_s - since_s) * times
+            for _, _, job in self.active:
+                if job.first_token_s > since_s:
+                    job.first_token_s = since_s + (job.first_token_s - since_s) * times
+                    if job.on_slot is not None:
+                        job.on_slot()
         self.slowdown = factor
         self._rearm(now)
 

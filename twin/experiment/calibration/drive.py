@@ -1,8 +1,9 @@
 """Runs to calibrate from, made on the spot: a sweep of loads, and where it is allowed a crash with what follows it.
 
 First as many clients as there are slots, each asking as soon as it was answered: what the nodes carry. Then Poisson loads of
-30, 60 and 90 % of that, since steps under a real load differ from those under a steady one. On the rig a crash shows a
-restart, and a run in which idle models are let go at once shows loads; nodes of an operator's own are spared both.
+30, 60 and 90 % of that, since steps under a real load differ from those under a steady one. On the rig crashes show
+restarts, and a run in which idle models are let go at once shows loads; nodes of an operator's own are spared both.
+What lies in the folder from an earlier call is kept.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from typing import Any
 
 from twin.errors import OperatorError
 from twin.experiment.calibration.profile import Source, source
-from twin.experiment.world import World
+from twin.experiment.world import World, scenario_digest
 from twin.record.figures import compute_figures
+from twin.record.reader import MANIFEST, open_run
 from twin.scenario.schema import Scenario
 
 SHARES = (0.3, 0.6, 0.9)
 WARMUP_S = 3.0
 LEAST_S = 10.0
+CRASHES = 3
 LOADS_APART_S = 3.0
 """Between two requests that a node must load for, in the mean."""
 SHORT_TOKENS = 8
@@ -51,15 +54,20 @@ def drive(
         place = folder / f"poisson-{round(100 * share)}"
         sources.append(_run(world, _changed(live, arrivals, seconds, []), place, progress))
     if disrupt:
-        crash = {
-            "kind": "server_crash",
-            "at_s": WARMUP_S + 2.0,
-            "target": live.cluster.node_names()[0],
-            "duration_s": seconds,
-        }
+        names = live.cluster.node_names()
+        apart_s = seconds / CRASHES
+        crashes = [
+            {
+                "kind": "server_crash",
+                "at_s": round(WARMUP_S + 1.0 + number * apart_s, 3),
+                "target": names[number % len(names)],
+                "duration_s": apart_s,
+            }
+            for number in range(CRASHES)
+        ]
         arrivals = {"kind": "poisson", "rate_rps": round(SHARES[0] * rate_rps, 4)}
-        progress(f"a crash of {crash['target']}")
-        sources.append(_run(world, _changed(live, arrivals, seconds, [crash]), folder / "crash", progress))
+        progress(f"{CRASHES} crashes")
+        sources.append(_run(world, _changed(live, arrivals, seconds, crashes), folder / "crash", progress))
         progress("loads: idle models are let go, so that requests find none")
         sources.append(_run(world, _loading(live, seconds), folder / "loads", progress))
     return sources
@@ -88,4 +96,9 @@ def _loading(live: Scenario, seconds: float) -> Scenario:
 
 
 def _run(world: World, scenario: Scenario, folder: Path, progress: Callable[[str], None]) -> Source:
-    return source(folder, world.run(scenario, scenario.seed, folder, progress))
+    if not (folder / MANIFEST).is_file():
+        return source(folder, world.run(scenario, scenario.seed, folder, progress))
+    record = open_run(folder)
+    if record.manifest["digest"] != scenario_digest(scenario.for_live()):
+        raise OperatorError(f"{folder}: it is of another scenario than asked for now; name another folder")
+    return source(folder, record)

@@ -4,6 +4,9 @@
   all requests with a loss that grows linearly beyond a token and a half (`scipy.optimize.least_squares`, soft_l1).
 - Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other prefill
   came into; what is left at no tokens goes to the server's own time.
+- Shared processors: so many nodes work at full speed as make the fit of the steps best.
+- The server: what a request takes beyond prompt and evaluation, over the share of the processor that its node had and the
+  step of the batch that it came to; least squares with the same kind of loss.
 - Everything else is a median.
 
 The bootstrap draws blocks of 20 s with replacement: requests of the same time depend on each other. Efron and Tibshirani,
@@ -18,30 +21,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twin.experiment.calibration.occupancy import Numbers, Served, chosen
+from twin.experiment.calibration.occupancy import Numbers, Served, chosen, shared
 
 BOOTSTRAPS = 100
 ENOUGH_TOKENS = 200.0
 """Decoded at a batch size, to say anything of it."""
 PAIRS_MAX = 400
 LEVEL_ENDS = (2.5, 97.5)
+ROOM_MIN = 0.3
 LOAD_S = 0.05
-"""A request that says it waited longer than this for its model met a load."""
+LOAD_TIMES = 10.0
 
 
 def decode_steps_s(of: Served) -> Numbers:
-    """Seconds of a step by batch size; nan where too little was seen."""
+    """Seconds of a step by batch size; nan where too little was seen. Of `shared` numbers where nodes share hosts."""
+    return _decoding(of)[0]
+
+
+def room(of: Served) -> float:
+    """How many nodes of a host work at once at full speed (`cluster.hosts.room`): with that share the requests' tokens are
+    explained best. nan where nodes share no host, or never worked at once."""
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415
+
+    most = of.exposure_s.shape[2]
+    if most < 2 or not of.exposure_s[:, :, 1:].any():
+        return np.nan
+    best = minimize_scalar(
+        lambda it: _decoding(shared(of, it))[1], bounds=(ROOM_MIN, most), method="bounded", options={"xatol": 0.005}
+    )
+    return float(best.x)
+
+
+def _decoding(of: Served) -> tuple[Numbers, float]:
+    """The steps, and how badly they explain the tokens."""
     from scipy.optimize import least_squares  # noqa: PLC0415  # dear to import
 
-    sizes = of.exposure_s.shape[1]
-    steps = np.full(sizes, np.nan)
+    exposure_s = of.exposure_s.sum(axis=2)
+    steps = np.full(exposure_s.shape[1], np.nan)
     if not len(of):
-        return steps
-    mean_rate = of.steps.sum() / max(1e-9, of.exposure_s.sum())
-    seen = np.flatnonzero(of.exposure_s.sum(axis=0) * mean_rate >= ENOUGH_TOKENS)
+        return steps, np.inf
+    mean_rate = of.steps.sum() / max(1e-9, exposure_s.sum())
+    seen = np.flatnonzero(exposure_s.sum(axis=0) * mean_rate >= ENOUGH_TOKENS)
     if not seen.size:
-        return steps
-    design = of.exposure_s[:, seen]
+        return steps, np.inf
+    design = exposure_s[:, seen]
     start = np.full(seen.size, mean_rate)
     fit = least_squares(
         lambda rates: design @ rates - of.steps,
@@ -53,15 +76,16 @@ def decode_steps_s(of: Served) -> Numbers:
         x_scale=start,
     )
     steps[seen] = 1.0 / fit.x
-    return steps
+    return steps, float(fit.cost)
 
 
 def prefill(of: Served) -> tuple[float, float]:
     """Seconds for a token of the prompt, and for the prompt itself; nan where prompts tell nothing."""
     from scipy.stats import theilslopes  # noqa: PLC0415
 
-    use = of.alone & (of.prompt_eval_s > 0.0) & (of.prompt_tokens > 0)
-    tokens, took_s = of.prompt_tokens[use], of.prompt_eval_s[use]
+    prompt_eval_s = of.prompt_eval_s.sum(axis=1)
+    use = of.alone & (prompt_eval_s > 0.0) & (of.prompt_tokens > 0)
+    tokens, took_s = of.prompt_tokens[use], prompt_eval_s[use]
     if len(tokens) < 10:
         return np.nan, np.nan
     if len(tokens) > PAIRS_MAX:
@@ -75,10 +99,37 @@ def prefill(of: Served) -> tuple[float, float]:
     return float(slope), max(0.0, float(np.median(took_s - slope * tokens)))
 
 
-def server_s(of: Served) -> float:
-    """Time of the server itself for a request that waited for nothing, loads apart."""
-    use = ~np.isnan(of.server_s) & (of.load_s < LOAD_S)
-    return max(0.0, float(np.median(of.server_s[use]))) if use.any() else np.nan
+def least_load_s(waits_s: Numbers) -> float:
+    """A request that says it waited longer than this for its model met a load: far longer than is usual here. What the
+    server itself takes for a request is in that wait, too."""
+    known = waits_s[np.isfinite(waits_s)]
+    return max(LOAD_S, LOAD_TIMES * float(np.median(known))) if known.size else LOAD_S
+
+
+def server(of: Served, steps_s: Numbers) -> tuple[float, float]:
+    """Time of the server itself for a request that waited for nothing, loads apart, and how many steps of the batch at work
+    it waits for beyond that; nan where nothing is known. `steps_s` are those of `decode_steps_s`. Both take longer by the
+    share of the processor that the node has."""
+    from scipy.optimize import least_squares  # noqa: PLC0415
+
+    step_s = np.concatenate(([0.0], steps_s))[np.minimum(of.beside, len(steps_s))]
+    use = ~np.isnan(of.server_s) & (of.load_s < least_load_s(of.load_s)) & ~np.isnan(step_s)
+    if not use.any():
+        return np.nan, np.nan
+    design = np.column_stack((1.0 / of.share[use], step_s[use] / of.share[use]))
+    took_s = of.server_s[use]
+    if not design[:, 1].any():
+        return max(0.0, float(np.median(took_s / design[:, 0]))), 0.0
+    usual_s = max(1e-4, float(np.median(took_s)))
+    fit = least_squares(
+        lambda it: design @ it - took_s,
+        (usual_s, 1.0),
+        bounds=(0.0, np.inf),
+        loss="soft_l1",
+        f_scale=usual_s,
+        x_scale=(usual_s, 1.0),
+    )
+    return float(fit.x[0]), float(fit.x[1])
 
 
 def way_s(of: Served) -> float:
@@ -88,20 +139,23 @@ def way_s(of: Served) -> float:
 
 
 def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]]]:
-    """Intervals of `decode_steps_s`, `prefill`, `server_s`, `way_s`: a [low, high] for each number."""
+    """Intervals of `room`, `decode_steps_s`, `prefill`, `server`, `way_s`: a [low, high] for each number."""
     random = np.random.default_rng(seed)
     blocks = np.unique(of.block)
     rows_of = {block: np.flatnonzero(of.block == block) for block in blocks.tolist()}
     makers: dict[str, Callable[[Served], Any]] = {
         "decode_s": decode_steps_s,
         "prefill_s": lambda it: prefill(it)[0],
-        "server_s": server_s,
+        "server": lambda it: server(it, decode_steps_s(it)),
         "way_s": way_s,
     }
-    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in makers}
+    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("room", *makers)}
     for _ in range(BOOTSTRAPS):
         picked = random.choice(blocks, len(blocks))
         again = chosen(of, np.concatenate([rows_of[block] for block in picked.tolist()]))
+        of_host = room(again)
+        drawn["room"].append(np.atleast_1d(of_host))
+        again = shared(again, 1.0 if np.isnan(of_host) else of_host)
         for name, maker in makers.items():
             drawn[name].append(np.atleast_1d(np.asarray(maker(again), dtype=np.float64)))
     return {name: _ends(np.stack(values)) for name, values in drawn.items()}

@@ -3,6 +3,8 @@
 A request that ended well at t on the node held a slot from t - evaluation - prompt evaluation on, and decoded from
 t - evaluation on. A prefill stops decoding for the whole batch (`REAL` nodes do so, and the node model); while one goes on
 nobody's tokens come. So for each request there is the time that it decoded beside n - 1 others, for each n: its *exposure*.
+Nodes on one host share its processor: each interval also has the number of nodes there that worked, so that a fit can say
+what a share was worth (`shared`).
 The way from the node to the client moves all times by the same amount, and is left out. What failed or was given up held
 a slot, too, for a time that nobody knows: requests that shared their node with such a one are not used. Probes hold a slot
 for a token and leave no request; the fits are robust against that.
@@ -10,7 +12,8 @@ for a token and leave no request; the fits are robust against that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 
 from twin.record.reader import RunRecord
 from twin.record.recovery import equals, numbers
+from twin.scenario.schema import Scenario
 
 Numbers = NDArray[np.float64]
 LEAST_S = 1e-6
@@ -27,10 +31,10 @@ LEAST_S = 1e-6
 class Served:
     """The requests of runs that ended well and of which the node told its timings, as columns; times in seconds."""
 
-    exposure_s: Numbers  # a row for each request, a column for each batch size from 1 on
+    exposure_s: Numbers  # by request, batch size from 1 on, and nodes at work on the host from 1 on
     steps: Numbers  # tokens after the first
     prompt_tokens: Numbers
-    prompt_eval_s: Numbers
+    prompt_eval_s: Numbers  # by request, and nodes at work on the host from 1 on
     alone: NDArray[np.bool_]  # no other prefill came into its own
     eval_s: Numbers
     output_tokens: Numbers
@@ -38,6 +42,9 @@ class Served:
     gateway_s: Numbers  # arrival to dispatch
     server_s: Numbers  # of the node's time, what is neither prompt nor evaluation; nan where a slot was waited for
     load_s: Numbers
+    beside: NDArray[np.int64]  # in the batch that it came to
+    working: NDArray[np.int64]  # nodes at work on the host when it came, with its own
+    share: Numbers  # of the processor that its node had then
     block: NDArray[np.int64]  # of the run's time, for the bootstrap
 
     def __len__(self) -> int:
@@ -53,8 +60,9 @@ BLOCK_S = 20.0
 """Requests of the same time depend on each other: they are drawn together."""
 
 
-def served(record: RunRecord, slots: int, model: str, first_block: int) -> Served:
-    """What a run tells of the batches of one model. Blocks are numbered from `first_block` on."""
+def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_each: int = 1) -> Served:
+    """What a run tells of the batches of one model. Blocks are numbered from `first_block` on; `nodes_each` nodes share a
+    host, in the order of their names in the scenario."""
     table = record.table("requests", COLUMNS)
     known = equals(table, "outcome", "succeeded") & equals(table, "model", model)
     known &= (numbers(table, "output_tokens") > 0) & (numbers(table, "eval_duration_s") > LEAST_S)
@@ -68,20 +76,31 @@ def served(record: RunRecord, slots: int, model: str, first_block: int) -> Serve
     evaluated = numbers(table, "prompt_eval_count")
     tokens = numbers(table, "tokens_received")
     count = len(end_s)
-    exposure = np.zeros((count, slots))
+    exposure = np.zeros((count, slots, nodes_each))
+    prefill = np.zeros((count, nodes_each))
     alone = np.ones(count, dtype=bool)
-    queued = np.zeros(count, dtype=bool)
+    beside = np.zeros(count, dtype=np.int64)
+    working = np.ones(count, dtype=np.int64)
     first_token_s = end_s - eval_s
     joined_s = first_token_s - prompt_eval_s
     asked_s = end_s - total_s
-    for node in set(nodes.tolist()):
-        rows = np.flatnonzero(nodes == node)
-        _expose(rows, joined_s, first_token_s, end_s, slots, exposure)
+    rows_of = {node: np.flatnonzero(nodes == node) for node in set(nodes.tolist())}
+    for host in _hosts(record, nodes_each):
+        here = [rows_of[node] for node in host if node in rows_of]
+        if here:
+            _expose(here, joined_s, first_token_s, end_s, exposure, prefill)
+            for rows in here:
+                busy = [
+                    _count(joined_s[each], asked_s[rows]) > _count(end_s[each], asked_s[rows])
+                    for each in here
+                    if each is not rows
+                ]
+                working[rows] += np.sum(busy, axis=0, dtype=np.int64)
+    for rows in rows_of.values():
         for row in rows:
             others = rows[rows != row]
             alone[row] = not np.any((joined_s[others] < first_token_s[row]) & (first_token_s[others] > joined_s[row]))
-            here = np.sum((joined_s[others] <= asked_s[row]) & (end_s[others] > asked_s[row]))
-            queued[row] = here >= slots
+            beside[row] = np.sum((joined_s[others] <= asked_s[row]) & (end_s[others] > asked_s[row]))
     usable = numbers(table, "attempts") == 1
     for place in np.flatnonzero(usable).tolist():
         spans = broken.get(nodes[place], ())
@@ -91,14 +110,17 @@ def served(record: RunRecord, slots: int, model: str, first_block: int) -> Serve
         exposure,
         tokens - 1.0,
         np.where(evaluated > 0, evaluated, numbers(table, "prompt_tokens")),
-        prompt_eval_s,
+        prefill,
         alone,
         eval_s,
         tokens,
         end_s - numbers(table, "dispatched_s") - total_s,
         numbers(table, "dispatched_s") - numbers(table, "arrival_s"),
-        np.where(queued, np.nan, rest_s),
+        np.where(beside >= slots, np.nan, rest_s),
         load_s,
+        beside,
+        working,
+        np.ones(count),
         first_block + (np.floor(end_s / BLOCK_S)).astype(np.int64),
     )
     return chosen(whole, np.flatnonzero(usable))
@@ -116,24 +138,60 @@ def _broken(record: RunRecord, requests: pa.Table) -> dict[str, list[tuple[float
     return spans
 
 
+def _hosts(record: RunRecord, nodes_each: int) -> list[list[str]]:
+    names = Scenario.model_validate(record.manifest["scenario"]).cluster.node_names()
+    return [names[first : first + nodes_each] for first in range(0, len(names), nodes_each)]
+
+
 def _expose(
-    rows: NDArray[np.int64], joined_s: Numbers, first_token_s: Numbers, end_s: Numbers, slots: int, exposure: Numbers
+    nodes: Sequence[NDArray[np.int64]],
+    joined_s: Numbers,
+    first_token_s: Numbers,
+    end_s: Numbers,
+    exposure: Numbers,
+    prefill: Numbers,
 ) -> None:
-    """Add up for each request of a node the time that it decoded in a batch of each size."""
+    """Add up for each request of the nodes of a host the time that it decoded in a batch of each size, and that of its
+    prompt's evaluation, by how many of the nodes worked."""
+    rows = np.concatenate(nodes)
     times = np.unique(np.concatenate((joined_s[rows], first_token_s[rows], end_s[rows])))
     if len(times) < 2:
         return
+    slots, most = exposure.shape[1], exposure.shape[2]
     middles, lengths = (times[1:] + times[:-1]) / 2.0, np.diff(times)
-    begun = np.searchsorted(np.sort(joined_s[rows]), middles, side="right")
-    ended = np.searchsorted(np.sort(end_s[rows]), middles, side="right")
-    fed = np.searchsorted(np.sort(first_token_s[rows]), middles, side="right")
-    size = np.clip(begun - ended, 1, slots)
-    decoding = np.where(begun > fed, 0.0, lengths)  # somebody's prompt is being evaluated
-    sums = np.zeros((len(times), slots))
-    np.add.at(sums[1:], (np.arange(len(size)), size - 1), decoding)
-    sums = np.cumsum(sums, axis=0)
-    first, last = np.searchsorted(times, first_token_s[rows]), np.searchsorted(times, end_s[rows])
-    exposure[rows] += sums[last] - sums[first]
+    places = np.arange(len(middles))
+    inside = [_count(joined_s[each], middles) - _count(end_s[each], middles) for each in nodes]
+    working = np.clip(np.sum([count > 0 for count in inside], axis=0), 1, most)
+    passed = np.zeros((len(times), most))
+    passed[places + 1, working - 1] = lengths
+    passed = np.cumsum(passed, axis=0)
+    first, last = np.searchsorted(times, joined_s[rows]), np.searchsorted(times, first_token_s[rows])
+    prefill[rows] = passed[last] - passed[first]
+    for each, count in zip(nodes, inside, strict=True):
+        feeding = _count(joined_s[each], middles) > _count(first_token_s[each], middles)
+        sums = np.zeros((len(times), slots, most))
+        sums[places + 1, np.clip(count, 1, slots) - 1, working - 1] = np.where(feeding, 0.0, lengths)
+        sums = np.cumsum(sums, axis=0)
+        first, last = np.searchsorted(times, first_token_s[each]), np.searchsorted(times, end_s[each])
+        exposure[each] += sums[last] - sums[first]
+
+
+def _count(times: Numbers, until: Numbers) -> NDArray[np.int64]:
+    """How many of the times have passed at each of `until`."""
+    return np.searchsorted(np.sort(times), until, side="right")
+
+
+def shared(of: Served, room: float) -> Served:
+    """The same as if each node had had the processor for itself: times count by the share that a node had, `room` over the
+    number of nodes at work where these are more."""
+    share = np.minimum(1.0, room / np.arange(1, of.exposure_s.shape[2] + 1))
+    share[0] = 1.0  # one alone
+    return replace(
+        of,
+        exposure_s=(of.exposure_s * share).sum(axis=2, keepdims=True),
+        prompt_eval_s=(of.prompt_eval_s * share).sum(axis=1, keepdims=True),
+        share=share[of.working - 1],
+    )
 
 
 def joined(parts: list[Served]) -> Served:

@@ -6,6 +6,7 @@ its time for a restart take the places that the scenario leaves open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy as np
 import yaml
 
 from twin.errors import OperatorError
-from twin.experiment.calibration.fits import LOAD_S, bootstrapped, decode_steps_s, prefill, server_s, way_s
-from twin.experiment.calibration.occupancy import Numbers, joined, served
+from twin.experiment.calibration.fits import bootstrapped, decode_steps_s, least_load_s, prefill, room, server, way_s
+from twin.experiment.calibration.occupancy import Numbers, joined, served, shared
 from twin.experiment.replication import this_version
+from twin.record.figures import compute_figures
 from twin.record.reader import RunRecord, RunUnreadable
 from twin.record.recovery import numbers, recoveries
 from twin.record.schema import RECORD_VERSION
@@ -28,8 +30,6 @@ RUNNER_START_S = 0.3
 
 ENOUGH_FOR_SPREAD = 5
 """Loads or restarts from which on their spread says something; with fewer the scenario's own is kept."""
-LOAD_TIMES = 5.0
-"""A request that waited so many times as long for its model as is usual met a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +69,40 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
             )
     model = max(models, key=lambda each: first.models[each].replicas)
     slots = first.slots_of(model)
+    together = [nodes_each(it.record) for it in sources]
+    if len(set(together)) > 1:
+        raise OperatorError(
+            f"{sources[0].folder} had {together[0]} nodes on one processor, another {max(together)}; "
+            "calibrate from runs of one cluster"
+        )
     parts, block = [], 0
     for it in sources:
-        part = served(it.record, slots, model, block)
+        part = served(it.record, slots, model, block, together[0])
         block = int(part.block.max(initial=block)) + 2
         parts.append(part)
-    whole = joined(parts)
+    apart = joined(parts)
+    room_of_host = room(apart)
+    whole = shared(apart, room_of_host if room_of_host > 0.0 else 1.0)
     steps_s = decode_steps_s(whole)
     per_token_s, start_s = prefill(whole)
     if np.isnan(steps_s).all():
         raise OperatorError(
             f"{len(whole)} requests of {model} with Ollama's timings are too few to tell a step; give longer runs"
         )
-    intervals = bootstrapped(whole)
+    intervals = bootstrapped(apart)
     loads = _loads(sources, model)
     restarts = _durations(sources, "restart")
     not_covered = _not_covered(steps_s, per_token_s, loads, restarts, models, model)
     covered_sizes = np.flatnonzero(~np.isnan(steps_s)) + 1
     filled_ms = _filled(steps_s) * 1000.0
-    server = server_s(whole)
-    server = (0.0 if np.isnan(server) else server) + (0.0 if np.isnan(start_s) else start_s)
+    server_s, joining_steps = np.nan_to_num(server(whole, steps_s)).tolist()
+    server_s += 0.0 if np.isnan(start_s) else start_s
     hardware: dict[str, Any] = {
         **first.hardware_of_nodes()[0].model_dump(exclude={"calibration", "thermal"}, exclude_defaults=True),
         "decode_ms": [_round(it) for it in filled_ms.tolist()],
         "prefill_tokens_per_s": None if np.isnan(per_token_s) else _round(1.0 / per_token_s),
-        "server_ms": _round(server * 1000.0),
+        "server_ms": _round(server_s * 1000.0),
+        "joining_steps": _round(joining_steps),
         "reference_model_gib": first.size_gib(model),
         "calibration": {
             "name": name,
@@ -101,6 +110,7 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
             "prompt_tokens": [float(whole.prompt_tokens.min()), float(whole.prompt_tokens.max())],
             "output_tokens": [float(whole.output_tokens.min()), float(whole.output_tokens.max())],
             "models": [model],
+            "nodes_each": together[0],
         },
     }
     cold = loads["cold_s"] or loads["warm_s"]
@@ -113,6 +123,8 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         }
     way = way_s(whole)
     of_cluster: dict[str, Any] = {"network": {"latency_ms": _round(way / 2.0 * 1000.0)}}
+    if room_of_host > 0.0:
+        of_cluster["hosts"] = {"nodes_each": together[0], "room": _round(room_of_host)}
     if restarts:
         of_cluster["restart_s"] = _round(float(np.mean(restarts)))
         if len(restarts) >= ENOUGH_FOR_SPREAD:
@@ -126,10 +138,13 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         "cluster": of_cluster,
         "measured": {
             "requests": len(whole),
+            "capacity_rps": _capacity(sources),
+            "room": _with_ends(np.array([room_of_host]), intervals["room"], 1.0),
             "decode_ms": _with_ends(steps_s * 1000.0, intervals["decode_s"]),
             "prefill_us_per_token": _with_ends(np.array([per_token_s * 1e6]), intervals["prefill_s"], 1e6),
             "prompt_start_ms": _round(start_s * 1000.0),
-            "server_ms": _with_ends(np.array([server * 1000.0]), intervals["server_s"]),
+            "server_ms": _with_ends(np.array([server_s * 1000.0]), intervals["server"][:1]),
+            "joining_steps": _with_ends(np.array([joining_steps]), intervals["server"][1:], 1.0),
             "gateway_and_network_ms": _with_ends(np.array([way * 1000.0]), intervals["way_s"]),
             **{key: _summary(values) for key, values in loads.items()},
             "restart_s": _summary(restarts),
@@ -145,6 +160,28 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         "version": this_version(),
         "record_version": RECORD_VERSION,
     }  # fmt: skip
+
+
+def nodes_each(record: RunRecord) -> int:
+    """How many nodes of a run had a processor in common: what its scenario says, else how the rig pinned them."""
+    manifest = record.manifest
+    cluster = Scenario.model_validate(manifest["scenario"]).cluster
+    if manifest["world"] != "live":
+        return 1 if cluster.hosts is None else cluster.hosts.nodes_each
+    cores = (manifest.get("cores") or {}).get("nodes")
+    if manifest.get("nodes") != "real" or not cores:
+        return 1
+    return math.ceil(len(cluster.node_names()) / len(cores))
+
+
+def _capacity(sources: Sequence[Source]) -> float | None:
+    """Requests per second that the nodes carry when they are never idle; None where no run had as many clients as slots."""
+    found = [
+        compute_figures(it.record)["requests_succeeded"] / it.scenario.workload.duration_s
+        for it in sources
+        if it.scenario.workload.arrivals.kind == "closed_loop"
+    ]
+    return _round(max(found)) if found else None
 
 
 def _round(value: float | None) -> float | None:
@@ -186,8 +223,7 @@ def _loads(sources: Sequence[Source], model: str) -> dict[str, list[float]]:
     waits = np.concatenate(
         [numbers(it.record.table("requests", ["load_duration_s"]), "load_duration_s") for it in sources]
     )
-    usual_s = float(np.nanmedian(waits)) if np.isfinite(waits).any() else 0.0
-    least_s = max(LOAD_S, LOAD_TIMES * usual_s)
+    least_s = least_load_s(waits)
     for it in sources:
         seen: set[str] = set()
         found = [

@@ -28,6 +28,7 @@ class Retries(Checker):
         super().__init__()
         self.admitted: dict[str, int] = {}  # by gateway: each has a budget of its own
         self.retries: dict[str, int] = {}
+        self.moved: dict[int, int] = {}  # by request: attempts that the policy broke off
 
     def on_admitted(self, now: float, flight: Flight) -> None:
         """One more, whether it goes at once or waits."""
@@ -38,10 +39,12 @@ class Retries(Checker):
         if not flight.attempt:
             return
         retry = simulation.parameters.retry
-        if flight.attempt > retry.attempts_max:
-            self.violated(
-                now, f"attempt {flight.attempt} of request {flight.spec.request_id}: {retry.attempts_max} allowed"
-            )
+        request = flight.spec.request_id
+        if flight.error == "aborted":
+            self.moved[request] = self.moved.get(request, 0) + 1
+        allowed = retry.attempts_max + self.moved.get(request, 0)
+        if flight.attempt > allowed:
+            self.violated(now, f"attempt {flight.attempt} of request {request}: {allowed} allowed")
         if flight.error not in PAY_NOTHING:
             retries = self.retries[flight.gateway] = self.retries.get(flight.gateway, 0) + 1
             admitted = self.admitted.get(flight.gateway, 0)
