@@ -3,7 +3,7 @@
 GET  /-/healthz                            it runs (no token needed)
 GET  /-/nodes                              every node: health, what its operator ordered, load, telemetry
 POST /-/nodes/NAME/drain|return|restart    an operator's order
-GET  /-/incidents                          what was taken for failures
+GET  /-/incidents                          what was taken for failures; whether the error budget burns
 GET  /-/actions                            what was done about them, and on whose order
 POST /-/agents                             an agent says where it is: {"node" or "ollama", "agent"}
 """
@@ -111,7 +111,9 @@ class AdminApi:
 
     async def _incidents(self, _request: web.Request) -> web.Response:
         incidents = [dataclasses.asdict(incident) for incident in self._driver.policy.incidents]
-        return _json({"now_s": self._driver.now(), "incidents": incidents})
+        tracker = self._driver.policy.snapshot().parts.get("tracker", {})
+        burning = tracker.get("burning", "")  # in words, while the error budget burns too fast
+        return _json({"now_s": self._driver.now(), "incidents": incidents, "error_budget": burning})
 
     async def _actions(self, _request: web.Request) -> web.Response:
         return _json({"now_s": self._driver.now(), "actions": self._driver.recent_actions})

@@ -113,7 +113,7 @@ class Checkpoint:
                 drained, parts = state["drained"], state.get("policy", {})
                 if not isinstance(drained, list) or not isinstance(parts, dict):
                     raise ValueError("drained is no list, or policy no table")
-                return [str(node) for node in drained], parts, time.time() - float(state["saved_unix_s"])
+                return [str(node) for node in drained], parts, time.time() - float(state.get("saved_unix_s", 0.0))
             except FileNotFoundError:
                 continue
             except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
 from twin.policy.vocabulary import (
     NEVER_S,
     Advice,
+    AdviceStatus,
     AttemptEnded,
     ClusterSpec,
     Observation,
@@ -155,6 +157,10 @@ class LookAhead:
             await self.stop()
             self.start()
             return Advice(question.question_id, question.node, "unavailable", {}, "the simulating process has died")
+        except Exception as error:  # noqa: BLE001
+            # A simulation that is not possible is no reason to stop the controller; the reason of the action has it.
+            _log.warning("look_ahead_failed", error=repr(error))
+            return Advice(question.question_id, question.node, "unavailable", {}, f"it failed: {type(error).__name__}")
 
 
 def scenario_document(
@@ -225,16 +231,17 @@ def _warmed_up(future: asyncio.Future[None]) -> None:
 def simulate(task: dict[str, Any]) -> Advice:
     """Answer a question from a state; runs in the worker."""
     from twin.experiment.advisor import answer  # noqa: PLC0415
-    from twin.scenario.calibrated import outside  # noqa: PLC0415
     from twin.scenario.schema import Scenario  # noqa: PLC0415
 
     asked: Question = task["question"]
     names: dict[str, str] = task["names"]
     question = Question(asked.question_id, names[asked.node], asked.options, asked.horizon_s, NEVER_S)
-    scenario = Scenario.model_validate(task["document"])
-    beyond = outside(scenario)
-    if beyond:
-        return Advice(asked.question_id, asked.node, "uncalibrated", {}, beyond[0])
+    try:
+        scenario = Scenario.model_validate(task["document"])
+    except ValidationError as error:  # above all: a load that the profile's machines were not measured with
+        said = str(error.errors()[0]["msg"])
+        status: AdviceStatus = "uncalibrated" if "calibration" in said else "unavailable"
+        return Advice(asked.question_id, asked.node, status, {}, said)
     advice = answer(scenario, present_of(task["parts"]), question, asked.question_id, task["limit_s"])
     return Advice(asked.question_id, asked.node, advice.status, advice.lost, advice.detail)
 

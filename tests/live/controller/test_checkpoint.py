@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,42 @@ async def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path: Path
         Checkpoint(tmp_path / "none" / "state.json", it, 60.0).start(NODES)
     await it.stop()
     await asyncio.sleep(0)
+
+
+async def test_where_the_first_copy_is_damaged_the_second_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    first = await driver()
+    saved = Checkpoint(file, first, 60.0, copies=3)
+    saved.start(NODES)
+    first.observe(OperatorOrder("a", "drain"))
+    await saved.stop()
+    await first.stop()
+    assert sorted(os.listdir(tmp_path)) == ["state.json", "state.json.1", "state.json.2"]
+    file.write_text("{")
+    second = await driver()
+    again = Checkpoint(file, second, 60.0, copies=3)
+    assert again.start(NODES) == ["a"]
+    await again.stop()
+    await second.stop()
+
+
+async def test_what_was_learnt_is_taken_over_from_a_young_file_alone(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    first = await driver()
+    assert isinstance(first.policy, ClusterPolicy)
+    first.policy.healer.rates.note("restart", "slow", "a", 3.0, 0.0)
+    saved = Checkpoint(file, first, 60.0)
+    saved.start(NODES)
+    await saved.stop()
+    await first.stop()
+    for age_s, learnt in ((0.0, 3.0), (7200.0, 0.0)):
+        state = json.loads(file.read_text())
+        state["saved_unix_s"] -= age_s
+        file.write_text(json.dumps(state))
+        second = await driver()
+        assert isinstance(second.policy, ClusterPolicy)
+        again = Checkpoint(file, second, 60.0)
+        again.start(NODES)
+        assert second.policy.healer.rates.outcomes("restart", "slow") == learnt
+        await again.stop()
+        await second.stop()
