@@ -65,13 +65,9 @@ class Attempt:
         if self._call.limits_first_token:
             self._limit_s = self._loop.time() + self.route.first_token_deadline_s
         self._arm()
+        self._call.ask_with(self.route.context_tokens)
         self._node = exchange.relay.upstream.send(
-            self,
-            self.route.node,
-            "POST",
-            self._call.path,
-            self._call.body_with(self.route.context_tokens),
-            exchange.node_headers,
+            self, self.route.node, "POST", self._call.path, self._call.body, exchange.node_headers
         )
         try:
             await self._done

@@ -63,8 +63,8 @@ class Call(Protocol):
     failure: AttemptFailed | None
     """Why the attempt has failed, once it has; what `feed` returned before it is still to be sent."""
 
-    def body_with(self, context_tokens: int) -> bytes:
-        """The body for a node that has the model loaded with that `num_ctx`; 0: with its own."""
+    def ask_with(self, context_tokens: int) -> None:
+        """Put it as a node wants it that has the model loaded with that `num_ctx`; 0: with its own."""
 
     def begin(self) -> None:
         """A new attempt's answer is about to come."""
@@ -128,17 +128,17 @@ class GenerationCall:
         self._answer_limit_bytes = answer_limit_bytes
         self._transcript = Transcript(dialect)
 
-    def body_with(self, context_tokens: int) -> bytes:
-        """The body for a node that has the model loaded with that context, where that is not its own (0): another `num_ctx`
-        would have it load the model anew. A dialect that has no `num_ctx` cannot say so."""
+    def ask_with(self, context_tokens: int) -> None:
+        """Put it as a node wants it that has the model loaded with that context, where that is not its own (0): another
+        `num_ctx` would have it load the model anew. A dialect that has no `num_ctx` cannot say so."""
         asked = self.context_tokens if self._request.takes_context else 1
         wanted = context_tokens if context_tokens and not asked else self._own_send_context
-        if wanted != self._request.send_context_tokens:
-            self._request.send_context_tokens = wanted
-            self.body = (
-                self._continuation() if self._continuing else self._dialect.upstream_body(self._request, self._seed)
-            )
-        return self.body
+        if wanted == self._request.send_context_tokens:
+            return
+        self._request.send_context_tokens = wanted
+        put = self._continuation() if self._continuing else self._dialect.asked(self._request, self._seed)
+        if put is not None:
+            self._ask(put)
 
     def begin(self) -> None:
         """A new attempt."""
@@ -319,9 +319,8 @@ class PlainCall:
         self._errors = errors
         self._answer_limit_bytes = answer_limit_bytes
 
-    def body_with(self, _context_tokens: int) -> bytes:
+    def ask_with(self, _context_tokens: int) -> None:
         """It has no `num_ctx` of ours to say."""
-        return self.body
 
     def begin(self) -> None:
         """A new attempt."""
