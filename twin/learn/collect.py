@@ -85,9 +85,9 @@ class LookingPredictor(Predictor):
         self.due_s = dict.fromkeys(view.nodes, 0.0)
         self.places = {name: place for place, name in enumerate(view.nodes)}
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView, memory_gib: float) -> None:
+    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
         """As the real one."""
-        self.features[node.name].attempt_ended(now, ended, memory_gib, node.in_flight)
+        self.features[node.name].attempt_ended(now, ended, node.in_flight)
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """As the real one."""

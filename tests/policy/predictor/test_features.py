@@ -27,9 +27,9 @@ def test_a_vector_has_a_value_for_every_name_and_no_name_twice() -> None:
 def test_without_an_agent_the_machine_is_unknown_and_requests_are_counted() -> None:
     features = NodeFeatures(300.0, 300.0)
     for step in range(20):
-        features.attempt_ended(20.0 * step, ended(0.01), 5.0, 0)
+        features.attempt_ended(20.0 * step, ended(0.01), 0)
         features.look(20.0 * step, None)
-    features.attempt_ended(401.0, ended(0.01, "reset"), 5.0, 0)
+    features.attempt_ended(401.0, ended(0.01, "reset"), 0)
     assert math.isnan(seen(features, "vram_free"))
     assert seen(features, "pace") == pytest.approx(1.0)
     assert seen(features, "failures") == 1.0
@@ -69,8 +69,8 @@ def test_a_long_gap_is_no_trend() -> None:
 def test_a_slow_load_is_told_against_the_nodes_own_loads() -> None:
     features = NodeFeatures(300.0, 300.0)
     for now, load_s in ((0.0, 3.0), (10.0, 3.0), (20.0, 9.0)):
-        features.attempt_ended(now, ended(0.01, load_s=load_s), 5.0, 0)
-    assert seen(features, "load_slowness", 25.0) == pytest.approx(3.0)
+        features.attempt_ended(now, ended(0.01, load_s=load_s), 0)
+    assert seen(features, "load_slowness", 25.0) == pytest.approx(2.0)  # half of it, smoothed
     assert seen(features, "load_age_s", 25.0) == pytest.approx(5.0)
 
 

@@ -37,7 +37,7 @@ class Predictor(Forecaster):
         """What may fail, on all nodes, likeliest first."""
         return ()
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView, memory_gib: float) -> None:
+    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
         """A request's attempt ended at a node."""
 
     def answered(self, now: float, result: ProbeResult) -> None:
@@ -106,9 +106,9 @@ class FusedPredictor(Predictor):
             self.said = said
         return self.said
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView, memory_gib: float) -> None:
+    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
         """A request's attempt ended at a node."""
-        self.nodes[node.name].features.attempt_ended(now, ended, memory_gib, node.in_flight)
+        self.nodes[node.name].features.attempt_ended(now, ended, node.in_flight)
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """A probe was answered."""
