@@ -68,7 +68,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
     Signal("ram_used", "share", 0.003, "main memory in use"),
     Signal("swap_used", "share", 0.002, "swap in use, of main memory"),
     Signal("temperature", "°C", 1.0, "of the hottest GPU"),
-    Signal("heat_excess", "°C", 1.0, "temperature beyond what this node's power of late usually gives"),
+    Signal("heat_excess", "°C", 0.5, "temperature beyond what this node's power of late usually gives"),
     Signal("clock", "ratio", 0.01, "clock at work, against the highest seen"),
     Signal("power", "ratio", 0.03, "power at this utilisation, against its normal"),
     Signal("utilisation", "share", 0.05, "of the GPUs"),
@@ -172,7 +172,21 @@ class Heat:
     hour does not become the normal.
     """
 
-    __slots__ = ("long_w", "m1", "m2", "mt", "s11", "s12", "s1t", "s22", "s2t", "short_w", "spread_c", "weight", "window_s")
+    __slots__ = (
+        "long_w",
+        "m1",
+        "m2",
+        "mt",
+        "s1t",
+        "s2t",
+        "s11",
+        "s12",
+        "s22",
+        "short_w",
+        "spread_c",
+        "weight",
+        "window_s",
+    )
 
     def __init__(self, window_s: float) -> None:
         self.window_s = window_s
@@ -237,6 +251,7 @@ class NodeFeatures:
         "latency_s",
         "load_s",
         "load_slowness",
+        "out",
         "pace",
         "paces",
         "power_normal",
@@ -275,6 +290,7 @@ class NodeFeatures:
         self.residency_failed = 0.0
         self.failed = 0.0
         self.samples = 0.0
+        self.out = False  # of service, at the last look
         self.paces: dict[str, ModelPace] = {}
         self.pace = NAN  # of the fastest request since the last look
         self.prefill_pace = NAN
@@ -343,6 +359,16 @@ class NodeFeatures:
         self.failed = self.residency_failed = 0.0
         self.expiry_s = self.load_slowness = NAN
         self._forget_requests()
+
+    def returns(self, in_service: bool) -> bool:
+        """To be told before each look. Whether a node that was out of service is back: what was seen while it failed says
+        nothing of what comes, so all begins anew."""
+        was_out = self.out
+        self.out = not in_service
+        if was_out and in_service:
+            self.restarted()
+            return True
+        return False
 
     def look(self, now: float, values: dict[str, float] | None) -> None:
         """Move the windows on, with a telemetry sample or (None) without one."""

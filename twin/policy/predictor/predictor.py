@@ -25,6 +25,8 @@ CHANGES_MAX: Final = 20_000
 """Warnings that are kept for the record."""
 SMOOTHING: Final = 0.4
 """Weight of the newest look in the scores that are fused: one odd sample alone is no forecast."""
+IN_SERVICE: Final = frozenset({"serving", "proving"})
+"""Of other nodes nothing is foretold: they have failed, or are being mended."""
 EARLY_SHARE: Final = 0.9
 """A sample that comes this share of the interval after the last one is in time."""
 
@@ -71,6 +73,12 @@ class NodePrediction:
         self.statistical: list[float] = []  # smoothed scores by class; empty: none yet
         self.patterns: list[float] = []
         self.logits: list[float] = []
+
+    def forget(self) -> None:
+        """Smoothing begins anew."""
+        self.statistical = []
+        self.patterns = []
+        self.logits = []
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -119,9 +127,7 @@ class FusedPredictor(Predictor):
         if result.kind == "restart" and result.status == "done":
             each = self.nodes[result.node]
             each.features.restarted()
-            each.statistical = []
-            each.patterns = []
-            each.logits = []
+            each.forget()
             self._say(now, each, [])
 
     def sampled(self, now: float, sample: TelemetrySample) -> None:
@@ -130,8 +136,7 @@ class FusedPredictor(Predictor):
         if each is None or now < each.due_s:
             return
         each.due_s = now + EARLY_SHARE * self.interval_s
-        each.features.look(now, sample.values)
-        self.judge(now, each)
+        self._look(now, each, sample.values)
 
     def tick(self, now: float) -> None:
         """Nodes that send no telemetry are looked at once an interval."""
@@ -142,8 +147,13 @@ class FusedPredictor(Predictor):
         for each in self.nodes.values():
             last_s = each.features.updated_s
             if last_s != last_s or now - last_s >= late_s:
-                each.features.look(now, None)
-                self.judge(now, each)
+                self._look(now, each, None)
+
+    def _look(self, now: float, each: NodePrediction, values: dict[str, float] | None) -> None:
+        if each.features.returns(each.node.health in IN_SERVICE):
+            each.forget()
+        each.features.look(now, values)
+        self.judge(now, each)
 
     def judge(self, now: float, each: NodePrediction) -> None:
         """Work out what is said of a node."""
@@ -155,7 +165,7 @@ class FusedPredictor(Predictor):
         if self.families & ML:
             each.logits = smoothed(each.logits, [ensemble.logit(vector) for ensemble in model.ensembles])
         said: list[Forecast] = []
-        if each.node.health in {"serving", "proving"}:
+        if each.node.health in IN_SERVICE:
             for which in range(len(statistical.CLASSES)):
                 logit = each.logits[which] if self.families & ML else 0.0
                 probability = model.probability(
