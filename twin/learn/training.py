@@ -32,8 +32,8 @@ from twin.policy.predictor.statistical import CLASSES
 from twin.scenario.schema import Scenario
 
 HORIZON_S = 300.0
-TRAINING_WORLDS = 60
-CALIBRATION_SHARE = 0.4
+TRAINING_WORLDS = 80
+CALIBRATION_SHARE = 0.6
 """Calibration worlds for each training world."""
 
 TREES = 40

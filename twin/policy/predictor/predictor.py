@@ -23,7 +23,7 @@ SHOWN_MIN: Final = 0.05
 """Probabilities below this are no forecast."""
 CHANGES_MAX: Final = 20_000
 """Warnings that are kept for the record."""
-SMOOTHING: Final = 0.4
+SMOOTHING: Final = 0.6
 """Weight of the newest look in the scores that are fused: one odd sample alone is no forecast."""
 IN_SERVICE: Final = frozenset({"serving", "proving"})
 """Of other nodes nothing is foretold: they have failed, or are being mended."""
