@@ -37,7 +37,8 @@ MODELS_KNOWN: Final = 64
 """Models whose pace is learnt, on one node."""
 SLOWNESS_KEPT: Final = 0.5
 """Of the slowness of loads, what the one before leaves."""
-HEAT_SHARES: Final = (0.1, 0.6)
+HEAT_SHORT: Final = 0.1
+HEAT_LONG: Final = 0.6
 """Windows of the two means of power from which a temperature follows, in windows: together they give a first-order system
 whose time constant lies between."""
 HEAT_TAUGHT: Final = 3.0
@@ -203,8 +204,8 @@ class Heat:
         if self.short_w != self.short_w:
             self.short_w = self.long_w = power_w
         else:
-            self.short_w = power_w + math.exp(-passed_s / (HEAT_SHARES[0] * self.window_s)) * (self.short_w - power_w)
-            self.long_w = power_w + math.exp(-passed_s / (HEAT_SHARES[1] * self.window_s)) * (self.long_w - power_w)
+            self.short_w = power_w + math.exp(-passed_s / (HEAT_SHORT * self.window_s)) * (self.short_w - power_w)
+            self.long_w = power_w + math.exp(-passed_s / (HEAT_LONG * self.window_s)) * (self.long_w - power_w)
         d1, d2, dt = self.short_w - self.m1, self.long_w - self.m2, temperature_c - self.mt
         excess = NAN
         if self.weight >= HEAT_KNOWN:
