@@ -32,7 +32,7 @@ from twin.policy.predictor.statistical import CLASSES
 from twin.scenario.schema import Scenario
 
 HORIZON_S = 300.0
-TRAINING_WORLDS = 80
+TRAINING_WORLDS = 64
 CALIBRATION_SHARE = 0.6
 """Calibration worlds for each training world."""
 
