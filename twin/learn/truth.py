@@ -128,11 +128,11 @@ def truth_of(record: RunRecord) -> Truth:
         for row in signs
         if (row["fault_id"], row["node"]) not in came
     ]
-    episodes += _dormant(record.manifest["scenario"].get("faults") or (), failures, restarts, end_s)
+    episodes += dormant(record.manifest["scenario"].get("faults") or (), failures, restarts, end_s)
     return Truth(failures, episodes, disturbed, restarts)
 
 
-def _dormant(
+def dormant(
     faults: Sequence[dict[str, Any]], failures: Sequence[Failure], restarts: Sequence[tuple[str, float]], end_s: float
 ) -> list[Episode]:
     """Defects that were there and broke nothing, signs or not: the record has no row of them, and an alarm meanwhile is
