@@ -142,7 +142,7 @@ def test_a_file_that_is_not_of_the_form_is_refused_in_one_line(
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"no archive")
-    with pytest.raises(OperatorError, match=r"bad\.npz: cannot be read"):
+    with pytest.raises(OperatorError, match=r"bad\.npz: is no .npz of numbers"):
         read_folder(tmp_path)
 
 
