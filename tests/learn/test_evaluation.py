@@ -100,7 +100,7 @@ def test_downtime_is_nothing_where_all_is_served_in_time() -> None:
 
 
 def test_the_gap_is_closed_by_what_the_predictor_saves_of_what_the_oracle_saves() -> None:
-    row = summary(np.array([[10.0, 7.0, 4.0], [6.0, 5.0, 2.0]]), dict.fromkeys(ARMS, 0))["worlds"][0]
+    row = summary(np.array([[10.0, 9.0, 7.0, 4.0], [6.0, 6.0, 5.0, 2.0]]), dict.fromkeys(ARMS, 0))["worlds"][0]
     assert row["gap_closed"] == pytest.approx(0.4)
     assert row["difference_minutes"] == pytest.approx(-2.0)
     assert row["worlds_worse"] == 0

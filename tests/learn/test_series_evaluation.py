@@ -126,7 +126,7 @@ def good() -> dict[str, Any]:
         ({"train": np.zeros(30)}, "the same columns"),
         ({"train": np.zeros((5, 2))}, "at least 20"),
         ({"train": np.full((30, 2), "x")}, "not numbers"),
-        ({"train": np.array([[{}]] * 30, dtype=object)}, "cannot be read as an .npz of numbers"),
+        ({"train": np.array([[{}]] * 30, dtype=object)}, "is no .npz of numbers"),
     ],
 )
 def test_a_file_that_is_not_of_the_form_is_refused_in_one_line(
@@ -142,7 +142,7 @@ def test_a_file_that_is_not_of_the_form_is_refused_in_one_line(
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"no archive")
-    with pytest.raises(OperatorError, match=r"bad\.npz: cannot be read"):
+    with pytest.raises(OperatorError, match=r"bad\.npz: is no .npz of numbers"):
         read_folder(tmp_path)
 
 

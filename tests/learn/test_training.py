@@ -32,7 +32,7 @@ def test_training_twice_gives_the_same_bytes(trained: dict[str, Any]) -> None:
 
 def test_a_model_says_what_it_was_made_of(trained: dict[str, Any]) -> None:
     assert trained["digest"] == model_file.digest_of(trained)
-    assert trained["data"]["worlds"] == {"training": 2, "calibration": 1}
+    assert trained["data"]["worlds"] == {"training": 2, "calibration": 2}
     assert list(trained["data"]["scenarios"]) == ["short"]
     assert trained["data"]["rows_before_failures"]["gpu_memory"] > 0
     assert set(trained["data"]["versions"]) >= {"ollamamax", "scikit-learn"}

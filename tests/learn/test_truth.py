@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.learn.worlds import episode, failure, truth
 from twin.experiment.twin_world import TwinWorld
-from twin.learn.truth import CLASS_OF_KIND, FORETELLABLE, Truth, labels, truth_of
+from twin.learn.truth import CLASS_OF_KIND, FORETELLABLE, Truth, dormant, labels, shows, truth_of
 from twin.policy.predictor.statistical import CLASSES
 from twin.scenario.faults import FAULT_KINDS
 
@@ -63,3 +63,22 @@ def test_the_truth_of_a_run_has_its_failures_with_their_signs_and_its_look_alike
         ("node-1", "disk_full", 1700.0, 1400.0),
     }
     assert [(it.node, it.outcome) for it in what.episodes] == [("node-2", "nothing")]
+
+
+def test_a_defect_that_broke_nothing_is_in_the_truth_though_the_record_has_no_row_of_it() -> None:
+    grabbed = {"kind": "gpu_out_of_memory", "target": "n", "at_s": 500.0, "duration_s": 100.0}
+    [found] = dormant([grabbed], [], [], 2000.0)
+    assert (found.node, found.began_s, found.ended_s, found.outcome) == ("n", 500.0, 600.0, "failed")
+    assert not dormant([grabbed], [failure(550.0, kind="gpu_out_of_memory")], [], 2000.0)
+    assert not dormant([{**grabbed, "comes_to_nothing": True}], [], [], 2000.0)
+
+
+def test_a_dormant_defect_of_the_server_lasts_until_its_restart() -> None:
+    slow = {"kind": "cpu_offload", "target": "n", "at_s": 500.0, "duration_s": 100.0}
+    assert dormant([slow], [], [("n", 900.0), ("other", 700.0)], 2000.0)[0].ended_s == 900.0
+    assert dormant([slow], [], [], 2000.0)[0].ended_s == 2000.0
+
+
+def test_a_failure_shows_from_its_signs_to_its_beginning() -> None:
+    found = shows(truth([failure(1000.0, signs_s=400.0), failure(1500.0)]), "n", TIMES_S)
+    assert TIMES_S[found].tolist() == [400.0, 500.0, 600.0, 700.0, 800.0, 900.0]

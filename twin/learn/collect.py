@@ -21,7 +21,7 @@ from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import Parameters, PredictorParameters
 from twin.policy.predictor import patterns, statistical
 from twin.policy.predictor.features import FEATURES, NodeFeatures
-from twin.policy.predictor.predictor import EARLY_SHARE, Predictor, smoothed
+from twin.policy.predictor.predictor import EARLY_SHARE, IN_SERVICE, Predictor, smoothed
 from twin.policy.views import ClusterView, NodeView
 from twin.policy.vocabulary import ActionResult, AttemptEnded, Policy, ProbeResult, TelemetrySample
 from twin.scenario.schema import Scenario
@@ -85,9 +85,9 @@ class LookingPredictor(Predictor):
         self.due_s = dict.fromkeys(view.nodes, 0.0)
         self.places = {name: place for place, name in enumerate(view.nodes)}
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView, memory_gib: float) -> None:
+    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
         """As the real one."""
-        self.features[node.name].attempt_ended(now, ended, memory_gib, node.in_flight)
+        self.features[node.name].attempt_ended(now, ended, node.in_flight)
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """As the real one."""
@@ -120,8 +120,11 @@ class LookingPredictor(Predictor):
         assert self.view is not None
         node = self.view.nodes[name]
         features = self.features[name]
+        in_service = node.health in IN_SERVICE
+        if features.returns(in_service):
+            self.fresh.add(name)
         features.look(now, values)
-        self.rows.append((self.places[name], now, node.health in ("serving", "proving"), name in self.fresh))
+        self.rows.append((self.places[name], now, in_service, name in self.fresh))
         self.fresh.discard(name)
         self.vectors.append(features.vector(now, node.in_flight))
 

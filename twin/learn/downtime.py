@@ -1,4 +1,5 @@
-"""What prediction is worth: the same worlds under the same policy without prediction, with it, and with an oracle.
+"""What prediction is worth: the same worlds under the preset `reactive`, under the default policy without prediction and
+with it, and under the default policy with an oracle.
 
 *Downtime* of a run: each minute counts with the share of its requests that failed, were turned away, or waited longer than
 `LATE_S` for their first token. The oracle knows every failure of a class a horizon ahead, the sudden ones too, and the very
@@ -24,8 +25,8 @@ from twin.policy.vocabulary import Policy
 from twin.record.reader import RunRecord
 from twin.scenario.schema import Scenario
 
-Arm: TypeAlias = Literal["without", "predictor", "oracle"]
-ARMS: tuple[Arm, ...] = ("without", "predictor", "oracle")
+Arm: TypeAlias = Literal["reactive", "without", "predictor", "oracle"]
+ARMS: tuple[Arm, ...] = ("reactive", "without", "predictor", "oracle")
 
 LATE_S = 5.0
 FIRST_WORLD = 9_000
@@ -93,10 +94,11 @@ def look(pair: Pair) -> tuple[int, Arm, float, int]:
     accelerated = REAL_EPISODE_DAYS * 86_400.0 / TIME_BETWEEN_EPISODES_S
     policy = scenario.policy.model_copy(
         update={
+            "preset": "reactive" if pair.arm == "reactive" else "default",
             "overrides": {
                 "predictor.enabled": pair.arm == "predictor",
                 "healer.false_hard_actions_per_node_day": FALSE_A_NODE_DAY * accelerated,
-            }
+            },
         }
     )
     scenario = scenario.model_copy(update={"policy": policy})
@@ -134,7 +136,7 @@ def downtime(
         on_result(done + 1, len(pairs))
         minutes[arm][number] = value
         restarts[arm] += count
-    numbers = sorted(minutes["without"])
+    numbers = sorted(minutes["reactive"])
     table = np.array([[minutes[arm][number] for arm in ARMS] for number in numbers])
     return summary(table, restarts)
 
@@ -144,14 +146,16 @@ def summary(table: np.ndarray[Any, np.dtype[np.float64]], restarts: dict[Arm, in
     random = np.random.default_rng(0)
     draws = random.integers(len(table), size=(RESAMPLES, len(table)))
     drawn = sorted(it for it in (_closed(table[draw]) for draw in draws) if it is not None)
-    difference = table[:, 1] - table[:, 0]
+    difference = table[:, 2] - table[:, 0]
+    own = table[:, 2] - table[:, 1]
     means = np.sort(np.array([difference[draw].mean() for draw in draws]))
     row = {
         "worlds": "test",
         "n": len(table),
         "reactive_minutes": round(float(table[:, 0].sum()), 2),
-        "predictor_minutes": round(float(table[:, 1].sum()), 2),
-        "oracle_minutes": round(float(table[:, 2].sum()), 2),
+        "without_prediction_minutes": round(float(table[:, 1].sum()), 2),
+        "predictor_minutes": round(float(table[:, 2].sum()), 2),
+        "oracle_minutes": round(float(table[:, 3].sum()), 2),
         "gap_closed": None if (whole := _closed(table)) is None else round(whole, 4),
         "gap_closed_ci95": _ends(drawn) if len(drawn) > RESAMPLES / 2 else None,
         "difference_minutes": round(float(difference.mean()), 4),
@@ -159,7 +163,8 @@ def summary(table: np.ndarray[Any, np.dtype[np.float64]], restarts: dict[Arm, in
         "worlds_worse": int((difference > 1e-9).sum()),
         "restarts": restarts,
     }
-    worse = f"worse in {row['worlds_worse']} of {row['n']} worlds, better in {int((difference < -1e-9).sum())}"
+    worse = _worse("the preset reactive", difference)
+    worse += f"; {_worse('the same policy without it', own)}"
     return {
         "worlds": [row],
         "late_s": LATE_S,
@@ -167,11 +172,16 @@ def summary(table: np.ndarray[Any, np.dtype[np.float64]], restarts: dict[Arm, in
     }
 
 
+def _worse(than: str, difference: np.ndarray[Any, np.dtype[np.float64]]) -> str:
+    worse, better = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
+    return f"against {than} worse in {worse} of {len(difference)} worlds, better in {better}"
+
+
 def _closed(table: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
-    """Share of the gap between no prediction and the oracle that the predictor closes."""
-    without, predictor, oracle = table.sum(axis=0)
-    gap = float(without - oracle)
-    return float(without - predictor) / gap if gap > 1e-9 else None
+    """Share of the gap between the reactive preset and the oracle that is closed with the predictor."""
+    reactive, _, predictor, oracle = table.sum(axis=0)
+    gap = float(reactive - oracle)
+    return float(reactive - predictor) / gap if gap > 1e-9 else None
 
 
 def _ends(values: Sequence[float]) -> list[float]:

@@ -51,7 +51,7 @@ Progress = Callable[[str, int, int], None]
 def shares(worlds: int) -> dict[Split, int]:
     """How many worlds of each kind."""
     return {
-        "calibration": max(1, worlds * 6 // 10),
+        "calibration": worlds,
         "test": worlds,
         "untreated": max(1, worlds // 4),
         "held_out": max(1, worlds * 4 // 10),

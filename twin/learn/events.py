@@ -145,7 +145,7 @@ def threshold_for(
 ) -> float:
     """The lowest threshold that rings falsely no more often than allowed in these worlds."""
     best = float("inf")
-    for threshold in thresholds_of(scores):
+    for threshold in thresholds_of(scores, 120):
         if total(worlds, scores, named, threshold, horizon_s, first_s).false_a_node_day > false_a_node_day:
             break
         best = threshold

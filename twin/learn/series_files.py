@@ -48,8 +48,12 @@ def read_series(path: Path) -> SeriesFile:
             if missing:
                 raise OperatorError(f"{path}: lacks {', '.join(missing)}; it wants the arrays {', '.join(KEYS)}")
             train, test, labels = (archive[key] for key in KEYS)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise OperatorError(f"{path}: cannot be read as an .npz of numbers ({error})") from error
+    except ValueError as error:  # whose words would advise to load pickled objects
+        raise OperatorError(
+            f"{path}: is no .npz of numbers; numpy.savez makes one of arrays without objects"
+        ) from error
     for key, values in zip(KEYS, (train, test, labels), strict=True):
         if values.dtype.kind not in "fiub":
             raise OperatorError(f"{path}: {key} holds {values.dtype}, not numbers")

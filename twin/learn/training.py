@@ -23,6 +23,7 @@ from twin.learn import model_file
 from twin.learn.collect import Asked, Seen, see_all
 from twin.learn.events import FALSE_A_NODE_DAY, threshold_for, total
 from twin.learn.scoring import probabilities, smoothed_logits
+from twin.learn.truth import shows
 from twin.learn.worlds import HELD_OUT_KINDS, WARMUP_S
 from twin.policy.parameters import PredictorParameters
 from twin.policy.predictor.features import FEATURES
@@ -31,8 +32,8 @@ from twin.policy.predictor.statistical import CLASSES
 from twin.scenario.schema import Scenario
 
 HORIZON_S = 300.0
-TRAINING_WORLDS = 60
-CALIBRATION_SHARE = 0.4
+TRAINING_WORLDS = 64
+CALIBRATION_SHARE = 0.6
 """Calibration worlds for each training world."""
 
 TREES = 40
@@ -131,13 +132,22 @@ def _asked(
 
 
 def _rows(worlds: Sequence[Seen]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8], Floats]:
-    """All rows that may be used."""
-    used = [(each.label != -2) & each.routable for each in worlds]
+    """The rows that trees are grown on. Those are left out at which a failure shows that comes later than a horizon: trees
+    are not to be taught that such signs are none. How soon it comes is for the fusion to weigh, which sees them."""
+    used = [(each.label != -2) & each.routable & ((each.label != -1) | ~_shows(each)) for each in worlds]
     return (
         np.concatenate([each.features[rows] for each, rows in zip(worlds, used, strict=True)]),
         np.concatenate([each.label[rows] for each, rows in zip(worlds, used, strict=True)]),
         np.concatenate([each.until_s[rows] for each, rows in zip(worlds, used, strict=True)]),
     )
+
+
+def _shows(seen: Seen) -> npt.NDArray[np.bool_]:
+    found = np.zeros(len(seen.node), dtype=bool)
+    for place, name in enumerate(seen.nodes):
+        own = seen.node == place
+        found[own] = shows(seen.truth, name, seen.time_s[own])
+    return found
 
 
 def grow(task: Grown) -> tuple[int, dict[str, Any]]:

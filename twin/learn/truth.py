@@ -7,7 +7,9 @@ policy.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +74,7 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Episode:
     """Signs that did not pass into a failure: `nothing` (a look-alike), `averted` by an action, `teardown`, or `failed`
-    where the defect was there, and never came about. `late_s`: how long after the signs' end that defect lasted."""
+    where the defect was there, and nothing came of it (another program had the memory, and no request wanted it)."""
 
     node: str
     kind: str
@@ -98,11 +100,19 @@ def truth_of(record: RunRecord) -> Truth:
     end_s = float(record.manifest["simulated_s"])
     signs = record.table("signs").to_pylist()
     showed = {(row["fault_id"], row["node"]): row["began_s"] for row in signs if row["outcome"] == "failed"}
+    actions = record.table("actions", ["kind", "node", "status", "result_s"]).to_pylist()
+    restarts = [
+        (row["node"], row["result_s"]) for row in actions if row["kind"] == "restart" and row["status"] == "done"
+    ]
     failures, disturbed = [], []
     came = set()
     for row in record.table("faults").to_pylist():
         key = (row["fault_id"], row["node"])
         ended_s = row["ended_s"] if row["ended_s"] is not None else end_s
+        if FAULT_KINDS[
+            row["kind"]
+        ].about.ended_by_reload:  # what was loaded so stays so, whoever restarted the server then
+            ended_s = min((it for name, it in restarts if name == row["node"] and it > ended_s), default=end_s)
         which = CLASS_OF_KIND.get(row["kind"])
         if which is None:
             disturbed.append((row["node"], row["injected_s"], ended_s))
@@ -118,11 +128,37 @@ def truth_of(record: RunRecord) -> Truth:
         for row in signs
         if (row["fault_id"], row["node"]) not in came
     ]
-    actions = record.table("actions", ["kind", "node", "status", "result_s"]).to_pylist()
-    restarts = [
-        (row["node"], row["result_s"]) for row in actions if row["kind"] == "restart" and row["status"] == "done"
-    ]
+    episodes += dormant(record.manifest["scenario"].get("faults") or (), failures, restarts, end_s)
     return Truth(failures, episodes, disturbed, restarts)
+
+
+def dormant(
+    faults: Sequence[dict[str, Any]], failures: Sequence[Failure], restarts: Sequence[tuple[str, float]], end_s: float
+) -> list[Episode]:
+    """Defects that were there and broke nothing, signs or not: the record has no row of them, and an alarm meanwhile is
+    neither true nor false. One that ends with the server lasts until somebody restarts that."""
+    found = []
+    for fault in faults:
+        kind, node, at_s = fault["kind"], str(fault.get("target")), float(fault["at_s"])
+        about = FAULT_KINDS[kind].about
+        if not about.emerges or kind not in CLASS_OF_KIND or fault.get("comes_to_nothing"):
+            continue
+        ended_s = at_s + float(fault.get("duration_s") or end_s)
+        if any(it.node == node and it.kind == kind and at_s <= it.at_s <= ended_s for it in failures):
+            continue
+        if about.ended_by_restart:
+            ended_s = min((it for name, it in restarts if name == node and it > ended_s), default=end_s)
+        found.append(Episode(node, kind, at_s, ended_s, "failed"))
+    return found
+
+
+def shows(truth: Truth, node: str, times_s: FloatArray) -> npt.NDArray[np.bool_]:
+    """Whether a failure of the node that will come shows already, at each time."""
+    found = np.zeros(len(times_s), dtype=bool)
+    for failure in truth.failures:
+        if failure.node == node and failure.foretellable:
+            found |= (times_s >= failure.signs_s) & (times_s < failure.at_s)
+    return found
 
 
 def labels(truth: Truth, node: str, times_s: FloatArray, horizon_s: float) -> tuple[npt.NDArray[np.int8], FloatArray]:

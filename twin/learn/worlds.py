@@ -29,7 +29,8 @@ TEST_HARDWARE = ("rtx-4060-ti", "rtx-5090", "a10", "h100", "m3-max", "rtx-3060")
 
 LENGTH_S = 10_800.0
 WARMUP_S = 600.0
-TELEMETRY_PERIOD_S = 10.0
+TELEMETRY_PERIOD_S = 20.0
+"""As often as the default policy looks."""
 TIME_BETWEEN_EPISODES_S = 5_400.0
 """Mean, on each node: worlds are accelerated, a real node would take weeks."""
 LOOK_ALIKE_SHARE = 0.1
@@ -77,7 +78,7 @@ def world(split: Split, number: int) -> tuple[Scenario, int]:
         arrivals = {"kind": "bursty", "rate_rps": round(rate_rps, 3), "cv": 2.0}
     elif not trains and kind:
         arrivals = {"kind": "bursty", "rate_rps": round(rate_rps, 3), "cv": 3.0}
-    document = {
+    document: dict[str, Any] = {
         "schema": 1,
         "name": f"{split.replace('_', '-')}-{number}",
         "claim": "What fails shows beforehand, or does not.",
@@ -106,7 +107,11 @@ def world(split: Split, number: int) -> tuple[Scenario, int]:
         "record": {"journal": False, "telemetry_period_s": TELEMETRY_PERIOD_S},
         "seed": seed,
     }
-    return Scenario.model_validate(document), seed
+    try:
+        return Scenario.model_validate(document), seed
+    except ValueError:  # two models that do not fit beside each other
+        document["cluster"]["models"] = dict(list(document["cluster"]["models"].items())[:1])
+        return Scenario.model_validate(document), seed
 
 
 def _faults(split: Split, seed: int, nodes: int, vram_gib: float) -> list[dict[str, Any]]:

@@ -125,7 +125,7 @@ class ClusterPolicy(Policy):
                 self.tracker.failed += 1
             self.detection.attempt_ended(now, observation, replica)
             if self.foresees:
-                self.watching.attempt_ended(now, observation, replica.node, replica.model.memory_gib)
+                self.watching.attempt_ended(now, observation, replica.node)
             while self.router.refuted:
                 self.detection.refuted(now, self.router.refuted.pop())
         elif type(observation) is ProbeResult:

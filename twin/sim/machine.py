@@ -184,6 +184,8 @@ class Machine:
             cores = utilisation * self._cores
         processor = BASE_PROCESSOR_SHARE + cores / self._cores + 0.005 * n_cpu
         ram_gib = memory.ram_needed_gib() + 0.05 * n_ram
+        if self._kind == "apple":  # GPU and processor share it: what others hold for the GPU is in use there, too
+            ram_gib += memory.total_taken_gib(now) - memory.vram_of_models_gib
         files = SERVER_FILES + RUNNER_FILES * runners + abs(n_files)
         processes = 1.0 + runners + loading if node.alive else 0.0
         offset_s = CLOCK_JITTER_S * n_offset

@@ -9,11 +9,11 @@ from twin.policy.predictor.features import FEATURES, PLACE, NodeFeatures
 from twin.policy.vocabulary import AttemptEnded, ProbeResult
 
 
-def ended(seconds_per_token: float, error: str = "", load_s: float = 0.0) -> AttemptEnded:
+def ended(seconds_per_token: float, error: str = "", load_s: float = 0.0, model: str = "a") -> AttemptEnded:
     outcome = "failed" if error else "succeeded"
     decode_s = 100 * seconds_per_token
     total_s = load_s + 0.2 + decode_s
-    return AttemptEnded(1, 0, "n", "a", outcome, error, 0.0, 0.1, 100, load_s, 0.2, decode_s, total_s, 200)  # type: ignore[arg-type]
+    return AttemptEnded(1, 0, "n", model, outcome, error, 0.0, 0.1, 100, load_s, 0.2, decode_s, total_s, 200)  # type: ignore[arg-type]
 
 
 def seen(features: NodeFeatures, name: str, now: float = 0.0) -> float:
@@ -27,9 +27,9 @@ def test_a_vector_has_a_value_for_every_name_and_no_name_twice() -> None:
 def test_without_an_agent_the_machine_is_unknown_and_requests_are_counted() -> None:
     features = NodeFeatures(300.0, 300.0)
     for step in range(20):
-        features.attempt_ended(20.0 * step, ended(0.01), 5.0, 0)
+        features.attempt_ended(20.0 * step, ended(0.01), 0)
         features.look(20.0 * step, None)
-    features.attempt_ended(401.0, ended(0.01, "reset"), 5.0, 0)
+    features.attempt_ended(401.0, ended(0.01, "reset"), 0)
     assert math.isnan(seen(features, "vram_free"))
     assert seen(features, "pace") == pytest.approx(1.0)
     assert seen(features, "failures") == 1.0
@@ -69,8 +69,8 @@ def test_a_long_gap_is_no_trend() -> None:
 def test_a_slow_load_is_told_against_the_nodes_own_loads() -> None:
     features = NodeFeatures(300.0, 300.0)
     for now, load_s in ((0.0, 3.0), (10.0, 3.0), (20.0, 9.0)):
-        features.attempt_ended(now, ended(0.01, load_s=load_s), 5.0, 0)
-    assert seen(features, "load_slowness", 25.0) == pytest.approx(3.0)
+        features.attempt_ended(now, ended(0.01, load_s=load_s), 0)
+    assert seen(features, "load_slowness", 25.0) == pytest.approx(2.0)  # half of it, smoothed
     assert seen(features, "load_age_s", 25.0) == pytest.approx(5.0)
 
 
@@ -90,3 +90,65 @@ def test_heat_that_its_power_does_not_explain_is_excess() -> None:
     for step in range(200, 206):
         features.look(20.0 * step, sample(gpu_power_w=100.0, gpu_temperature_c=50.0))
     assert seen(features, "heat_excess") > 6.0
+
+
+def test_a_node_is_as_slow_as_its_fastest_request_whatever_the_others_wait_for() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(100):
+        slowness = 1.05 if step >= 80 else 1.0
+        features.attempt_ended(20.0 * step, ended(0.01 * slowness), 0)
+        if step % 5 == 0:
+            features.attempt_ended(20.0 * step, ended(0.02), 0)  # it waited for the prompt of another one
+        features.look(20.0 * step, None)
+    assert 1.015 < seen(features, "pace") < 1.05
+    assert seen(features, "pace.deviation") > 2.0
+
+
+def test_a_slow_model_beside_a_fast_one_is_no_slowness_of_the_node() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(100):
+        small = step % 2 == 0
+        features.attempt_ended(20.0 * step, ended(0.01 if small else 0.05, model="small" if small else "large"), 0)
+        features.look(20.0 * step, None)
+    assert seen(features, "pace") == pytest.approx(1.0)
+    assert abs(seen(features, "pace.deviation")) < 0.5
+
+
+def test_where_gpu_and_processor_share_memory_main_memory_tells_what_is_held() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(20):
+        shared = sample(vram_used_gib=math.nan, vram_total_gib=math.nan, memory_total_gib=64.0)
+        values = {**shared, "memory_used_gib": 20.0 + step, "ollama_vram_gib": 10.0}
+        features.look(20.0 * step, values)
+    assert seen(features, "vram_unlisted.trend") == pytest.approx(1.0 / 64.0 / 20.0 * 300.0, rel=1e-3)
+    assert seen(features, "vram_exhausted_s") == pytest.approx((1.0 - 37.5 / 64.0) * 64.0 * 20.0, rel=0.1)
+
+
+def test_without_a_trend_nothing_is_exhausted() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(20):
+        features.look(20.0 * step, sample())
+    assert seen(features, "ram_exhausted_s") == seen(features, "disk_exhausted_s") == 7200.0
+
+
+def test_a_hot_hour_does_not_become_the_normal() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step in range(360):
+        power_w = 100.0 + 50.0 * (step // 20 % 4)
+        hotter_c = 10.0 if step >= 180 else 0.0
+        features.look(20.0 * step, sample(gpu_power_w=power_w, gpu_temperature_c=25.0 + 0.1 * power_w + hotter_c))
+        if step == 200:
+            assert seen(features, "heat_excess") > 5.0
+    assert seen(features, "heat_excess") > 1.0
+
+
+def test_a_node_that_is_back_in_service_begins_anew() -> None:
+    features = NodeFeatures(300.0, 300.0)
+    for step, count in enumerate((0.0, 30.0)):
+        features.returns(in_service=True)
+        features.look(20.0 * step, sample(gpu_fault_events=count))
+    assert seen(features, "gpu_fault_events.window") > 20.0
+    assert not features.returns(in_service=False)
+    assert features.returns(in_service=True)
+    assert seen(features, "gpu_fault_events.window") == 0.0
+    assert not features.returns(in_service=True)

@@ -24,12 +24,31 @@ GAP_WINDOWS: Final = 2.0
 WORKING: Final = 0.25
 """GPU utilisation from which the clock says something."""
 TOKENS_MIN: Final = 8
-PACES_MIN: Final = 5
+PACES_MIN: Final = 8
 PACES_KNOWN: Final = 500
-"""Requests that a pace needs to be known at all, and the mean of how many of the last ones it is."""
+"""Requests that a pace needs to be known at all, and over how many of the last ones it is learnt."""
 RATIO_MAX: Final = 4.0
 RATIO_TAUGHT: Final = 2.0
 """Slower than this many times teaches nothing of what is normal."""
+SLOWER_TAUGHT: Final = 0.1
+"""No request teaches more slowness than this: what waits behind others is slow for other reasons than the node's."""
+FASTER_TAUGHT: Final = -0.5
+MODELS_KNOWN: Final = 64
+"""Models whose pace is learnt, on one node."""
+SLOWNESS_KEPT: Final = 0.5
+"""Of the slowness of loads, what the one before leaves."""
+HEAT_SHORT: Final = 0.1
+HEAT_LONG: Final = 0.6
+"""Windows of the two means of power from which a temperature follows, in windows: together they give a first-order system
+whose time constant lies between."""
+HEAT_TAUGHT: Final = 3.0
+"""A temperature further than so many spreads from what is expected teaches no more than this."""
+HEAT_SPREAD_C: Final = 0.3
+HEAT_KNOWN: Final = 12.0
+"""Samples after which a temperature can be expected."""
+WATTS: Final = 1.0
+"""Power that varies by less says nothing of heat."""
+EXHAUSTED_MAX_S: Final = 7200.0
 OVERHEAD_S: Final = 0.05
 """A load below this is none: Ollama says some milliseconds for a model that is loaded."""
 
@@ -45,12 +64,12 @@ class Signal:
 
 
 SIGNALS: Final[tuple[Signal, ...]] = (
-    Signal("vram_free", "share", 0.004, "GPU memory that is free"),
+    Signal("vram_free", "share", 0.004, "GPU memory that is free; of main memory, where they share one"),
     Signal("vram_unlisted", "share", 0.004, "GPU memory in use beyond what /api/ps lists"),
     Signal("ram_used", "share", 0.003, "main memory in use"),
     Signal("swap_used", "share", 0.002, "swap in use, of main memory"),
     Signal("temperature", "°C", 1.0, "of the hottest GPU"),
-    Signal("heat_excess", "°C", 1.0, "temperature beyond what this node's power of late usually gives"),
+    Signal("heat_excess", "°C", 0.5, "temperature beyond what this node's power of late usually gives"),
     Signal("clock", "ratio", 0.01, "clock at work, against the highest seen"),
     Signal("power", "ratio", 0.03, "power at this utilisation, against its normal"),
     Signal("utilisation", "share", 0.05, "of the GPUs"),
@@ -58,8 +77,8 @@ SIGNALS: Final[tuple[Signal, ...]] = (
     Signal("disk_free", "ratio", 0.003, "free disk space, against the most that was seen"),
     Signal("open_files", "count", 3.0, "open files of the server beyond those of its runners"),
     Signal("odd_processes", "count", 0.3, "processes of Ollama beyond the server and its loaded models"),
-    Signal("pace", "ratio", 0.03, "seconds a token, against the node's normal for as many requests at once"),
-    Signal("prefill_pace", "ratio", 0.03, "seconds a token of a prompt, against the node's normal"),
+    Signal("pace", "ratio", 0.01, "seconds a token of the fastest request of late, against the node's normal"),
+    Signal("prefill_pace", "ratio", 0.01, "seconds a token of the fastest prompt of late, against the node's normal"),
     Signal("hidden_wait", "s", 0.1, "time inside the node that none of Ollama's timings names"),
     Signal("liveness_latency", "s", 0.005, "of GET /api/version"),
 )
@@ -74,13 +93,16 @@ RATES: Final[tuple[tuple[str, str], ...]] = (
 
 PLAIN: Final[tuple[tuple[str, str], ...]] = (
     ("expiry_overdue_s", "how long a model has been there that should have gone"),
-    ("load_slowness", "seconds a GiB of the latest load, against the node's normal"),
+    ("load_slowness", "seconds that loads took of late, against the node's normal for the model"),
     ("load_age_s", "time since that load"),
     ("residency_latency_s", "of the last GET /api/ps"),
     ("residency_failures", "GET /api/ps that gave nothing, in the window"),
     ("failures", "attempts and probes that failed, in the window"),
     ("in_flight", "requests at the node"),
     ("samples", "telemetry samples in the window"),
+    ("vram_exhausted_s", "until no GPU memory is free, by the trend of what is not listed"),
+    ("ram_exhausted_s", "until main memory is full, by its trend"),
+    ("disk_exhausted_s", "until the disk is full, by its trend"),
 )
 
 OF_A_SIGNAL: Final = 4
@@ -103,6 +125,117 @@ FEATURES: Final[tuple[str, ...]] = feature_names()
 PLACE: Final[dict[str, int]] = {name: place for place, name in enumerate(FEATURES)}
 
 
+class Normal:
+    """What one kind of work usually takes, learnt by clipped steps: towards the usual, whatever a few others wait for."""
+
+    __slots__ = ("known", "value")
+
+    def __init__(self) -> None:
+        self.known = 0
+        self.value = 0.0
+
+    def against(self, value: float) -> float:
+        """A value as a multiple of the normal, which learns from it; nan before that is known."""
+        known = self.known
+        if known == 0:
+            self.known = 1
+            self.value = value
+            return NAN
+        ratio = value / self.value
+        if ratio < RATIO_TAUGHT or known < PACES_MIN:
+            taught = ratio - 1.0
+            taught = taught if taught < SLOWER_TAUGHT else SLOWER_TAUGHT
+            taught = taught if taught > FASTER_TAUGHT else FASTER_TAUGHT
+            if known < PACES_KNOWN:
+                self.known = known + 1
+            self.value *= 1.0 + taught / self.known
+        if known < PACES_MIN:
+            return NAN
+        return ratio if ratio < RATIO_MAX else RATIO_MAX
+
+
+class ModelPace:
+    """What is normal for one model on one node: seconds a token by requests at once, of a prompt's token, of a load."""
+
+    __slots__ = ("decode", "load", "prefill")
+
+    def __init__(self) -> None:
+        self.decode: list[Normal] = [Normal() for _ in range(BATCH_SIZES + 1)]
+        self.prefill = Normal()
+        self.load = Normal()
+
+
+class Heat:
+    """What temperature a node's power gives, learnt on the node: a slow regression on two means of power.
+
+    A GPU answers to power as a first-order system, so its temperature is linear in the power of late; between them two
+    exponential means of different length cover its unknown time constant. What is far off teaches little, so that a hot
+    hour does not become the normal.
+    """
+
+    __slots__ = (
+        "long_w",
+        "m1",
+        "m2",
+        "mt",
+        "s1t",
+        "s2t",
+        "s11",
+        "s12",
+        "s22",
+        "short_w",
+        "spread_c",
+        "weight",
+        "window_s",
+    )
+
+    def __init__(self, window_s: float) -> None:
+        self.window_s = window_s
+        self.short_w = self.long_w = NAN
+        self.weight = 0.0
+        self.m1 = self.m2 = self.mt = 0.0  # means, and below them covariances
+        self.s11 = self.s12 = self.s22 = self.s1t = self.s2t = 0.0
+        self.spread_c = 1.0
+
+    def excess(self, temperature_c: float, power_w: float, passed_s: float, slow: float) -> float:
+        """Degrees beyond what the power of late gives; nan where it cannot be told."""
+        if power_w != power_w or temperature_c != temperature_c:
+            return NAN
+        if self.short_w != self.short_w:
+            self.short_w = self.long_w = power_w
+        else:
+            self.short_w = power_w + math.exp(-passed_s / (HEAT_SHORT * self.window_s)) * (self.short_w - power_w)
+            self.long_w = power_w + math.exp(-passed_s / (HEAT_LONG * self.window_s)) * (self.long_w - power_w)
+        d1, d2, dt = self.short_w - self.m1, self.long_w - self.m2, temperature_c - self.mt
+        excess = NAN
+        if self.weight >= HEAT_KNOWN:
+            s11, s22, s12 = self.s11 + WATTS, self.s22 + WATTS, self.s12
+            determinant = s11 * s22 - s12 * s12
+            slope1 = (self.s1t * s22 - self.s2t * s12) / determinant
+            slope2 = (self.s2t * s11 - self.s1t * s12) / determinant
+            excess = dt - slope1 * d1 - slope2 * d2
+            most_c = HEAT_TAUGHT * (self.spread_c if self.spread_c > HEAT_SPREAD_C else HEAT_SPREAD_C)
+            if excess > most_c:
+                dt += most_c - excess
+            elif excess < -most_c:
+                dt -= most_c + excess
+            away_c = excess if excess > 0.0 else -excess
+            away_c = away_c if away_c < most_c else most_c
+            self.spread_c += (1.0 - slow) * (away_c - self.spread_c)
+        self.weight = slow * self.weight + 1.0
+        step = 1.0 / self.weight
+        self.m1 += step * d1
+        self.m2 += step * d2
+        self.mt += step * dt
+        kept = 1.0 - step
+        self.s11 = kept * (self.s11 + step * d1 * d1)
+        self.s12 = kept * (self.s12 + step * d1 * d2)
+        self.s22 = kept * (self.s22 + step * d2 * d2)
+        self.s1t = kept * (self.s1t + step * d1 * dt)
+        self.s2t = kept * (self.s2t + step * d2 * dt)
+        return excess
+
+
 class NodeFeatures:
     """The state of one node. `horizon_s` is what trends are extrapolated over."""
 
@@ -112,28 +245,18 @@ class NodeFeatures:
         "disk_max",
         "expiry_s",
         "failed",
-        "heat_p",
-        "heat_pp",
-        "heat_pt",
-        "heat_t",
-        "heat_weight",
+        "heat",
         "hidden_count",
         "hidden_s",
         "horizon_s",
         "latency_s",
-        "load_normal",
         "load_s",
         "load_slowness",
-        "pace_count",
-        "pace_known",
-        "pace_normal",
-        "pace_sum",
+        "out",
+        "pace",
+        "paces",
         "power_normal",
-        "power_s",
-        "prefill_count",
-        "prefill_known",
-        "prefill_normal",
-        "prefill_sum",
+        "prefill_pace",
         "rate_fast",
         "rate_window",
         "residency_failed",
@@ -154,10 +277,8 @@ class NodeFeatures:
         self.rate_window: list[float] = [0.0] * len(RATES)
         self.updated_s = NAN  # when the windows were last moved on
         self.sampled_s = NAN  # the last telemetry sample
-        self.power_s = NAN  # power of late
         self.power_normal = NAN
-        self.heat_weight = 0.0  # sums of an exponentially weighted regression of temperature on power
-        self.heat_p = self.heat_t = self.heat_pp = self.heat_pt = 0.0
+        self.heat = Heat(window_s)
         self.clock_max = 0.0
         self.disk_max = 0.0
         self.expiry_s = NAN
@@ -166,24 +287,19 @@ class NodeFeatures:
         self.latency_s = NAN
         self.load_s = NAN
         self.load_slowness = NAN
-        self.load_normal = NAN
         self.residency_s = NAN
         self.residency_failed = 0.0
         self.failed = 0.0
         self.samples = 0.0
-        self.pace_normal: list[float] = [0.0] * (BATCH_SIZES + 1)
-        self.pace_known: list[int] = [0] * (BATCH_SIZES + 1)
-        self.pace_sum = 0.0
-        self.pace_count = 0
-        self.prefill_normal = 0.0
-        self.prefill_known = 0
-        self.prefill_sum = 0.0
-        self.prefill_count = 0
+        self.out = False  # of service, at the last look
+        self.paces: dict[str, ModelPace] = {}
+        self.pace = NAN  # of the fastest request since the last look
+        self.prefill_pace = NAN
 
     # -- observations ---------------------------------------------------------------------------------------------
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, memory_gib: float, in_flight: int) -> None:
-        """An attempt at the node ended, of a model of that size; so many others are there."""
+    def attempt_ended(self, now: float, ended: AttemptEnded, in_flight: int) -> None:
+        """An attempt at the node ended; so many others are there."""
         if ended.outcome == "succeeded":
             total_s = ended.total_duration_s
             if total_s > 0.0:
@@ -192,54 +308,34 @@ class NodeFeatures:
                 decode_s = ended.eval_duration_s
                 self.hidden_s += total_s - load_s - prefill_s - decode_s
                 self.hidden_count += 1
-                if load_s > OVERHEAD_S and memory_gib > 0.0:
-                    self._loaded(now, load_s / memory_gib)
+                paces = self.paces.get(ended.model)
+                if paces is None:
+                    if len(self.paces) >= MODELS_KNOWN:
+                        return
+                    self.paces[ended.model] = paces = ModelPace()
+                if load_s > OVERHEAD_S:
+                    self._loaded(now, load_s, paces.load)
                 if ended.tokens >= TOKENS_MIN and decode_s > 0.0:
-                    self._decoded(decode_s / ended.tokens / memory_gib, in_flight)
+                    batch = in_flight if in_flight < BATCH_SIZES else BATCH_SIZES
+                    ratio = paces.decode[batch].against(decode_s / ended.tokens)
+                    if ratio == ratio and not ratio >= self.pace:
+                        self.pace = ratio
                 if ended.prompt_eval_count >= TOKENS_MIN and prefill_s > 0.0:
-                    self._evaluated(prefill_s / ended.prompt_eval_count / memory_gib)
+                    ratio = paces.prefill.against(prefill_s / ended.prompt_eval_count)
+                    if ratio == ratio and not ratio >= self.prefill_pace:
+                        self.prefill_pace = ratio
         elif ended.outcome == "failed" and ended.error not in {"client_error", "aborted"}:
             self.failed += 1.0
 
-    def _decoded(self, pace: float, in_flight: int) -> None:
-        batch = in_flight if in_flight < BATCH_SIZES else BATCH_SIZES
-        known = self.pace_known[batch]
-        normal = self.pace_normal[batch]
-        if known >= PACES_MIN:
-            ratio = pace / normal
-            ratio = ratio if ratio < RATIO_MAX else RATIO_MAX
-            self.pace_sum += ratio
-            self.pace_count += 1
-            if ratio >= RATIO_TAUGHT:
-                return
-        if known < PACES_KNOWN:
-            self.pace_known[batch] = known = known + 1
-        self.pace_normal[batch] = normal + (pace - normal) / known
-
-    def _evaluated(self, pace: float) -> None:
-        known = self.prefill_known
-        normal = self.prefill_normal
-        if known >= PACES_MIN:
-            ratio = pace / normal
-            ratio = ratio if ratio < RATIO_MAX else RATIO_MAX
-            self.prefill_sum += ratio
-            self.prefill_count += 1
-            if ratio >= RATIO_TAUGHT:
-                return
-        if known < PACES_KNOWN:
-            self.prefill_known = known = known + 1
-        self.prefill_normal = normal + (pace - normal) / known
-
-    def _loaded(self, now: float, pace: float) -> None:
-        normal = self.load_normal
+    def _loaded(self, now: float, took_s: float, normal: Normal) -> None:
+        """Loads are rare: each counts, and is held against the ones before of the same model."""
+        known = normal.known
+        before = normal.value
+        normal.against(took_s)
+        ratio = took_s / before if known else 1.0
+        slowness = self.load_slowness
         self.load_s = now
-        if normal != normal:
-            self.load_normal = pace
-            self.load_slowness = 1.0
-            return
-        self.load_slowness = pace / normal
-        if pace < 2.0 * normal:
-            self.load_normal = normal + 0.2 * (pace - normal)
+        self.load_slowness = ratio if slowness != slowness else ratio + SLOWNESS_KEPT * (slowness - ratio)
 
     def answered(self, result: ProbeResult) -> None:
         """A probe was answered, or was not."""
@@ -265,6 +361,16 @@ class NodeFeatures:
         self.expiry_s = self.load_slowness = NAN
         self._forget_requests()
 
+    def returns(self, in_service: bool) -> bool:
+        """To be told before each look. Whether a node that was out of service is back: what was seen while it failed says
+        nothing of what comes, so all begins anew."""
+        was_out = self.out
+        self.out = not in_service
+        if was_out and in_service:
+            self.restarted()
+            return True
+        return False
+
     def look(self, now: float, values: dict[str, float] | None) -> None:
         """Move the windows on, with a telemetry sample or (None) without one."""
         passed_s = now - self.updated_s
@@ -289,18 +395,17 @@ class NodeFeatures:
             self.samples += 1.0
             self.sampled_s = now
             self._machine(values, passed_s, fast, window, slow)
-        pace = self.pace_sum / self.pace_count if self.pace_count else NAN
-        tracks[13].add(pace, passed_s, fast, window, slow)
-        pace = self.prefill_sum / self.prefill_count if self.prefill_count else NAN
-        tracks[14].add(pace, passed_s, fast, window, slow)
+        tracks[13].add(self.pace, passed_s, fast, window, slow)
+        tracks[14].add(self.prefill_pace, passed_s, fast, window, slow)
         hidden_s = self.hidden_s / self.hidden_count if self.hidden_count else NAN
         tracks[15].add(hidden_s, passed_s, fast, window, slow)
         self._forget_requests()
         tracks[16].add(self.latency_s, passed_s, fast, window, slow)
 
     def _forget_requests(self) -> None:
-        self.hidden_s = self.pace_sum = self.prefill_sum = 0.0
-        self.hidden_count = self.pace_count = self.prefill_count = 0
+        self.hidden_s = 0.0
+        self.hidden_count = 0
+        self.pace = self.prefill_pace = NAN
 
     def _machine(self, values: dict[str, float], passed_s: float, fast: float, window: float, slow: float) -> None:
         tracks = self.tracks
@@ -310,14 +415,17 @@ class NodeFeatures:
         memory_gib = values.get("memory_total_gib", NAN)
         resident = values.get("ollama_resident_models", NAN)
         utilisation = values.get("gpu_utilisation", NAN)
+        used_gib = values.get("memory_used_gib", NAN)
+        if vram_total_gib != vram_total_gib and utilisation == utilisation:  # the GPU shares main memory
+            vram_gib, vram_total_gib = used_gib, memory_gib
         tracks[0].add(1.0 - vram_gib / vram_total_gib, passed_s, fast, window, slow)
         tracks[1].add((vram_gib - listed_gib) / vram_total_gib, passed_s, fast, window, slow)
-        tracks[2].add(values.get("memory_used_gib", NAN) / memory_gib, passed_s, fast, window, slow)
+        tracks[2].add(used_gib / memory_gib, passed_s, fast, window, slow)
         tracks[3].add(values.get("swap_used_gib", NAN) / memory_gib, passed_s, fast, window, slow)
         temperature_c = values.get("gpu_temperature_c", NAN)
         tracks[4].add(temperature_c, passed_s, fast, window, slow)
         power_w = values.get("gpu_power_w", NAN)
-        tracks[5].add(self._heat_excess(temperature_c, power_w, fast, slow), passed_s, fast, window, slow)
+        tracks[5].add(self.heat.excess(temperature_c, power_w, passed_s, slow), passed_s, fast, window, slow)
         clock = NAN
         if utilisation > WORKING:
             clock = values.get("gpu_clock_mhz", NAN)
@@ -341,27 +449,6 @@ class NodeFeatures:
             self.rate_window[place] = window * self.rate_window[place] + more
             if counter == counter:
                 self.counted[place] = counter
-
-    def _heat_excess(self, temperature_c: float, power_w: float, fast: float, slow: float) -> float:
-        """Degrees beyond what the power of late gives on this node: the residual of a slow regression. A card answers to
-        power as a first-order system, within about the fast window."""
-        if power_w != power_w or temperature_c != temperature_c:
-            return NAN
-        power_s = self.power_s
-        self.power_s = power_s = power_w if power_s != power_s else power_w + fast * (power_s - power_w)
-        weight = self.heat_weight
-        excess = NAN
-        if weight > PACES_MIN:
-            mean_p, mean_t = self.heat_p / weight, self.heat_t / weight
-            spread = self.heat_pp / weight - mean_p * mean_p
-            slope = (self.heat_pt / weight - mean_p * mean_t) / spread if spread > 1.0 else 0.0
-            excess = temperature_c - mean_t - (slope if slope > 0.0 else 0.0) * (power_s - mean_p)
-        self.heat_weight = slow * weight + 1.0
-        self.heat_p = slow * self.heat_p + power_s
-        self.heat_t = slow * self.heat_t + temperature_c
-        self.heat_pp = slow * self.heat_pp + power_s * power_s
-        self.heat_pt = slow * self.heat_pt + power_s * temperature_c
-        return excess
 
     def _power(self, power_w: float, utilisation: float, slow: float) -> float:
         """Watts for each share of work, against the node's normal; only while it works."""
@@ -404,4 +491,17 @@ class NodeFeatures:
         found.append(self.failed)
         found.append(float(in_flight))
         found.append(self.samples)
+        found.append(self._exhausted_s(1.0, 0, 1))
+        found.append(self._exhausted_s(1.0, -1, 2))
+        found.append(self._exhausted_s(-1.0, 10, 10))
         return found
+
+    def _exhausted_s(self, sign: float, left: int, moving: int) -> float:
+        """Seconds until nothing is left, by the slope of the signal `moving`; `left` -1: what is left of it to 1."""
+        track = self.tracks[moving]
+        if not track.count:
+            return NAN
+        slope = sign * track.slope()
+        rest = 1.0 - track.fast if left < 0 else self.tracks[left].fast
+        rest = rest if rest > 0.0 else 0.0
+        return rest / slope if rest < EXHAUSTED_MAX_S * slope else EXHAUSTED_MAX_S

@@ -46,6 +46,8 @@ CHANGE: Final = 3
 
 HOT_C: Final = 75.0
 RECENT_LOAD_S: Final = 900.0
+SLOWER: Final = 1.02
+"""The fastest request of late against the normal, from which a node counts as slower."""
 
 
 class Patterns:
@@ -106,18 +108,19 @@ def look(vector: list[float], horizon_s: float) -> Patterns:
         found._says(1, 1.0, f"main memory is full, and {100 * vector[SWAP]:.0f} % of its size is in swap")
     # Heat: less of it is carried away; then the clock falls, then the pace.
     heat, pace = vector[HEAT], vector[PACE]
-    if heat > 2.0 and vector[HEAT + CHANGE] > 4.0:
-        found._says(2, 0.3 + 0.1 * (heat - 2.0), f"{heat:.0f} °C hotter than this node is at such power")
+    if heat > 1.0 and vector[HEAT + DEVIATION] > 2.0 and vector[HEAT + CHANGE] > 4.0:
+        found._says(2, 0.3 + 0.1 * heat, f"{heat:.0f} °C hotter than this node is at such power")
     if vector[CLOCK] < 0.97 and vector[TEMPERATURE] > HOT_C:
         found._says(2, 0.9, f"the clock is down to {100 * vector[CLOCK]:.0f} % at {vector[TEMPERATURE]:.0f} °C")
-    slower = (pace > 1.04 and vector[PACE + TREND] > 0.02 and vector[PACE + CHANGE] > 4.0) or (
-        vector[PREFILL] > 1.04 and vector[PREFILL + TREND] > 0.02 and vector[PREFILL + CHANGE] > 4.0
-    )
+    decodes_slower = pace > SLOWER and vector[PACE + DEVIATION] > 2.0 and vector[PACE + CHANGE] > 4.0
+    prefill = vector[PREFILL]
+    prefills_slower = prefill > SLOWER and vector[PREFILL + DEVIATION] > 2.0 and vector[PREFILL + CHANGE] > 4.0
+    slower = decodes_slower and prefills_slower  # a request that waits for others is slow in one of them
     if slower:
-        pace = max(pace, vector[PREFILL]) if pace == pace else vector[PREFILL]
-        why = f"a token takes {pace:.2f} times its normal time, and more and more"
-        found._says(2, 0.3 + pace - 1.0, why)
-        found._says(6, 0.3 + pace - 1.0, why)
+        pace = min(pace, prefill)
+        why = f"even the fastest request takes {pace:.2f} times the normal time a token"
+        found._says(2, 0.3 + 2.0 * (pace - 1.0), why)
+        found._says(6, 0.3 + 2.0 * (pace - 1.0), why)
     # The GPU: lines in the kernel's log, errors, power that falls at full work.
     lines = vector[FAULT_LINES]
     if lines > 0.3:

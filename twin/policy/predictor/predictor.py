@@ -23,8 +23,10 @@ SHOWN_MIN: Final = 0.05
 """Probabilities below this are no forecast."""
 CHANGES_MAX: Final = 20_000
 """Warnings that are kept for the record."""
-SMOOTHING: Final = 0.4
+SMOOTHING: Final = 0.6
 """Weight of the newest look in the scores that are fused: one odd sample alone is no forecast."""
+IN_SERVICE: Final = frozenset({"serving", "proving"})
+"""Of other nodes nothing is foretold: they have failed, or are being mended."""
 EARLY_SHARE: Final = 0.9
 """A sample that comes this share of the interval after the last one is in time."""
 
@@ -37,7 +39,7 @@ class Predictor(Forecaster):
         """What may fail, on all nodes, likeliest first."""
         return ()
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView, memory_gib: float) -> None:
+    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
         """A request's attempt ended at a node."""
 
     def answered(self, now: float, result: ProbeResult) -> None:
@@ -71,6 +73,12 @@ class NodePrediction:
         self.statistical: list[float] = []  # smoothed scores by class; empty: none yet
         self.patterns: list[float] = []
         self.logits: list[float] = []
+
+    def forget(self) -> None:
+        """Smoothing begins anew."""
+        self.statistical = []
+        self.patterns = []
+        self.logits = []
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -106,9 +114,9 @@ class FusedPredictor(Predictor):
             self.said = said
         return self.said
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView, memory_gib: float) -> None:
+    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
         """A request's attempt ended at a node."""
-        self.nodes[node.name].features.attempt_ended(now, ended, memory_gib, node.in_flight)
+        self.nodes[node.name].features.attempt_ended(now, ended, node.in_flight)
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """A probe was answered."""
@@ -119,9 +127,7 @@ class FusedPredictor(Predictor):
         if result.kind == "restart" and result.status == "done":
             each = self.nodes[result.node]
             each.features.restarted()
-            each.statistical = []
-            each.patterns = []
-            each.logits = []
+            each.forget()
             self._say(now, each, [])
 
     def sampled(self, now: float, sample: TelemetrySample) -> None:
@@ -130,8 +136,7 @@ class FusedPredictor(Predictor):
         if each is None or now < each.due_s:
             return
         each.due_s = now + EARLY_SHARE * self.interval_s
-        each.features.look(now, sample.values)
-        self.judge(now, each)
+        self._look(now, each, sample.values)
 
     def tick(self, now: float) -> None:
         """Nodes that send no telemetry are looked at once an interval."""
@@ -142,8 +147,13 @@ class FusedPredictor(Predictor):
         for each in self.nodes.values():
             last_s = each.features.updated_s
             if last_s != last_s or now - last_s >= late_s:
-                each.features.look(now, None)
-                self.judge(now, each)
+                self._look(now, each, None)
+
+    def _look(self, now: float, each: NodePrediction, values: dict[str, float] | None) -> None:
+        if each.features.returns(each.node.health in IN_SERVICE):
+            each.forget()
+        each.features.look(now, values)
+        self.judge(now, each)
 
     def judge(self, now: float, each: NodePrediction) -> None:
         """Work out what is said of a node."""
@@ -155,7 +165,7 @@ class FusedPredictor(Predictor):
         if self.families & ML:
             each.logits = smoothed(each.logits, [ensemble.logit(vector) for ensemble in model.ensembles])
         said: list[Forecast] = []
-        if each.node.health in {"serving", "proving"}:
+        if each.node.health in IN_SERVICE:
             for which in range(len(statistical.CLASSES)):
                 logit = each.logits[which] if self.families & ML else 0.0
                 probability = model.probability(
