@@ -68,6 +68,25 @@ def test_a_fault_that_was_never_recovered_from_is_said_and_has_no_close_up() -> 
     assert "server_crash at node-0: not recovered within 60 s." in drawings[0].sentence
 
 
+def test_failures_long_after_a_recovery_are_said_not_to_be_explained_by_a_fault_where_none_went_on() -> None:
+    run = Run().every(1.0, 1.0, 100.0).fault(20.0).failed_attempt(20.5).failed_attempt(60.0, "node-1", "stall_timeout")
+    sentence = node_lanes(tell(run.end()))[0].sentence
+    assert "Attempts failed (stall_timeout) up to 39 s after that recovery, while no fault went on" in sentence
+
+
+def test_failures_long_after_a_recovery_are_put_beside_a_fault_that_went_on_then() -> None:
+    run = Run().every(1.0, 1.0, 100.0).fault(10.0, "node-2", held=True).fault(20.0, fault_id=1)
+    run.failed_attempt(20.5).failed_attempt(60.0, "node-1", "stall_timeout")
+    sentence = node_lanes(tell(run.end()))[0].sentence
+    assert "after that recovery; server_crash at node-2 went on meanwhile and may be why." in sentence
+    assert "no fault went on" not in sentence
+
+
+def test_failures_that_end_with_the_recovery_need_no_word() -> None:
+    run = Run().every(1.0, 1.0, 100.0).fault(20.0).failed_attempt(20.5)
+    assert "after that recovery" not in node_lanes(tell(run.end()))[0].sentence
+
+
 def test_where_several_lanes_are_labelled_the_times_of_a_fault_stand_in_one_line() -> None:
     run = Run().every(1.0, 1.0, 100.0, node="node-1").fault(30.0).incident(30.05).failed_attempt(33.0)
     [drawing] = node_lanes(tell(run.end()))
