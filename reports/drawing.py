@@ -55,9 +55,9 @@ def clock(end_s: float, field: str = "at", start_s: float = 0.0) -> alt.X:
     return alt.X(f"{field}:Q", scale=scale, axis=alt.Axis(title=X_TITLE, grid=False, tickCount=8))
 
 
-def axis(title: str) -> alt.Axis:
+def axis(title: str, **changes: Any) -> alt.Axis:
     """A y axis; all are equally wide, so that the charts stand in line."""
-    return alt.Axis(title=title, tickCount=4, minExtent=64)
+    return alt.Axis(title=title, tickCount=4, minExtent=64, **changes)
 
 
 def legend() -> alt.Legend:

@@ -27,6 +27,7 @@ from reports.study_charts import (
     ALIKE,
     PLACEMENT,
     cost_chart,
+    bare_label,
     label_of,
     pair_forest,
     proxy_charts,
@@ -233,7 +234,7 @@ def _study_page(shelf: Shelf) -> str:
     for name in TIMES:
         whats += _recovery(times_of_study(study, lines, name), curves=name == "ttr_s")
     said = [str(study["claim"]), *study["notes"], *placed]
-    same = [label_of(name) for name in same_in_all(study["pairs"])]
+    same = [bare_label(name) for name in same_in_all(study["pairs"])]
     if same:
         said.append(f"The same in every pair of runs: {', '.join(same)}.")
     if not study["complete"]:
