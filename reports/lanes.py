@@ -49,6 +49,7 @@ LABELLED_MAX = 6
 TIMES = ("ttd", "ttm", "ttr")
 SAID_MAX = 3
 ROUNDING_S = 1e-6
+LABEL_ROW = 0.12  # of a lane
 LATE_S = 10.0  # a failure so long after the recovery is hardly the fault's
 CLOSE_UP_SHARE = 0.4  # of the run: a fault whose story is longer needs no close-up
 
@@ -258,6 +259,8 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
         if each[name]["value_s"] is not None
     ]
     rows = [{**row, "y2": row["y"] + 0.96} for row in lanes.points(marks, 0.02)]
+    if labels and len(lanes.nodes) == 1:  # a line begins at its own label, so that it does not cross those above
+        rows = [{**row, "y": row["y"] + LABEL_ROW * row["row"]} for row in rows]
     drawn = [
         chart(rows)
         .mark_rule(strokeWidth=1.5)
@@ -269,7 +272,7 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
         rows = lanes.points([_label(each) for each in found[:LABELLED_MAX]], 0.12)
     if labels:
         middle_s = (lanes.from_s + lanes.to_s) / 2
-        labelled = [{**row, "y": row["y"] + 0.08 + 0.12 * row["row"]} for row in rows]
+        labelled = [{**row, "y": row["y"] + 0.08} for row in rows]
         left = chart([row for row in labelled if row["at"] < middle_s]).mark_text(align="left", dx=5, fontSize=12)
         right = chart([row for row in labelled if row["at"] >= middle_s]).mark_text(align="right", dx=-5, fontSize=12)
         drawn += [side.encode(x=lanes.x("at"), y=lanes.y(), text="label:N") for side in (left, right)]

@@ -24,12 +24,11 @@ from reports.prediction_charts import (
     reliability,
 )
 from reports.study_charts import (
-    ALIKE,
-    PLACEMENT,
-    cost_chart,
     bare_label,
+    cost_chart,
     label_of,
     pair_forest,
+    placement_of,
     proxy_charts,
     recovery_curves,
     recovery_strip,
@@ -227,7 +226,7 @@ def _study_page(shelf: Shelf) -> str:
     if study["kind"] == "compare":
         if measures_overhead(study) and not had_faults(lines) and (rows := relative_costs(study, lines)):
             whats.append(cost_chart(rows))
-            placed = [PLACEMENT, ALIKE]
+            placed = placement_of(study)
         whats += pair_forest(study["pairs"])
     else:
         whats += _maps(study)

@@ -45,6 +45,7 @@ TIME_WORDS = {
 VERDICT_COLOURS = {"better": GREEN, "worse": VERMILION, "no difference shown": GREY}
 PERCENTS = (-100, -50, -20, -10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 """Where an axis of far-reaching percentages has its marks."""
+ACROSS: dict[str, Any] = {"titleAngle": 0, "titleAlign": "left", "titleX": 0, "titleY": -8, "titleBaseline": "bottom"}
 SERIES = (BLUE, AMBER, GREEN, PURPLE, GREY)
 
 
@@ -73,9 +74,10 @@ def label_of(name: str) -> str:
 
 
 def in_a_sentence(name: str) -> str:
-    """The same within a sentence, without its abbreviation: "time to recovery"."""
-    said = bare_label(name).partition(" (")[0]
-    return said[:1].lower() + said[1:]
+    """The same within a sentence, without its abbreviation and commas: "time to recovery", "arrival to end (p95)"."""
+    said, comma, key = bare_label(name).partition(", ")
+    said = said.partition(" (")[0]
+    return said[:1].lower() + said[1:] + (f" ({key})" if comma else "")
 
 
 def in_seconds(said: str) -> str:
@@ -118,7 +120,7 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
     y = lane_axis(labels)
     kinds = {"observed": ("circle", BLUE), "longer than this: not seen to its end": ("triangle-right", VERMILION)}
     seen = [said for said in kinds if any(row["seen"] == said for row in points)]
-    key = legend() if seen != ["observed"] else None
+    key = legend(1) if seen != ["observed"] else None
     layers = [
         chart(points)
         .mark_point(size=42, opacity=0.75)
@@ -184,7 +186,9 @@ def recovery_curves(groups: Sequence[TimesOf]) -> Drawing:
                 "after:Q", axis=alt.Axis(title="Time since the injection (s)", tickCount=8), scale=alt.Scale(zero=True)
             ),
             y=alt.Y("share:Q", axis=axis("Share of faults (0 to 1)"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("group:N", title=None, legend=alt.Legend(orient="bottom", columns=1), sort=None),
+            color=alt.Color(
+                "group:N", title=None, legend=legend(1), scale=alt.Scale(domain=[group.label for group in groups])
+            ),
             tooltip=[tip("group", "of", "N"), tip("after", "after (s)"), tip("share", f"share not yet {verb}")],
         )
     )
@@ -419,7 +423,14 @@ def sweep_map(study: Mapping[str, Any], name: str, across: str, down: str, fixed
         sort=[_text(value) for value in study["vary"][down]],
         # Across, above the axis: beside a map of few rows a long key would be cut.
         axis=alt.Axis(
-            title=down, titleAngle=0, titleAlign="left", titleX=0, titleY=-8, titleBaseline="bottom", minExtent=64, grid=False
+            title=down,
+            titleAngle=0,
+            titleAlign="left",
+            titleX=0,
+            titleY=-8,
+            titleBaseline="bottom",
+            minExtent=64,
+            grid=False,
         ),
     )
     tips = [
@@ -535,12 +546,19 @@ PLACEMENT = (
     "tolerance a request may go to any node, and the model is loaded there; with it, requests keep to the nodes that hold "
     "the model, and share those. Where every node holds the model, what remains is fault tolerance alone:"
 )
-"""What must be said beside `cost_chart`."""
+"""What must be said beside `cost_chart`, unless the comparison was made with replicas of its own (`placement_of`)."""
 
 ALIKE = (
     "ollamamax compare scenarios/no-fault.yaml --vary policy.preset=none,default "
     "--set cluster.models.llama3.1:8b.replicas=5"
 )
+
+
+def placement_of(study: Mapping[str, Any]) -> list[str]:
+    """What is to be said of placement beside `cost_chart`: a sentence and a command; nothing where replicas were set."""
+    settings = [*(study.get("changes") or ()), *study["vary"]]
+    return [] if any("replicas" in str(each) for each in settings) else [PLACEMENT, ALIKE]
+
 
 PROXY_FIGURES = (
     ("added_p50_ms", "Time that a proxy adds to a request, median", "ms"),

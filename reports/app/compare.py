@@ -52,9 +52,7 @@ def _answer(study: dict[str, Any]) -> str:
     said = []
     for point in study["points"][1:]:
         of_point = [pair for pair in study["pairs"] if pair["variant"] == point["settings"]]
-        better = [
-            in_a_sentence(pair["figure"]) for pair in of_point if pair["verdict"] == "better"
-        ]
+        better = [in_a_sentence(pair["figure"]) for pair in of_point if pair["verdict"] == "better"]
         worse = [in_a_sentence(pair["figure"]) for pair in of_point if pair["verdict"] == "worse"]
         parts = [f"better in {', '.join(better)}"] if better else []
         parts += [f"worse in {', '.join(worse)}"] if worse else []
@@ -90,7 +88,7 @@ def _ranking(study: dict[str, Any]) -> None:
         row |= {label_of(name): _cell(point, name) for name in names}
         rows.append(row)
     transposed = [
-        {"": title, **{f"{row['Rank']}. {row['Variant']}": row[title] for row in rows}}
+        {"": title, **{f"{row['Rank']} · {row['Variant']}": row[title] for row in rows}}
         for title in rows[0]
         if title not in ("Rank", "Variant")
     ]

@@ -52,6 +52,8 @@ def test_the_lanes_tell_what_happened_at_the_faulted_node_and_say_it_in_words() 
     # The lost request ended at 62.92 s; 20 s later it has left the window of the steady state.
     said = "server_crash at node-3: detected after 0.500 s, without failures after 2.92 s, recovered after 22.9 s."
     assert said in whole.sentence
+    begins = {row["label"][:3]: row["y"] for row in rows(close_up.spec()) if "y2" in row and "label" in row}
+    assert begins["TTD"] < begins["TTM"] < begins["TTR"], "a line would cross the label of another"
     labels = {row["label"] for row in rows(close_up.spec()) if "label" in row}
     assert {label[:3] for label in labels} == {"TTD", "TTM", "TTR"}
     assert "TTD 0.500 s" in labels
