@@ -30,12 +30,13 @@ from reports.drawing import (
     tip,
 )
 from reports.logs import Log
-from reports.study_charts import PERCENTS, label_of, lane_axis
+from reports.study_charts import PERCENTS, bare_label, label_of, lane_axis
 from reports.words import NOT_OBSERVED, figure, number
 from twin.experiment.beside import band, limit_of
 from twin.record.story import Story
 
 OFF_NAMED = 5
+TWIN_LINES, LIVE_LINES = "twin: median, range", "live: each run"
 VERDICT_COLOURS = {"indistinguishable": GREEN, "close": AMBER, "off": VERMILION}
 OVERLAYS = (
     ("success", "lowest", "Share succeeded", "Share succeeded (0 to 1)"),
@@ -67,6 +68,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
                 "live_low": rounded(100 * (live["low"] - live["mean"]) / scale),
                 "live_high": rounded(100 * (live["high"] - live["mean"]) / scale),
                 "figure": labels[place],
+                "bare": bare_label(row["figure"]),
                 "live": figure(row["figure"], live["mean"]),
                 "twin": figure(row["figure"], twin["mean"]),
                 "limit": f"close up to {100 * limit_of(row['figure']):.0f} %",
@@ -74,7 +76,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
             }
         )
     colour = colours_seen("verdict", VERDICT_COLOURS, drawn)
-    x_axis = alt.Axis(title="Twin's difference from live (% of live)", values=list(PERCENTS))
+    x_axis = alt.Axis(title="Difference (% of live)", values=list(PERCENTS))
     far = alt.Scale(type="symlog", constant=10)  # even near 0, and room for what is far off
     tips = [
         tip("figure", "figure", "N"),
@@ -104,7 +106,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         chart([{"at": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("at:Q", axis=x_axis, scale=far)),
         *points_with_intervals(drawn, "percent", y, colour, tips, {"axis": x_axis, "scale": far}),
     ]
-    off = [bare(row["figure"]) for row in drawn if row["verdict"] == "off"]
+    off = [row["bare"] for row in drawn if row["verdict"] == "off"]
     more = f" and {len(off) - OFF_NAMED} more" if len(off) > OFF_NAMED else ""
     said = f"Off: {', '.join(off[:OFF_NAMED])}{more}." if off else "Nothing is off."
     return Drawing(
@@ -141,7 +143,7 @@ def difference_log(rows: Sequence[Mapping[str, Any]]) -> Log:
         percent = f"{100 * row['relative']:+.1f}" if row["relative"] is not None else "–"
         log.rows.append(
             (
-                bare(label_of(name)),
+                bare_label(name),
                 row["verdict"],
                 _mean(name, live, spread=True),
                 _mean(name, twin),
@@ -151,11 +153,6 @@ def difference_log(rows: Sequence[Mapping[str, Any]]) -> Log:
             )
         )
     return log
-
-
-def bare(label: str) -> str:
-    """A label without its unit, for where the figure has one."""
-    return label.removesuffix(" (s)")
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -186,15 +183,15 @@ def _overlay(
             "middle": rounded(row["middle"]),
             "high": rounded(row["high"]),
         }
-        | {"world": "twin, median and range of its runs"}
+        | {"world": TWIN_LINES}
         for row in band(twin, series, column)
     ]
     live_rows: list[Row] = [
-        {"at": rounded(row["at"]), "value": or_none(row[column]), "run": str(place), "world": "live, each run a line"}
+        {"at": rounded(row["at"]), "value": or_none(row[column]), "run": str(place), "world": LIVE_LINES}
         for place, story in enumerate(live[:8])
         for row in getattr(story, series)
     ]
-    worlds = ["twin, median and range of its runs", "live, each run a line"]
+    worlds = [TWIN_LINES, LIVE_LINES]
     colour = alt.Color("world:N", scale=alt.Scale(domain=worlds, range=[BLUE, PURPLE]), title=None, legend=legend())
     y_axis = axis(axis_title)
     zero = alt.Scale(zero=True)
@@ -241,7 +238,7 @@ def _overlay(
     said = "" if inside is None else f" {number(round(100 * inside))} % of the live steps lie within the twin's range."
     return Drawing(
         title,
-        f"The line of the live run should run inside the band of the twin's runs.{said}",
+        f"The lines of the live runs should run inside the band of the twin's runs; amber while a fault held a node.{said}",
         layered(layers),
     )
 

@@ -164,7 +164,9 @@ def waiting_over_time(story: Story) -> Drawing:
         )
     )
     most = max((row["waiting"] or 0 for row in story.in_system), default=None)
-    said = f"At most {most} waited." if most is not None else "No telemetry was recorded."
+    said = f"At most {most} waited." if most else "None waited."
+    if most is None:
+        said = "No telemetry was recorded."
     return Drawing(
         "Requests in the system",
         f"In flight at the nodes, and waiting at the gateway: the largest number in each step of {number(story.step_s)} s, "

@@ -55,27 +55,26 @@ def clock(end_s: float, field: str = "at", start_s: float = 0.0) -> alt.X:
     return alt.X(f"{field}:Q", scale=scale, axis=alt.Axis(title=X_TITLE, grid=False, tickCount=8))
 
 
-def axis(title: str) -> alt.Axis:
+def axis(title: str, **changes: Any) -> alt.Axis:
     """A y axis; all are equally wide, so that the charts stand in line."""
-    return alt.Axis(title=title, tickCount=4, minExtent=64)
+    return alt.Axis(title=title, tickCount=4, minExtent=64, **changes)
 
 
-def legend() -> alt.Legend:
-    """A legend below the chart, where a narrow screen has room for it."""
-    return alt.Legend(orient="bottom", direction="horizontal", columns=LEGEND_COLUMNS)
+def legend(columns: int = LEGEND_COLUMNS) -> alt.Legend:
+    """A legend below the chart, where a narrow screen has room for it. Beside wide labels there is room for one column."""
+    return alt.Legend(orient="bottom", direction="horizontal", columns=columns)
 
 
-def colours_of(field: str, colours: dict[str, str]) -> alt.Color:
+def colours_of(field: str, colours: dict[str, str], columns: int = LEGEND_COLUMNS) -> alt.Color:
     """Colours by the values of a field."""
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color(f"{field}:N", scale=scale, title=None, legend=legend())
+    return alt.Color(f"{field}:N", scale=scale, title=None, legend=legend(columns))
 
 
 def colours_seen(field: str, colours: dict[str, str], rows: Sequence[Row]) -> alt.Color:
-    """The same with those values alone that are in the rows."""
-    return colours_of(
-        field, {name: colour for name, colour in colours.items() if any(row[field] == name for row in rows)}
-    )
+    """The same, for lanes with labels, with those values alone that are in the rows."""
+    seen = {name: colour for name, colour in colours.items() if any(row[field] == name for row in rows)}
+    return colours_of(field, seen, columns=1)
 
 
 def points_with_intervals(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,9 @@ LANE_PX = 40
 CLOSE_UP_LANE_PX = 120
 LABELLED_MAX = 6
 TIMES = ("ttd", "ttm", "ttr")
+SAID_MAX = 3
+ROUNDING_S = 1e-6
+LABEL_ROW = 0.12  # of a lane
 LATE_S = 10.0  # a failure so long after the recovery is hardly the fault's
 CLOSE_UP_SHARE = 0.4  # of the run: a fault whose story is longer needs no close-up
 
@@ -106,7 +110,7 @@ def node_lanes(story: Story) -> list[Drawing]:
     layers = _layers(story, _Lanes(story.nodes, 0.0, end_s), story.recoveries, labels=close_up is None)
     sentence = (
         "A shaded span is a fault; the bar is what the node was; the thin line below is an incident, with "
-        f"the actions on it{'' if close_up else '; short strokes are attempts that failed'}. {_said(story.recoveries)}{rest}"
+        f"the actions on it{'' if close_up else '; short strokes are attempts that failed'}. {_said(story)}{rest}"
     )
     drawing = Drawing("What happened at each node", sentence, layered(layers, max(1, len(story.nodes)) * LANE_PX))
     return [drawing] if close_up is None else [drawing, close_up]
@@ -255,6 +259,8 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
         if each[name]["value_s"] is not None
     ]
     rows = [{**row, "y2": row["y"] + 0.96} for row in lanes.points(marks, 0.02)]
+    if labels and len(lanes.nodes) == 1:  # a line begins at its own label, so that it does not cross those above
+        rows = [{**row, "y": row["y"] + LABEL_ROW * row["row"]} for row in rows]
     drawn = [
         chart(rows)
         .mark_rule(strokeWidth=1.5)
@@ -266,7 +272,7 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
         rows = lanes.points([_label(each) for each in found[:LABELLED_MAX]], 0.12)
     if labels:
         middle_s = (lanes.from_s + lanes.to_s) / 2
-        labelled = [{**row, "y": row["y"] + 0.08 + 0.12 * row["row"]} for row in rows]
+        labelled = [{**row, "y": row["y"] + 0.08} for row in rows]
         left = chart([row for row in labelled if row["at"] < middle_s]).mark_text(align="left", dx=5, fontSize=12)
         right = chart([row for row in labelled if row["at"] >= middle_s]).mark_text(align="right", dx=-5, fontSize=12)
         drawn += [side.encode(x=lanes.x("at"), y=lanes.y(), text="label:N") for side in (left, right)]
@@ -281,10 +287,11 @@ def _label(each: Row) -> Row:
     return {"node": each["node"], "at": each["injected_s"], "label": ", ".join(said), "row": 0}
 
 
-def _said(found: Sequence[Row]) -> str:
+def _said(story: Story) -> str:
     """The first faults in words."""
+    found = story.recoveries
     said = []
-    for each in found[:3]:
+    for each in found[:SAID_MAX]:
         parts = [
             f"{words} after {seconds(each[name]['value_s'])}"
             for words, name in (("detected", "ttd"), ("without failures", "ttm"), ("recovered", "ttr"))
@@ -293,9 +300,33 @@ def _said(found: Sequence[Row]) -> str:
         if each["ttr"]["value_s"] is None:
             parts.append(f"not recovered within {seconds(each['ttr']['at_least_s'] or 0.0)}")
         said.append(f"{each['kind']} at {each['node']}: {', '.join(parts)}.")
-        ttm_s, ttr_s = each["ttm"]["value_s"], each["ttr"]["value_s"]
-        if ttm_s is not None and ttr_s is not None and ttm_s > ttr_s + LATE_S:
-            said.append("Attempts failed again long after that recovery, and no later fault is there to explain them.")
-    if len(found) > len(said):
+        said.extend(_late_failures(each, story))
+    if len(found) > SAID_MAX:
         said.append(f"The table below has {'all' if len(found) <= 100 else 'the first 100 of'} {len(found)} faults.")
     return " ".join(said) if said else "No fault was injected."
+
+
+def _late_failures(each: Row, story: Story) -> list[str]:
+    """A sentence where the last failure that is put down to a fault came long after the recovery from it."""
+    ttm_s, ttr_s = each["ttm"]["value_s"], each["ttr"]["value_s"]
+    if ttm_s is None or ttr_s is None or ttm_s <= ttr_s + LATE_S:
+        return []
+    recovered_s, last_s = each["injected_s"] + ttr_s, each["injected_s"] + ttm_s
+    late = [row for row in story.failed_attempts if recovered_s < row["at"] <= last_s + ROUNDING_S]
+    errors = ", ".join(dict.fromkeys(str(row["error"]) for row in late))
+    what = f"Attempts failed{f' ({errors})' if errors else ''} up to {last_s - recovered_s:.0f} s after that recovery"
+    others = [
+        f"{other['kind']} at {other['node']}"
+        for other in story.recoveries
+        if other is not each and other["injected_s"] <= last_s and _well_again_s(other) > recovered_s
+    ]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        return [f"{what}; {others[0]}{more} went on meanwhile and may be why."]
+    return [f"{what}, while no fault went on: they count here, but may have another cause, such as too much load."]
+
+
+def _well_again_s(each: Row) -> float:
+    """When a fault was recovered from; infinity where it was not."""
+    ttr_s = each["ttr"]["value_s"]
+    return math.inf if ttr_s is None else float(each["injected_s"] + ttr_s)

@@ -62,7 +62,7 @@ def telemetry(story: NodeStory, name: str) -> Drawing:
     ]
     title = title_of(name)
     tips = [tip("at", "from (s)"), tip("mean", f"mean ({column.unit})"), tip("low", "lowest"), tip("high", "highest")]
-    y_axis = axis(column.unit)
+    y_axis = axis(column.unit, format=",~r")
     scale = alt.Scale(zero=False)
     layers = [
         *_spans(story),

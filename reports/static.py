@@ -24,11 +24,11 @@ from reports.prediction_charts import (
     reliability,
 )
 from reports.study_charts import (
-    ALIKE,
-    PLACEMENT,
+    bare_label,
     cost_chart,
     label_of,
     pair_forest,
+    placement_of,
     proxy_charts,
     recovery_curves,
     recovery_strip,
@@ -226,14 +226,14 @@ def _study_page(shelf: Shelf) -> str:
     if study["kind"] == "compare":
         if measures_overhead(study) and not had_faults(lines) and (rows := relative_costs(study, lines)):
             whats.append(cost_chart(rows))
-            placed = [PLACEMENT, ALIKE]
+            placed = placement_of(study)
         whats += pair_forest(study["pairs"])
     else:
         whats += _maps(study)
     for name in TIMES:
         whats += _recovery(times_of_study(study, lines, name), curves=name == "ttr_s")
     said = [str(study["claim"]), *study["notes"], *placed]
-    same = [label_of(name) for name in same_in_all(study["pairs"])]
+    same = [bare_label(name) for name in same_in_all(study["pairs"])]
     if same:
         said.append(f"The same in every pair of runs: {', '.join(same)}.")
     if not study["complete"]:

@@ -45,6 +45,7 @@ TIME_WORDS = {
 VERDICT_COLOURS = {"better": GREEN, "worse": VERMILION, "no difference shown": GREY}
 PERCENTS = (-100, -50, -20, -10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 """Where an axis of far-reaching percentages has its marks."""
+ACROSS: dict[str, Any] = {"titleAngle": 0, "titleAlign": "left", "titleX": 0, "titleY": -8, "titleBaseline": "bottom"}
 SERIES = (BLUE, AMBER, GREEN, PURPLE, GREY)
 
 
@@ -59,13 +60,29 @@ FULL_LABELS = {
 """Labels that stand alone, without the group that says of what."""
 
 
-def label_of(name: str) -> str:
-    """A figure's name for people, with its unit: `e2e_s.p95` is "Arrival to end, p95 (s)"."""
+def bare_label(name: str) -> str:
+    """A figure's name for people: `e2e_s.p95` is "Arrival to end, p95"."""
     first, _, key = name.partition(".")
-    unit = FIGURES.get(first, ("", ""))[0]
     said = FULL_LABELS.get(first) or LABELS.get(first, first)
-    said = said[:1].upper() + said[1:] + (f", {key}" if key else "")
-    return f"{said} ({unit})" if unit == "s" else said
+    return said[:1].upper() + said[1:] + (f", {key}" if key else "")
+
+
+def label_of(name: str) -> str:
+    """The same with its unit, for axes and columns: "Arrival to end, p95 (s)"."""
+    unit = FIGURES.get(name.partition(".")[0], ("", ""))[0]
+    return in_seconds(bare_label(name)) if unit == "s" else bare_label(name)
+
+
+def in_a_sentence(name: str) -> str:
+    """The same within a sentence, without its abbreviation and commas: "time to recovery", "arrival to end (p95)"."""
+    said, comma, key = bare_label(name).partition(", ")
+    said = said.partition(" (")[0]
+    return said[:1].lower() + said[1:] + (f" ({key})" if comma else "")
+
+
+def in_seconds(said: str) -> str:
+    """A title with its unit; one pair of brackets is enough: "Time to recovery (TTR, s)"."""
+    return f"{said[:-1]}, s)" if said.endswith(")") else f"{said} (s)"
 
 
 def meaning_of(name: str) -> str:
@@ -99,10 +116,11 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
             limits.append(
                 {"at": group.limit_s, "y1": place, "y2": place + 1.0, "label": f"promised: {group.limit_s:g} s"}
             )
-    x = alt.X("value_s:Q", axis=alt.Axis(title=f"{what} (s)", grid=True, tickCount=8), scale=alt.Scale(zero=True))
+    x = alt.X("value_s:Q", axis=alt.Axis(title=in_seconds(what), grid=True, tickCount=8), scale=alt.Scale(zero=True))
     y = lane_axis(labels)
     kinds = {"observed": ("circle", BLUE), "longer than this: not seen to its end": ("triangle-right", VERMILION)}
     seen = [said for said in kinds if any(row["seen"] == said for row in points)]
+    key = legend(1) if seen != ["observed"] else None
     layers = [
         chart(points)
         .mark_point(size=42, opacity=0.75)
@@ -113,13 +131,13 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
                 "seen:N",
                 scale=alt.Scale(domain=seen, range=[kinds[said][0] for said in seen]),
                 title=None,
-                legend=legend(),
+                legend=key,
             ),
             color=alt.Color(
                 "seen:N",
                 scale=alt.Scale(domain=seen, range=[kinds[said][1] for said in seen]),
                 title=None,
-                legend=legend(),
+                legend=key,
             ),
             tooltip=[
                 tip("kind", "fault", "N"),
@@ -167,8 +185,10 @@ def recovery_curves(groups: Sequence[TimesOf]) -> Drawing:
             x=alt.X(
                 "after:Q", axis=alt.Axis(title="Time since the injection (s)", tickCount=8), scale=alt.Scale(zero=True)
             ),
-            y=alt.Y("share:Q", axis=axis("Share not yet (0 to 1)"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("group:N", title=None, legend=alt.Legend(orient="bottom", columns=2), sort=None),
+            y=alt.Y("share:Q", axis=axis("Share of faults (0 to 1)"), scale=alt.Scale(domain=[0, 1])),
+            color=alt.Color(
+                "group:N", title=None, legend=legend(1), scale=alt.Scale(domain=[group.label for group in groups])
+            ),
             tooltip=[tip("group", "of", "N"), tip("after", "after (s)"), tip("share", f"share not yet {verb}")],
         )
     )
@@ -194,7 +214,7 @@ def _recovery_sentence(groups: Sequence[TimesOf]) -> str:
         median = f"median {seconds(summary['median'])}" if summary["median"] is not None else "no median"
         if summary["ci95"] and None not in summary["ci95"]:
             median += f" (95 % CI {seconds(summary['ci95'][0])} to {seconds(summary['ci95'][1])})"
-        part = f"{group.label}: {median} over {summary['n']} faults"
+        part = f"{group.label}: {median} over {summary['n']} fault{'s' if summary['n'] != 1 else ''}"
         if summary["censored"]:
             part += f", {summary['censored']} of them not seen to their end"
         if group.limit_s is not None:
@@ -264,7 +284,8 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
         tip("verdict", "it is", "N"),
     ]
     y = lane_axis(labels)
-    x_axis = alt.Axis(title=f"Difference from the baseline: {label_of(name)}", tickCount=6)
+    unit = FIGURES.get(name.partition(".")[0], ("", ""))[0]
+    x_axis = alt.Axis(title=f"Difference from the baseline{f' ({unit})' if unit else ''}", tickCount=6)
     layers = [
         chart([{"zero": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("zero:Q", axis=x_axis)),
         *points_with_intervals(rows, "mean", y, colour, tips, {"axis": x_axis}),
@@ -272,7 +293,7 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
     base = words(pairs[0]["baseline"])
     said = "; ".join(_pair_in_words(pair, name) for pair in shown[:4])
     return Drawing(
-        label_of(name).rpartition(" (")[0] or label_of(name),
+        bare_label(name),
         f"Mean of the differences from {base} on the same seeds, with its 95 % interval; on the dashed line there is "
         f"none. {said}.",
         layered(layers, len(shown) * PAIR_PX + 10),
@@ -306,8 +327,8 @@ def by_seed(study: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], name: 
         .encode(x=x, y=y, tooltip=tips),
     ]
     return Drawing(
-        f"{label_of(name)}, seed by seed",
-        "Each line is one seed under every variant: where all lines go the same way, the difference is not chance.",
+        f"{bare_label(name)}, seed by seed",
+        "Each line is one seed under every variant: the more lines go the same way, the less likely it is by chance.",
         layered(layers, 240),
     )
 
@@ -342,7 +363,7 @@ def sweep_curve(study: Mapping[str, Any], name: str, along: str, fixed: Mapping[
         far = min(values) > 0 and max(values) / min(values) > 30
         x = alt.X(
             "along:Q",
-            axis=alt.Axis(title=along, values=list(values)),
+            axis=alt.Axis(title=along, values=list(values), format=",~r"),
             scale=alt.Scale(type="log" if far else "linear", zero=False, nice=False),
         )
     else:
@@ -367,7 +388,7 @@ def sweep_curve(study: Mapping[str, Any], name: str, along: str, fixed: Mapping[
     unseen = len(_points(study, fixed)) - len(rows)
     rest_said = f" At {unseen} points it was not observed." if unseen else ""
     return Drawing(
-        label_of(name),
+        bare_label(name),
         f"The mean over the replications along {along}, with its 95 % interval as a band: where bands do not touch, the "
         f"difference is more than chance.{rest_said}",
         layered(layers, 260),
@@ -400,7 +421,17 @@ def sweep_map(study: Mapping[str, Any], name: str, across: str, down: str, fixed
     y = alt.Y(
         "down:N",
         sort=[_text(value) for value in study["vary"][down]],
-        axis=alt.Axis(title=down, minExtent=64, grid=False),
+        # Across, above the axis: beside a map of few rows a long key would be cut.
+        axis=alt.Axis(
+            title=down,
+            titleAngle=0,
+            titleAlign="left",
+            titleX=0,
+            titleY=-8,
+            titleBaseline="bottom",
+            minExtent=64,
+            grid=False,
+        ),
     )
     tips = [
         tip("across", across, "N"),
@@ -426,7 +457,7 @@ def sweep_map(study: Mapping[str, Any], name: str, across: str, down: str, fixed
     failed = sum(row["verdict"] == "fail" for row in rows)
     said = f"The claim fails at {failed} of {len(rows)} points, marked ✗." if failed else "The claim fails nowhere."
     return Drawing(
-        label_of(name),
+        bare_label(name),
         f"The mean over the replications at each point: the darker, the larger. {said}",
         layered(layers, max(2, len(study["vary"][down])) * 52),
     )
@@ -466,6 +497,7 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
                 "high": rounded(100 * high),
                 "variant": words(row["variant"]),
                 "figure": label_of(row["figure"]),
+                "bare": bare_label(row["figure"]),
                 "absolute": figure(row["figure"], row["difference"]),
                 "base": figure(row["figure"], row["baseline"]),
                 "n": row["n"],
@@ -478,7 +510,7 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         title=None,
         legend=legend() if len(variants) > 1 else None,
     )
-    x_axis = alt.Axis(title="Difference from the baseline (% of it)", values=list(PERCENTS))
+    x_axis = alt.Axis(title="Difference (% of the baseline)", values=list(PERCENTS))
     far = alt.Scale(type="symlog", constant=5)  # even near 0, and room for what is far off
     tips = [
         tip("figure", "figure", "N"),
@@ -498,10 +530,9 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         *points_with_intervals(drawn, "percent", y, colour, tips, {"axis": x_axis, "scale": far}),
     ]
     worst = max(drawn, key=lambda row: row["percent"])
-    said = "Nothing is dearer."
+    said = "On average nothing is dearer."
     if worst["percent"] > 0:
-        what = worst["figure"].removesuffix(" (s)")
-        said = f"The largest is {what}: {number(round(worst['percent'], 2))} %, that is {worst['absolute']}."
+        said = f"The largest is {worst['bare']}: {number(round(worst['percent'], 2))} %, that is {worst['absolute']}."
     return Drawing(
         "What it costs where nothing breaks",
         "The same requests on the same seeds with and without: to the right of the dashed line at 0 it is dearer; the amber "
@@ -515,12 +546,19 @@ PLACEMENT = (
     "tolerance a request may go to any node, and the model is loaded there; with it, requests keep to the nodes that hold "
     "the model, and share those. Where every node holds the model, what remains is fault tolerance alone:"
 )
-"""What must be said beside `cost_chart`."""
+"""What must be said beside `cost_chart`, unless the comparison was made with replicas of its own (`placement_of`)."""
 
 ALIKE = (
     "ollamamax compare scenarios/no-fault.yaml --vary policy.preset=none,default "
     "--set cluster.models.llama3.1:8b.replicas=5"
 )
+
+
+def placement_of(study: Mapping[str, Any]) -> list[str]:
+    """What is to be said of placement beside `cost_chart`: a sentence and a command; nothing where replicas were set."""
+    settings = [*(study.get("changes") or ()), *study["vary"]]
+    return [] if any("replicas" in str(each) for each in settings) else [PLACEMENT, ALIKE]
+
 
 PROXY_FIGURES = (
     ("added_p50_ms", "Time that a proxy adds to a request, median", "ms"),

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from reports.app.shared import choose, empty, escaped, listed, note_problem, show, table
-from reports.study_charts import by_seed, label_of, meaning_of, pair_forest, same_in_all
+from reports.study_charts import bare_label, by_seed, in_a_sentence, label_of, meaning_of, pair_forest, same_in_all
 from reports.words import VERDICT_SIGNS, ci95, figure
 from twin.experiment.conduct import words
 from twin.experiment.library import Shelf, lines_of
@@ -39,7 +39,7 @@ def page() -> None:
     for drawing in drawings:
         show(drawing)
     if same:
-        st.markdown(f"The same in every pair of runs: {escaped(', '.join(label_of(name) for name in same))}.")
+        st.markdown(f"The same in every pair of runs: {escaped(', '.join(bare_label(name) for name in same))}.")
     _seeds(shelf)
     st.subheader("Do it again", anchor=False)
     st.code(
@@ -52,10 +52,8 @@ def _answer(study: dict[str, Any]) -> str:
     said = []
     for point in study["points"][1:]:
         of_point = [pair for pair in study["pairs"] if pair["variant"] == point["settings"]]
-        better = [
-            label_of(pair["figure"]).partition(" (")[0].lower() for pair in of_point if pair["verdict"] == "better"
-        ]
-        worse = [label_of(pair["figure"]).partition(" (")[0].lower() for pair in of_point if pair["verdict"] == "worse"]
+        better = [in_a_sentence(pair["figure"]) for pair in of_point if pair["verdict"] == "better"]
+        worse = [in_a_sentence(pair["figure"]) for pair in of_point if pair["verdict"] == "worse"]
         parts = [f"better in {', '.join(better)}"] if better else []
         parts += [f"worse in {', '.join(worse)}"] if worse else []
         said.append(f"{words(point['settings'])} is {' and '.join(parts) or 'not shown to differ'}.")
@@ -90,7 +88,7 @@ def _ranking(study: dict[str, Any]) -> None:
         row |= {label_of(name): _cell(point, name) for name in names}
         rows.append(row)
     transposed = [
-        {"": title, **{f"{row['Rank']}. {row['Variant']}": row[title] for row in rows}}
+        {"": title, **{f"{row['Rank']} · {row['Variant']}": row[title] for row in rows}}
         for title in rows[0]
         if title not in ("Rank", "Variant")
     ]
@@ -124,4 +122,4 @@ def _seeds(shelf: Shelf) -> None:
         "Seed by seed", names, index=first, format_func=label_of, key="compare_figure", help="One line for each seed."
     )
     show(by_seed(shelf.summary, lines_of(shelf.folder), name))
-    st.caption(f"{escaped(label_of(name))}: {escaped(meaning_of(name))}.")
+    st.caption(f"{escaped(bare_label(name))}: {escaped(meaning_of(name))}.")

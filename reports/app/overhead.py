@@ -6,7 +6,7 @@ import streamlit as st
 
 from reports.app.shared import choose, empty, escaped, listed, note_problem, root, show, show_log, stories
 from reports.logs import probe_log
-from reports.study_charts import ALIKE, PLACEMENT, cost_chart, proxy_charts
+from reports.study_charts import cost_chart, placement_of, proxy_charts
 from twin.experiment.library import documents, lines_of
 from twin.experiment.overhead import had_faults, measures_overhead, relative_costs
 
@@ -40,8 +40,9 @@ def _paired() -> None:
         empty("No pair of its runs is finished yet; this page fills as they come.")
         return
     show(cost_chart(rows))
-    st.caption(PLACEMENT)
-    st.code(ALIKE, language="sh", wrap_lines=True)
+    if placed := placement_of(shelf.summary):
+        st.caption(placed[0])
+        st.code(placed[1], language="sh", wrap_lines=True)
 
 
 def _probes() -> None:

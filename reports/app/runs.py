@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from reports.app.shared import SELECTED, VERDICT_MARKS, empty, listed, root
+from reports.app.shared import SELECTED, VERDICT_MARKS, empty, listed, root, table
 from reports.words import LABELS, figure
 from twin.experiment.library import Shelf
 
 KEY_FIGURES = ("requests_lost", "success_ratio", "ttd_s", "ttr_s")
+WRONG_MAX = 20
 KINDS = {"runs": "runs", "compare": "comparison", "sweep": "sweep"}
 
 
@@ -28,7 +29,7 @@ def page() -> None:
     shown = _filtered(found)
     bad = sum(bool(shelf.problem) for shelf in shown)
     said = f"{len(shown)} of {len(found)} results in {root()}, the latest first. Select some to look at them."
-    st.caption(f"{said}{f' {bad} have a problem, told in its column.' if bad else ''}")
+    st.caption(f"{said}{f' {bad} of them cannot be read, or not all of it: see below.' if bad else ''}")
     if not shown:
         empty("Nothing fits the filters; clear one.")
         return
@@ -51,6 +52,10 @@ def page() -> None:
     if chosen:
         st.session_state[SELECTED] = [str(shelf.folder) for shelf in chosen]
         _next(chosen)
+    if bad:
+        st.subheader("What is wrong", anchor=False)
+        wrong = [shelf for shelf in shown if shelf.problem][:WRONG_MAX]
+        table([{"Result": shelf.name, "What is wrong, and what to do": shelf.problem} for shelf in wrong], "runs_wrong")
 
 
 def _filtered(found: list[Shelf]) -> list[Shelf]:

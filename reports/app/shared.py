@@ -86,7 +86,7 @@ def legends_px(spec: dict[str, Any]) -> int:
             of = encoding.get(channel)
             if isinstance(of, dict) and of.get("legend") and of.get("field"):
                 entries = len((of.get("scale") or {}).get("domain") or ()) or 2 * LEGEND_COLUMNS
-                found[of["field"]] = -(-entries // LEGEND_COLUMNS)
+                found[of["field"]] = -(-entries // of["legend"].get("columns", LEGEND_COLUMNS))
     return sum(LEGEND_TITLE_PX + LEGEND_ROW_PX * rows for rows in found.values())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from reports.app.shared import choose, empty, escaped, listed, note_problem, show, table
-from reports.study_charts import label_of, meaning_of, sweep_curve, sweep_map
+from reports.study_charts import bare_label, label_of, meaning_of, sweep_curve, sweep_map
 from reports.words import VERDICT_SIGNS
 from twin.experiment.conduct import words
 from twin.experiment.points import figure_of
@@ -48,7 +48,7 @@ def page() -> None:
     for key in others:
         if key != down:
             fixed[key] = st.selectbox(f"{key} is", study["vary"][key], key=f"sweep_{shelf.folder}_{key}")
-    st.caption(f"{escaped(label_of(name))}: {escaped(meaning_of(name))}.")
+    st.caption(f"{escaped(bare_label(name))}: {escaped(meaning_of(name))}.")
     if down is not None:
         show(sweep_map(study, name, along, down, fixed))
     show(sweep_curve(study, name, along, fixed))

@@ -57,6 +57,21 @@ def test_runs_of_different_loads_are_not_taken_for_the_same() -> None:
     assert tokens == "tokens of a prompt (live 100, twin 200 on average)"
 
 
+def on(hardware: Any, nodes: str | None = None) -> Story:
+    story = told(100)
+    story.manifest["scenario"]["cluster"] = {"hardware": hardware, "groups": None}
+    if nodes is not None:
+        story.manifest["nodes"] = nodes
+    return story
+
+
+def test_real_machines_beside_a_profile_of_the_catalogue_are_said_not_to_be_the_same() -> None:
+    (machines,) = unlike(on("rtx-4090", "real"), on("rtx-4090"))
+    assert machines.startswith("machines (live its own, twin rtx-4090;")
+    assert unlike(on("rtx-4090", "real"), on({"calibration": {"name": "mine"}})) == []
+    assert unlike(on("rtx-4090", "emulated"), on("rtx-4090")) == []
+
+
 def test_the_live_worlds_own_settings_become_settings_of_the_twin() -> None:
     scenario = {
         "live": {

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +48,22 @@ def test_a_link_that_leads_back_does_not_hold_it_up(tmp_path: Path) -> None:
     crash(tmp_path / "run")
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
     assert [shelf.name for shelf in shelves(tmp_path)] == ["run"]
+
+
+def test_folders_that_may_not_be_read_are_listed_with_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crash(tmp_path / "open")
+    crash(tmp_path / "closed")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    problems = {shelf.name: shelf.problem for shelf in shelves(tmp_path)}
+    assert "may not be read by this user" in problems.pop("closed")
+    assert problems == {"open": ""}
 
 
 def test_lines_that_are_cut_off_are_left_out(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ async def take(page: Path, runs: Path) -> None:
             await tab.open(f"{url}/compare", width=1280)
             await tab.picture(PICTURES / "compare.png", width=1280, height=1100)
             await tab.open(f"{url}/recovery", width=1280, dark=True)
-            await tab.picture(PICTURES / "recovery.png", width=1280, height=1060)
+            await tab.picture(PICTURES / "recovery.png", width=1280, height=1090)
 
 
 if __name__ == "__main__":

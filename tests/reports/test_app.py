@@ -160,7 +160,7 @@ def test_a_sweep_is_a_map_and_a_curve(pages: Open) -> None:
     assert len(charts_of(page)) == 2
     page.selectbox(key="sweep_figure").set_value("e2e_s.p95").run()
     assert not page.exception
-    assert "Arrival to end, p95 (s)" in words_of(page)
+    assert "Arrival to end, p95" in words_of(page)
 
 
 def test_without_a_controller_the_cluster_page_says_how_to_start_one(pages: Open) -> None:

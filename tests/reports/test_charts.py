@@ -52,6 +52,8 @@ def test_the_lanes_tell_what_happened_at_the_faulted_node_and_say_it_in_words() 
     # The lost request ended at 62.92 s; 20 s later it has left the window of the steady state.
     said = "server_crash at node-3: detected after 0.500 s, without failures after 2.92 s, recovered after 22.9 s."
     assert said in whole.sentence
+    begins = {row["label"][:3]: row["y"] for row in rows(close_up.spec()) if "y2" in row and "label" in row}
+    assert begins["TTD"] < begins["TTM"] < begins["TTR"], "a line would cross the label of another"
     labels = {row["label"] for row in rows(close_up.spec()) if "label" in row}
     assert {label[:3] for label in labels} == {"TTD", "TTM", "TTR"}
     assert "TTD 0.500 s" in labels
@@ -66,6 +68,25 @@ def test_a_fault_that_was_never_recovered_from_is_said_and_has_no_close_up() -> 
     drawings = node_lanes(tell(Run().every(1.0, 1.0, 100.0, node="node-1").fault(30.0).end()))
     assert len(drawings) == 1
     assert "server_crash at node-0: not recovered within 60 s." in drawings[0].sentence
+
+
+def test_failures_long_after_a_recovery_are_said_not_to_be_explained_by_a_fault_where_none_went_on() -> None:
+    run = Run().every(1.0, 1.0, 100.0).fault(20.0).failed_attempt(20.5).failed_attempt(60.0, "node-1", "stall_timeout")
+    sentence = node_lanes(tell(run.end()))[0].sentence
+    assert "Attempts failed (stall_timeout) up to 39 s after that recovery, while no fault went on" in sentence
+
+
+def test_failures_long_after_a_recovery_are_put_beside_a_fault_that_went_on_then() -> None:
+    run = Run().every(1.0, 1.0, 100.0).fault(10.0, "node-2", held=True).fault(20.0, fault_id=1)
+    run.failed_attempt(20.5).failed_attempt(60.0, "node-1", "stall_timeout")
+    sentence = node_lanes(tell(run.end()))[0].sentence
+    assert "after that recovery; server_crash at node-2 went on meanwhile and may be why." in sentence
+    assert "no fault went on" not in sentence
+
+
+def test_failures_that_end_with_the_recovery_need_no_word() -> None:
+    run = Run().every(1.0, 1.0, 100.0).fault(20.0).failed_attempt(20.5)
+    assert "after that recovery" not in node_lanes(tell(run.end()))[0].sentence
 
 
 def test_where_several_lanes_are_labelled_the_times_of_a_fault_stand_in_one_line() -> None:

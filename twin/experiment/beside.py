@@ -58,7 +58,7 @@ def limit_of(name: str) -> float:
 
 
 def unlike(live: Story, twin: Story) -> list[str]:
-    """In what the two are no runs of the same thing, each in a few words: load, nodes, policy. Empty: they are."""
+    """In what the two are no runs of the same thing, each in a few words: load, nodes, machines, policy. Empty: they are."""
     found = []
     for key, what in (
         ("requests_per_s", "requests per second"),
@@ -70,10 +70,24 @@ def unlike(live: Story, twin: Story) -> list[str]:
             found.append(f"{what} (live {one:.3g}, twin {two:.3g} on average)")
     if live.nodes_in_all != twin.nodes_in_all:
         found.append(f"nodes (live {live.nodes_in_all}, twin {twin.nodes_in_all})")
+    if live.manifest.get("nodes") not in (None, "emulated") and (machine := _guessed(twin.manifest["scenario"])):
+        found.append(f"machines (live its own, twin {machine}; `ollamamax calibrate` makes a profile of one's own)")
     presets = [str(it.manifest["scenario"].get("policy")) for it in (live, twin)]
     if presets[0] != presets[1]:
         found.append("the policy's settings")
     return found
+
+
+def _guessed(scenario: dict[str, Any]) -> str:
+    """The machine of the catalogue that the twin has in place of the real one; empty where a calibrated one stands."""
+    cluster = scenario.get("cluster") or {}
+    machines = [group["hardware"] for group in cluster.get("groups") or [cluster] if group.get("hardware")]
+    guessed = [it if isinstance(it, str) else "one that was not measured" for it in machines if not _measured(it)]
+    return ", ".join(dict.fromkeys(guessed))
+
+
+def _measured(hardware: Any) -> bool:
+    return isinstance(hardware, dict) and bool(hardware.get("calibration"))
 
 
 def as_live(scenario: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from twin.errors import OperatorError
 from twin.experiment.run import SUMMARY
 from twin.experiment.study import RESULTS, STUDY, Line
-from twin.record.reader import MANIFEST, PARTIAL, RunUnreadable, open_run
+from twin.record.reader import MANIFEST, PARTIAL, RunUnreadable, no_right_to, open_run
 
 DEPTH_MAX = 4
 FOLDERS_MAX = 5000
@@ -63,6 +63,8 @@ def shelves(root: Path) -> list[Shelf]:
 
 def shelf_of(folder: Path) -> Shelf:
     """What one folder holds. Raises `OperatorError` where that is neither runs nor a study."""
+    if problem := no_right_to(folder):
+        return Shelf(folder, "runs", problem=problem)
     names = {it.name for it in _entries(folder)}
     if STUDY in names:
         return _study(folder)
@@ -107,8 +109,14 @@ def documents(root: Path, wanted: set[str]) -> list[tuple[Path, dict[str, Any]]]
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Folders from the root downwards, not into runs and studies, nor through links."""
-    for count, (folder, inside, files) in enumerate(os.walk(root, onerror=lambda _: None)):
+    """Folders from the root downwards, not into runs and studies, nor through links; those without a right last."""
+    denied: list[Path] = []
+
+    def note(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            denied.append(Path(error.filename))
+
+    for count, (folder, inside, files) in enumerate(os.walk(root, onerror=note)):
         path = Path(folder)
         deep = len(path.relative_to(root).parts)
         yield path
@@ -116,6 +124,7 @@ def _folders(root: Path) -> Iterator[Path]:
         if whole or deep >= DEPTH_MAX or count >= FOLDERS_MAX:
             inside.clear()
         inside.sort()
+    yield from denied
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -75,14 +75,8 @@ class RunRecord:
 def open_run(folder: Path) -> RunRecord:
     """The run in that folder. Raises `RunUnreadable`, whose one line says what is wrong with it and what to do."""
     path = folder / MANIFEST
-    try:
-        os.scandir(folder).close()
-    except PermissionError:
-        raise RunUnreadable(
-            f"{folder} may not be read by this user; give the right to read it, and try again"
-        ) from None
-    except OSError:
-        pass  # no folder, as the next lines say
+    if problem := no_right_to(folder):
+        raise RunUnreadable(problem)
     if not folder.is_dir():
         raise RunUnreadable(f"{folder} is no folder; `ollamamax run SCENARIO --out DIR` makes run folders")
     if not path.is_file():
@@ -112,6 +106,18 @@ def open_run(folder: Path) -> RunRecord:
                 f"{table} has {rows} rows where the manifest says {manifest['rows'][name]}; run the scenario again"
             )
     return RunRecord(manifest, folder, None)
+
+
+def no_right_to(folder: Path) -> str:
+    """One line for the operator where this user may not list the folder or open what is in it; empty elsewhere."""
+    try:
+        os.scandir(folder).close()
+        (folder / MANIFEST).stat()
+    except PermissionError:
+        return f"{folder} may not be read by this user; give the right to read it, and try again"
+    except OSError:  # it is no folder, or has no manifest: others say so
+        pass
+    return ""
 
 
 def check_manifest(manifest: object) -> str:
