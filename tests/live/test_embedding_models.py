@@ -76,7 +76,7 @@ class Bench:
     async def lets_go(self) -> None:
         """Returns once nothing is loaded."""
         async with asyncio.timeout(10):
-            while await self.loaded():
+            while await self.loaded():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
