@@ -21,14 +21,16 @@ MODELS = ("first", "second")
 
 
 class TwoRunners:
-    """One node with two loaded models, and a policy; the runners of `hung` give no token."""
+    """One node with two loaded models, and a policy; the runners of `hung` give no token. Models that a server `refuses` to
+    generate with only embed."""
 
-    def __init__(self, *hung: str) -> None:
+    def __init__(self, *hung: str, refuses: tuple[str, ...] = ()) -> None:
         names = ("node-0", "node-1")
         models = tuple(ModelSpec(name, 5.0, 2, 2) for name in MODELS)
         cluster = ClusterSpec(tuple(NodeSpec(n, 24.0) for n in names), models, dict.fromkeys(names, MODELS))
         self.policy = ClusterPolicy(cluster, preset("default"))
         self.hung = hung
+        self.refuses = refuses
         self.now = 0.0
         self.asked: list[str] = []  # the models of which node-0 was to generate a token
         self.restarted: list[Action] = []
@@ -65,6 +67,7 @@ class TwoRunners:
 
     def _answer(self, probe: Probe) -> None:
         hangs = self._hangs(probe)
+        refuses = probe.kind == "generation" and probe.model in self.refuses
         self.policy.observe(
             self.now,
             ProbeResult(
@@ -72,9 +75,9 @@ class TwoRunners:
                 probe.node,
                 probe.kind,
                 probe.model,
-                not hangs,
+                not hangs and not refuses,
                 self._takes(probe),
-                "first_token_timeout" if hangs else "",
+                "first_token_timeout" if hangs else "client_error" if refuses else "",
                 MODELS if probe.kind == "residency" else (),
             ),
         )
@@ -129,3 +132,40 @@ def test_a_hung_runner_without_traffic_is_found_by_the_turns() -> None:
     bench = TwoRunners("second")
     bench.advance(20.0)
     assert [action.node for action in bench.restarted] == ["node-0"]
+
+
+def test_a_model_that_only_embeds_says_nothing_against_its_node() -> None:
+    bench = TwoRunners(refuses=("second",))
+    bench.advance(60.0)
+    assert {node.health for node in bench.policy.view.nodes.values()} == {"serving"}
+    assert not bench.restarted
+    assert bench.asked.count("second") == 1, "it has said that it generates nothing"
+
+
+def test_a_node_that_has_only_such_models_is_believed_as_long_as_its_server_answers() -> None:
+    bench = TwoRunners(refuses=MODELS)
+    bench.fail("second")
+    bench.advance(30.0)
+    assert bench.policy.view.nodes["node-0"].health == "serving"
+    assert not bench.restarted
+
+
+def test_a_hung_runner_is_found_beside_a_model_that_only_embeds() -> None:
+    bench = TwoRunners("first", refuses=("second",))
+    bench.advance(20.0)
+    assert [action.node for action in bench.restarted] == ["node-0"]
+
+
+def test_a_model_that_is_loaded_no_more_keeps_nobody_from_coming_back() -> None:
+    bench = TwoRunners()
+    node = bench.policy.view.nodes["node-0"]
+    node.replicas["second"].failures_in_row = 1
+    node.replicas["second"].resident = False
+    bench.fail("first")
+    assert node.health == "suspect"
+    spec = RequestSpec(2, "first", 10, True, bench.now, bench.now + 60.0)
+    bench.policy.route(bench.now, spec, 0)
+    bench.policy.observe(
+        bench.now, AttemptEnded(2, 0, "node-0", "first", "succeeded", "", bench.now, bench.now + 0.1, 5)
+    )
+    assert node.health == "serving"

@@ -170,7 +170,7 @@ class Detection:
             self.slowness.attempt(replica, ended)
             if node.penalty != penalty:
                 self.view.replace(node, now)
-            if node.health == "suspect" and not any(other.failures_in_row for other in node.replicas.values()):
+            if node.health == "suspect" and self._doubted(node) is None:
                 self._back(now, node)  # it was busy, no more: the record is as good as a passed probe
             return
         if ended.outcome != "failed" or ended.error not in SPEAKS_OF_THE_NODE:
@@ -314,7 +314,8 @@ class Detection:
         if result.ok:
             if node.health == "down" and watch.liveness_error:  # what was asked of it in its silence may be lost
                 watch.pending.pop("generation", None)
-                watch.generation_due_s = now
+                watch.residency_due_s = now  # it may have let go what it had, and a token would load it again
+                watch.generation_due_s = now + RESIDENCY_ANSWER_S
                 self.wake_s = now
             watch.liveness_failures = watch.gone_in_a_row = 0
             watch.liveness_error = ""
@@ -411,7 +412,7 @@ class Detection:
                 self.slowness.idle(now, node)
             if (
                 late and loaded and not watch.crowded
-            ):  # a load, or a long way? Now that it is loaded, another token tells
+            ):  # a load, or a long way? Another token tells, now that it is loaded
                 watch.generation_due_s = now
                 self.wake_s = now
                 return
@@ -427,6 +428,9 @@ class Detection:
                 self.wake_s = now
                 return
             self._back(now, node)
+            return
+        if result.error == "client_error" and replica is not None:
+            self._answers_otherwise(now, watch, replica)
             return
         if node.health in ("down", "drained"):
             if node.name in self.in_incident:
@@ -449,6 +453,17 @@ class Detection:
         else:
             watch.evidence = evidence
             self._suspect(now, node, silent=result.error in NO_ANSWER)
+
+    def _answers_otherwise(self, now: float, watch: Watch, replica: Replica) -> None:
+        """The server says that this model generates nothing: it embeds, or its file is damaged. That says nothing against
+        the node, and another of its models is asked; where it has no other, that its server answers must do."""
+        replica.generates = False
+        replica.failures_in_row = 0
+        if self._next_loaded(watch.node) is not None:
+            watch.generation_due_s = now
+            self.wake_s = now
+        else:
+            self._back(now, watch.node)
 
     def _is_crowded(self, now: float, watch: Watch, failed: ProbeResult) -> bool:
         """Whether a suspect node gives nothing because of others that it serves, and not for too long."""
@@ -515,7 +530,7 @@ class Detection:
         if now >= watch.liveness_due_s:
             period_s = FAST_PROBE_S if node.health == "suspect" else self.probes.period_s
             self._ask(now, watch, "liveness", "", self.probes.timeout_s, period_s, probes)
-        if node.health == "suspect" and now < watch.generation_due_s:
+        if node.health in ("suspect", "down") and now < watch.generation_due_s:
             if self.probes.residency and now >= watch.residency_due_s:
                 watch.residency_due_s = now + self.probes.residency_period_s
                 self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
@@ -556,14 +571,14 @@ class Detection:
         doubted = None
         failures = 0
         for replica in node.replicas.values():
-            if replica.resident and replica.failures_in_row > failures:
+            if replica.resident and replica.generates and replica.failures_in_row > failures:
                 doubted = replica
                 failures = replica.failures_in_row
         return doubted
 
     def _next_loaded(self, node: NodeView) -> Replica | None:
         """A loaded model of the node: each has its own runner, so they are asked in turn."""
-        loaded = [replica for replica in node.replicas.values() if replica.resident]
+        loaded = [replica for replica in node.replicas.values() if replica.resident and replica.generates]
         return loaded[self.watches[node.name].generations_asked % len(loaded)] if loaded else None
 
     def _has_room(self, node: NodeView, model: str) -> bool:
@@ -644,6 +659,7 @@ class Detection:
         for replica in node.replicas.values():
             replica.load_with(0, self.view.parameters)
             replica.resident = replica.loading = False
+            replica.generates = True
             replica.failures_in_row = 0
         self.slowness.forget(node.name)
         self.view.replace(node, now)

@@ -119,6 +119,7 @@ class Replica:
         "cold_route",
         "context_tokens",
         "failures_in_row",
+        "generates",
         "gets_traffic",
         "hot_route",
         "in_flight",
@@ -144,6 +145,7 @@ class Replica:
         self.loading = False
         self.context_tokens = 0  # num_ctx with which it was loaded here, because memory was short; 0: as anywhere
         self.failures_in_row = 0
+        self.generates = True  # as far as is known: it has not said that it does something else
         self.breaker_open_until_s = -NEVER_S
         self.set_limits(parameters)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from twin.policy.forecast import Forecast
+from twin.policy.predictor.features import ModelPace, NodeFeatures
 from twin.policy.predictor.predictor import FusedPredictor, NodePrediction, Predictor
 from twin.policy.predictor.statistical import CLASSES
 from twin.policy.state import frozen, thaw
@@ -12,6 +13,9 @@ from twin.policy.state import frozen, thaw
 FEATURE_MOMENTS: Final = frozenset({"updated_s", "sampled_s", "load_s"})
 GIVEN: Final = frozenset({"window_s", "horizon_s"})
 """Of the parameters and the model, not of what was seen."""
+
+PARTS: Final = frozenset({"tracks", "heat", "paces"})
+"""Of the features: objects of their own."""
 
 
 def predictor_state(predictor: Predictor, now: float) -> dict[str, Any]:
@@ -22,11 +26,34 @@ def predictor_state(predictor: Predictor, now: float) -> dict[str, Any]:
 
 
 def _node_state(each: NodePrediction, now: float) -> dict[str, Any]:
-    features = frozen(each.features, now, FEATURE_MOMENTS, GIVEN | {"tracks"})
+    features = frozen(each.features, now, FEATURE_MOMENTS, GIVEN | PARTS)
     features["tracks"] = [frozen(track, now, ()) for track in each.features.tracks]
+    features["heat"] = frozen(each.features.heat, now, (), GIVEN)
+    features["paces"] = {
+        model: {
+            "decode": [frozen(normal, now, ()) for normal in pace.decode],
+            "prefill": frozen(pace.prefill, now, ()),
+            "load": frozen(pace.load, now, ()),
+        }
+        for model, pace in each.features.paces.items()
+    }
     forecasts = [[it.failure, it.probability, it.horizon_s, it.lead_s, list(it.reasons)] for it in each.forecasts]
     scores = [list(each.statistical), list(each.patterns), list(each.logits)]
     return {"features": features, "forecasts": forecasts, "scores": scores, "warned": each.warned}
+
+
+def _thaw_parts(features: NodeFeatures, now: float, state: dict[str, Any]) -> None:
+    tracks = state["tracks"]
+    if len(tracks) == len(features.tracks):
+        for track, state_of_track in zip(features.tracks, tracks, strict=True):
+            thaw(track, now, (), state_of_track)
+    thaw(features.heat, now, (), state["heat"])
+    for model, known in state["paces"].items():
+        pace = features.paces[model] = ModelPace()
+        for normal, usual in zip(pace.decode, known["decode"], strict=False):  # by requests at once
+            thaw(normal, now, (), usual)
+        thaw(pace.prefill, now, (), known["prefill"])
+        thaw(pace.load, now, (), known["load"])
 
 
 def restore_predictor(predictor: Predictor, now: float, state: dict[str, Any]) -> None:
@@ -37,12 +64,9 @@ def restore_predictor(predictor: Predictor, now: float, state: dict[str, Any]) -
         each = predictor.nodes.get(name)
         if each is None:
             continue
-        features = dict(known["features"])
-        tracks = features.pop("tracks")
+        features = {name: value for name, value in known["features"].items() if name not in PARTS}
         thaw(each.features, now, FEATURE_MOMENTS, features)
-        if len(tracks) == len(each.features.tracks):
-            for track, state_of_track in zip(each.features.tracks, tracks, strict=True):
-                thaw(track, now, (), state_of_track)
+        _thaw_parts(each.features, now, known["features"])
         each.statistical, each.patterns, each.logits = [list(scores) for scores in known["scores"]]
         each.warned = known["warned"]
         each.forecasts = [
