@@ -61,8 +61,9 @@ def _texts(value: object) -> list[str]:
     """What is to be embedded. Raises Refused."""
     if value is None or value == "":
         return []
-    texts = value if isinstance(value, list) else [value]
-    if not all(isinstance(text, str) for text in texts):
+    values: list[object] = value if isinstance(value, list) else [value]
+    texts = [text for text in values if isinstance(text, str)]
+    if len(texts) < len(values):
         raise Refused(400, "invalid input type")
     return texts
 
