@@ -12,7 +12,14 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from live.controller.transport import TooLong, read_whole, status_error, transport_error
+from live.controller.transport import (
+    TooLong,
+    cannot_generate,
+    is_embedded,
+    read_whole,
+    status_error,
+    transport_error,
+)
 from twin.policy.model_names import ModelNames
 from twin.policy.vocabulary import AttemptError, Probe, ProbeResult
 
@@ -39,6 +46,10 @@ class _Failed(Exception):
         self.error = error
 
 
+class _CannotGenerate(_Failed):
+    """The model makes embeddings only, or its file is gone."""
+
+
 @dataclass(slots=True)
 class _Progress:
     """How far a probe came, so that one that ran out of time can say where."""
@@ -57,12 +68,16 @@ class HttpProber:
 
     A connection of its own for each probe: a hung node's probes take no place in a pool that others wait for, and a
     node that no longer accepts connections is seen, which an old connection would hide.
+
+    A model that makes embeddings only proves its runner, and the way to it, by an embedding. Which ones these are the
+    nodes say themselves, by how they refuse the first generation; it is remembered for as long as it holds.
     """
 
     def __init__(self, addresses: Mapping[str, str], names: ModelNames) -> None:
         self._addresses = addresses
         self._names = names
         self._session: aiohttp.ClientSession | None = None
+        self._embedding: set[tuple[str, str]] = set()  # node and model, as found
 
     async def perform(self, probe: Probe) -> ProbeResult:
         """Ask the node; the result says what came of it within the probe's time."""
@@ -103,15 +118,43 @@ class HttpProber:
                 for item in loaded
                 if isinstance(item, dict) and isinstance(item.get("name"), str)
             )
+        if (probe.node, probe.model) not in self._embedding:
+            try:
+                await self._generate(probe, progress)
+            except _CannotGenerate:
+                pass
+            else:
+                return ()
+        await self._embed(probe, progress)
+        return ()
+
+    async def _generate(self, probe: Probe, progress: _Progress) -> None:
         body: dict[str, Any] = {"model": probe.model}
         if probe.kind == "generation":
             options = {"num_predict": 1} | ({"num_ctx": probe.context_tokens} if probe.context_tokens else {})
             body |= {"prompt": "1", "stream": True, "options": options}
         else:
             body |= {"keep_alive": _LET_GO_AFTER}
-        records = await self._call("POST", probe, "/api/generate", body, progress)
-        _check_ended_well(records)
-        return ()
+        _check_ended_well(await self._call("POST", probe, "/api/generate", body, progress))
+
+    async def _embed(self, probe: Probe, progress: _Progress) -> None:
+        """One short text, or none: without one the model is loaded, and no more."""
+        body: dict[str, Any] = {"model": probe.model}
+        texts = ["1"] if probe.kind == "generation" else []
+        if texts:
+            body |= {"input": texts} | ({"options": {"num_ctx": probe.context_tokens}} if probe.context_tokens else {})
+        else:
+            body |= {"keep_alive": _LET_GO_AFTER}
+        model = (probe.node, probe.model)
+        try:
+            record = _one_object(await self._call("POST", probe, "/api/embed", body, progress))
+        except _Failed as failed:
+            if failed.error == "client_error":  # another model has the name now, or its file is gone
+                self._embedding.discard(model)
+            raise
+        if not is_embedded(record, len(texts)):
+            raise _Failed("error_record" if "error" in record else "no_terminal_record")
+        self._embedding.add(model)
 
     async def _call(
         self, method: str, probe: Probe, path: str, body: dict[str, Any] | None, progress: _Progress
@@ -121,13 +164,18 @@ class HttpProber:
         async with session.request(
             method, address + path, json=body, allow_redirects=False, trace_request_ctx=progress
         ) as response:
-            if response.status != 200:
+            if response.status not in (200, 400):
                 raise _Failed(status_error(response.status))
-            progress.answered = True
+            progress.answered = response.status == 200
             try:
-                return await read_whole(response, ANSWER_LIMIT_BYTES)
+                answer = await read_whole(response, ANSWER_LIMIT_BYTES)
             except TooLong as error:
                 raise _Failed("error_record") from error
+        if cannot_generate(response.status, answer):
+            raise _CannotGenerate("client_error")
+        if response.status != 200:
+            raise _Failed(status_error(response.status))
+        return answer
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 
 import aiohttp
 
@@ -29,6 +30,20 @@ def status_error(status: int) -> AttemptError:
     if status in (429, 503):
         return "overloaded"
     return "client_error" if 400 <= status < 500 else "server_error"
+
+
+def cannot_generate(status: int, body: bytes) -> bool:
+    """Whether this is Ollama's refusal of `/api/generate` for a model that makes embeddings only.
+
+    It refuses a model whose file is gone in the same words, and then `/api/embed` of it with 404 (measured on 0.24).
+    """
+    return status == 400 and b"does not support generate" in body
+
+
+def is_embedded(record: Mapping[str, object], texts: int) -> bool:
+    """Whether this is an answer of `/api/embed` to so many texts; to none it has an empty list, and the model loaded."""
+    embeddings = record.get("embeddings")
+    return isinstance(embeddings, list) and len(embeddings) == texts
 
 
 class TooLong(Exception):

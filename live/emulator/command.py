@@ -40,8 +40,13 @@ def emulate(listen: str, hardware: str, models: Sequence[str] = (), slots: int =
         if name not in MODELS:
             raise OperatorError(f"model {name}: its size is not known; `ollamamax catalogue models` lists them")
         model = MODELS[name]
-        memory_gib = model.size_gib + model.kv_mib_per_1k_tokens * CONTEXT_TOKENS / 1000.0 * slots / _MIB_PER_GIB
-        known[name] = EmulatedModel(size_gib=model.size_gib, memory_gib=memory_gib, context_tokens=CONTEXT_TOKENS)
+        cache_mib = model.kv_mib_per_1k_tokens * CONTEXT_TOKENS / 1000.0 * (1 if model.embedding else slots)
+        known[name] = EmulatedModel(
+            size_gib=model.size_gib,
+            memory_gib=model.size_gib + cache_mib / _MIB_PER_GIB,
+            context_tokens=CONTEXT_TOKENS,
+            embedding=model.embedding,
+        )
     try:
         config = EmulatorConfig(listen=listen, hardware=PROFILES[hardware], models=known, slots=slots)
     except ValidationError as error:

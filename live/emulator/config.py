@@ -19,6 +19,9 @@ class EmulatedModel(BaseModel):
     size_gib: Annotated[float, Field(gt=0, description="Weights.")]
     memory_gib: Annotated[float, Field(gt=0, description="Weights and KV cache, when loaded.")]
     context_tokens: Annotated[int, Field(ge=1)] = 4096
+    embedding: Annotated[
+        bool, Field(description="It makes embeddings, and no text: one slot, no generations, no chats.")
+    ] = False
 
 
 class EmulatorConfig(BaseModel):

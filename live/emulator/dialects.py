@@ -23,6 +23,7 @@ class Dialect(Protocol):
 
     path: str
     go_type: str  # of its request, for messages
+    capability: str  # that a model must have
     stream_type: str
 
     def parse(self, fields: JsonObject) -> Call:
@@ -49,6 +50,7 @@ class _Native:
 
     path = ""
     go_type = ""
+    capability = ""
     stream_type = "application/x-ndjson"
 
     def _text(self, text: str) -> JsonObject:
@@ -94,6 +96,7 @@ class Generate(_Native):
 
     path = "/api/generate"
     go_type = "api.GenerateRequest"
+    capability = "generate"
 
     def _text(self, text: str) -> JsonObject:
         return {"response": text}
@@ -112,6 +115,7 @@ class Chat(_Native):
 
     path = "/api/chat"
     go_type = "api.ChatRequest"
+    capability = "chat"
 
     def _text(self, text: str) -> JsonObject:
         return {"message": {"role": "assistant", "content": text}}
@@ -126,6 +130,7 @@ class ChatCompletions:
 
     path = "/v1/chat/completions"
     go_type = "openai.ChatCompletionRequest"
+    capability = "chat"
     stream_type = "text/event-stream"
 
     def parse(self, fields: JsonObject) -> Call:

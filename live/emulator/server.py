@@ -22,13 +22,17 @@ from aiohttp import ClientConnectionResetError, web
 
 from live.emulator.calls import Call, JsonObject, Refused, parse_object, text_field
 from live.emulator.config import EmulatorConfig
-from live.emulator.dialects import BROKEN, Chat, ChatCompletions, Dialect, Generate, new_stream_id
+from live.emulator.dialects import Chat, ChatCompletions, Dialect, Generate, new_stream_id
+from live.emulator.embeddings import GO_TYPE as EMBED_TYPE
+from live.emulator.embeddings import PATH as EMBED_PATH
+from live.emulator.embeddings import embed
 from live.emulator.faults import NotPossible, perform, status
 from live.emulator.foreign import OPERATIONS as FOREIGN_OPERATIONS
 from live.emulator.foreign import ForeignOnNode
 from live.emulator.generation import Generation, Timings
 from live.emulator.keep_alive import KeepAlive
 from live.emulator.pulls import pull
+from live.emulator.refusals import refuse_if_failed, unsupported
 from live.emulator.text import TokenText
 from twin.sim.answers import GIBBERISH
 from twin.sim.engine import Clock
@@ -47,12 +51,6 @@ _GIB = 1 << 30
 _FOR_EVER = timedelta(days=106_751)  # as Ollama says it: the longest of Go's durations
 _NO_TIMINGS = Timings(0.0, 0.0, 0.0, 0.0)
 _JSON = "application/json; charset=utf-8"
-_NOT_LOADED = "llama runner process has terminated with exit code -1"
-_STOPPED = (
-    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
-    "check ollama server logs for details"
-)
-_QUEUE_FULL = "server busy, please try again.  maximum pending requests exceeded"
 
 _access = logging.getLogger("live.emulator.access")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -64,9 +62,10 @@ class EmulatorServer:
     def __init__(self, config: EmulatorConfig, clock: Clock) -> None:
         keep_alive_s = math.inf if config.keep_alive_s is None else config.keep_alive_s
         models = {
-            name: ModelOnNode(name, model.size_gib, model.memory_gib, model.context_tokens)
+            name: ModelOnNode(name, model.size_gib, model.memory_gib, model.context_tokens, 1 if model.embedding else 0)
             for name, model in config.models.items()
         }
+        self._embedding = {name for name, model in config.models.items() if model.embedding}
         self.node = OllamaNode(clock, config.listen, config.hardware, models, config.slots, config.max_queue, None)
         self._clock = clock
         self._keep_alive = KeepAlive(self.node, clock, keep_alive_s)
@@ -88,6 +87,7 @@ class EmulatorServer:
         app.router.add_post("/api/pull", self._pull)
         for dialect in (Generate(), Chat(), ChatCompletions()):
             app.router.add_post(dialect.path, self._handler(dialect))
+        app.router.add_post(EMBED_PATH, self._embed)
         app.router.add_post("/emulator/operation", self._operation)
         app.router.add_get("/emulator/status", self._status)
         return app
@@ -103,18 +103,29 @@ class EmulatorServer:
             except Refused as refused:
                 body = dialect.error(refused.status, str(refused))
                 return web.Response(status=refused.status, body=body, headers={"Content-Type": _JSON})
-            # The line of Ollama's access log: it has a broken stream as 200 too.
-            took_ms = (time.monotonic() - started_s) * 1e3
-            _access.info('[GIN] %s | 200 | %.3fms | %s | POST "%s"', _log_time(), took_ms, request.remote, request.path)
+            _log_access(request, started_s)
             return response
 
         return handle
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        started_s = time.monotonic()
+        try:
+            fields = parse_object(await request.read(), EMBED_TYPE)
+            body = await embed(fields, self.node, self._keep_alive, self._model)
+        except Refused as refused:
+            return _json({"error": str(refused)}, refused.status)
+        _log_access(request, started_s)
+        return _whole(body)
 
     async def _answer(self, request: web.Request, dialect: Dialect, call: Call) -> web.StreamResponse:
         model = self._model(call.model)
         if not call.prompt and call.keep_alive_s == 0.0:
             self._keep_alive.used(model.name, 0.0)
             return _whole(dialect.whole(call, "", "unload", 0, _NO_TIMINGS))
+        without_file = unsupported(call.model, dialect.capability)
+        if model.name in self._embedding:  # after the unload, which Ollama grants first
+            raise without_file
         context_tokens = call.context_tokens or model.context_tokens
         output_tokens = (call.output_tokens or DEFAULT_OUTPUT_TOKENS) if call.prompt else 0
         content = zlib.crc32(call.prompt.encode())
@@ -122,7 +133,7 @@ class EmulatorServer:
         try:
             if not call.prompt:
                 await generation.more()
-                _refuse_if_failed(generation)
+                refuse_if_failed(generation, without_file)
                 return _whole(dialect.whole(call, "", "load", 0, _NO_TIMINGS))
             seed = call.seed if call.seed is not None else random.getrandbits(64)
             text = TokenText(model.name, call.prompt, seed, call.said_tokens)
@@ -138,7 +149,7 @@ class EmulatorServer:
         tokens = 0
         while not generation.ended:
             tokens += len(await generation.more())
-        _refuse_if_failed(generation)
+        refuse_if_failed(generation, unsupported(call.model, dialect.capability))
         self.node.generations += 1
         whole = "".join(_texts(generation, text, range(generation.job.tokens)))
         call = self._counted(call, generation)
@@ -154,7 +165,7 @@ class EmulatorServer:
             new = await generation.more()
             if not response.prepared:
                 if not new:
-                    _refuse_if_failed(generation)
+                    refuse_if_failed(generation, unsupported(call.model, dialect.capability))
                 await response.prepare(request)
             data = dialect.parts(call, stream_id, _texts(generation, text, new))
             if generation.ended and generation.error:
@@ -219,7 +230,8 @@ class EmulatorServer:
             return _json({"error": str(refused)}, refused.status)
         info = {"general.architecture": "llama", "llama.context_length": model.context_tokens}
         details = self._about(model)["details"]
-        shown = {"details": details, "model_info": info, "capabilities": ["completion"], "template": ""}
+        capability = "embedding" if model.name in self._embedding else "completion"
+        shown = {"details": details, "model_info": info, "capabilities": [capability], "template": ""}
         return _json({**shown, "modified_at": _date(self._started)})
 
     async def _pull(self, request: web.Request) -> web.StreamResponse:
@@ -273,17 +285,10 @@ def _texts(generation: Generation, text: TokenText, indices: range) -> list[str]
     return [text.token(index) for index in indices]
 
 
-def _refuse_if_failed(generation: Generation) -> None:
-    """An error before the first byte has a status. Raises Refused."""
-    if not generation.error:
-        return
-    if generation.error == "overloaded":
-        raise Refused(503, _QUEUE_FULL)
-    if generation.error == "client_error":  # its file is gone: Ollama does not know any more what it is
-        raise Refused(400, f'"{generation.job.model}" does not support generate')
-    if math.isnan(generation.job.loaded_s):
-        raise Refused(500, _NOT_LOADED)
-    raise Refused(500, BROKEN if generation.job.tokens else _STOPPED)
+def _log_access(request: web.Request, started_s: float) -> None:
+    """The line of Ollama's access log: it has a broken stream as 200 too."""
+    took_ms = (time.monotonic() - started_s) * 1e3
+    _access.info('[GIN] %s | 200 | %.3fms | %s | POST "%s"', _log_time(), took_ms, request.remote, request.path)
 
 
 def _whole(body: bytes) -> web.Response:

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 
 import aiohttp
 
-from live.controller.transport import TooLong, plain_reason, read_whole, transport_error
+from live.controller.transport import (
+    TooLong,
+    cannot_generate,
+    is_embedded,
+    plain_reason,
+    read_whole,
+    transport_error,
+)
 from live.hands.protocol import HandError, HandResult
 from twin.policy.vocabulary import Action
 
@@ -56,14 +63,23 @@ class OllamaApiHands:
         raise HandError(f"Ollama's API cannot {action.kind} {action.node}")
 
     async def _load_or_unload(self, action: Action) -> HandResult:
-        """The empty-prompt generate that loads or unloads."""
+        """The empty-prompt generate that loads or unloads.
+
+        Ollama unloads an embedding model in this way, too, but refuses to load it; an embed without a text loads it. An
+        embed with `keep_alive` 0 would unload, and first load what is not there.
+        """
         keep_alive = self._keep_alive[action.kind]
         body: dict[str, object] = {"model": action.model, "keep_alive": keep_alive, "stream": False}
         if action.context_tokens:
             body["options"] = {"num_ctx": action.context_tokens}
         status, answer = await self._post(action.node, "/api/generate", body)
         record = _object(answer)
-        if status == 200 and record.get("done_reason") == _EXPECTED[action.kind]:
+        done = status == 200 and record.get("done_reason") == _EXPECTED[action.kind]
+        if action.kind == "load" and cannot_generate(status, answer):
+            status, answer = await self._post(action.node, "/api/embed", body)
+            record = _object(answer)
+            done = status == 200 and is_embedded(record, 0)
+        if done:
             return HandResult("done")
         said = str(record.get("error") or record.get("done_reason") or answer[:ERROR_TEXT_MAX])
         return HandResult("failed", f"{action.node} answered {status}: {said[:ERROR_TEXT_MAX]}")

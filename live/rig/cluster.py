@@ -23,7 +23,7 @@ from live.rig.hands import RigHands
 from live.rig.injection import LiveInjection
 from live.rig.ledger import Ledger
 from live.rig.machine import pin, usable_cores
-from live.rig.model_files import DEFAULT, ensure_models
+from live.rig.model_files import DEFAULT, EMBEDDING, ensure_models
 from live.rig.node import RigNode
 from live.rig.ollama_node import OllamaNode
 from twin.policy.vocabulary import Action
@@ -89,7 +89,8 @@ class RigCluster(DrillCluster):
         ollama = await asyncio.to_thread(find_or_build, "ollama")
         self.components["ollama"] = await asyncio.to_thread(version, ollama)
         cluster = self.scenario.cluster
-        models = await ensure_models(ollama, dict.fromkeys(cluster.models, DEFAULT))
+        sizes = {name: EMBEDDING if cluster.is_embedding(name) else DEFAULT for name in cluster.models}
+        models = await ensure_models(ollama, sizes)
         cores = self.node_cores or [0]
         each = math.ceil(len(cluster.node_names()) / len(cores))  # neighbours share a core, as in `cluster.hosts`
 
@@ -116,6 +117,7 @@ class RigCluster(DrillCluster):
                 size_gib=cluster.size_gib(name),
                 memory_gib=cluster.memory_gib(name),
                 context_tokens=cluster.context_of(name),
+                embedding=cluster.is_embedding(name),
             )
             for name in cluster.models
         }

@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeAlias
 
 import aiohttp
 
-from live.rig.errors import RigError
 from live.rig.model_files import prompt_text
 from twin.scenario.contents import Arrival
 from twin.scenario.demand import Demand
@@ -28,12 +27,7 @@ LINE_LIMIT_BYTES = 1 << 20
 
 
 def check_load_possible(scenario: Scenario, kind: str) -> list[str]:
-    """What of the load is otherwise than in the twin. Raises `RigError` where it cannot be had from such nodes."""
-    workload = scenario.workload
-    if kind == "emulated" and workload.kinds and workload.kinds.get("embed"):
-        raise RigError(
-            "workload.kinds: emulated nodes answer no embeddings; use --nodes real, or --set 'workload.kinds={chat: 1}'"
-        )
+    """What of the load is otherwise than in the twin."""
     if kind == "emulated" and Demand(scenario, scenario.seed).has_sessions:
         return ["emulated nodes evaluate every prompt from its start: sessions save no prefill there"]
     return []

@@ -16,7 +16,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -75,10 +75,13 @@ class ModelSize:
     context_length: int = 4096
     """Tokens of one sequence; Ollama reserves this times OLLAMA_NUM_PARALLEL."""
     seed: int = 1
+    pools: bool = False
+    """An embedding model: its file says how it makes one vector of many, from which Ollama knows that it makes no text."""
 
 
 TINY = ModelSize(embedding=64, feed_forward=128, heads=4, kv_heads=2, layers=2)
 DEFAULT = ModelSize(embedding=128, feed_forward=512, heads=4, kv_heads=2, layers=3)
+EMBEDDING = replace(DEFAULT, pools=True)
 
 
 def prompt_text(tokens: int, seed: int = 0) -> str:
@@ -211,6 +214,8 @@ def write_model(path: Path, size: ModelSize) -> None:
     writer.add_rope_freq_base(10_000.0)
     writer.add_vocab_size(len(vocabulary))
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    if size.pools:
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores([score for _, score, _ in vocabulary])

@@ -189,7 +189,11 @@ class Cluster(_Closed):
     def slots_of(self, name: str) -> int:
         """Requests that a runner of the model serves at once: OLLAMA_NUM_PARALLEL, or what Ollama forces."""
         forced = MODELS[name].parallel if name in MODELS else 0
-        return forced or (1 if self.models[name].embedding else self.slots_per_model)
+        return forced or (1 if self.is_embedding(name) else self.slots_per_model)
+
+    def is_embedding(self, name: str) -> bool:
+        """Whether the model makes embeddings and no text, as the file or the catalogue says."""
+        return self.models[name].embedding or (name in MODELS and MODELS[name].embedding)
 
     def context_of(self, name: str) -> int:
         """num_ctx of a runner of the model, where the request names none."""

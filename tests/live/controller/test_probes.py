@@ -75,6 +75,55 @@ async def test_what_goes_wrong_is_named(node: StubNode, behaviour: Behaviour, ki
     assert result.latency_s < 0.5
 
 
+REFUSED = answers(400, b'{"error":"\\"m\\" does not support generate"}')
+EMBEDDED = answers(200, b'{"model":"m","embeddings":[[1]]}')
+LOADED = answers(200, b'{"model":"m","embeddings":[]}')
+
+
+async def test_a_model_that_makes_no_text_is_asked_to_embed_from_then_on(node: StubNode) -> None:
+    node.will(REFUSED, EMBEDDED, EMBEDDED, LOADED, answers(404, b"{}"), streams(generate_lines()))
+    prober = HttpProber({"a": node.address}, ModelNames(["m"]))
+    asks: tuple[tuple[ProbeKind, int, str], ...] = (
+        ("generation", 0, ""),
+        ("generation", 2048, ""),
+        ("load_path", 0, ""),
+        ("generation", 0, "client_error"),
+        ("generation", 0, ""),  # another model has the name now
+    )
+    try:
+        for kind, context_tokens, error in asks:
+            result = await prober.perform(Probe(1, "a", kind, "m", 1.0, context_tokens=context_tokens))
+            assert (result.ok, result.error) == (not error, error)
+    finally:
+        await prober.close()
+    generate = {"model": "m", "prompt": "1", "stream": True, "options": {"num_predict": 1}}
+    assert node.bodies == [
+        generate,
+        {"model": "m", "input": ["1"]},
+        {"model": "m", "input": ["1"], "options": {"num_ctx": 2048}},
+        {"model": "m", "keep_alive": "1ms"},
+        {"model": "m", "input": ["1"]},
+        generate,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("behaviours", "error"),
+    [
+        ((REFUSED, LOADED), "no_terminal_record"),
+        ((REFUSED, answers(200, b'{"error":"x"}')), "error_record"),
+        ((REFUSED, answers(500, b"{}")), "server_error"),
+        ((REFUSED, HANG), "first_token_timeout"),
+        ((answers(400, b'{"error":"invalid options"}'), EMBEDDED), "client_error"),
+    ],
+)
+async def test_what_goes_wrong_with_an_embedding_is_named(
+    node: StubNode, behaviours: tuple[Behaviour, ...], error: str
+) -> None:
+    node.will(*behaviours)
+    assert (await probe(node, "generation", timeout_s=0.2)).error == error
+
+
 async def test_nobody_there_is_refused(node: StubNode) -> None:
     await node.stop()
     assert (await probe(node, "liveness")).error == "refused"

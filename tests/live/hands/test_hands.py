@@ -57,6 +57,18 @@ async def test_a_node_that_refuses_is_quoted(node: StubNode, api: OllamaApiHands
     assert (await api.perform(action("load"))).status == "failed"
 
 
+async def test_a_model_that_makes_no_text_is_loaded_by_an_embed_without_any(
+    node: StubNode, api: OllamaApiHands
+) -> None:
+    refusal = answers(400, b'{"error":"\\"m\\" does not support generate"}')
+    node.will(refusal, answers(200, b'{"model":"m","embeddings":[]}'))
+    assert await api.perform(action("load")) == HandResult("done")
+    assert node.bodies == [{"model": "m", "keep_alive": -1, "stream": False}] * 2
+    node.will(refusal, answers(404, b'{"error":"no such file"}'))
+    node.behaviours.popleft()
+    assert await api.perform(action("load")) == HandResult("failed", "a answered 404: no such file")
+
+
 async def test_an_answer_that_is_lost_leaves_it_unknown(node: StubNode, api: OllamaApiHands) -> None:
     node.will(streams([], then="break"))
     assert (await api.perform(action("load"))).status == "unknown"

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from live.rig.errors import RigError
 from live.rig.live_world import LiveWorld
 from live.rig.load import check_load_possible
 from tests.scenario.documents import scenario
@@ -115,9 +114,25 @@ def test_a_real_node_answers_embeddings_beside_chats(ollama: Path, toxiproxy_ser
     assert {row["output_tokens"] for row in rows} == {0, 20}
 
 
-def test_embeddings_of_emulated_nodes_are_refused_before_the_run() -> None:
-    it = scenario(workload__kinds={"chat": 0.5, "embed": 0.5})
-    with pytest.raises(RigError, match=r"workload\.kinds: emulated nodes answer no embeddings; use --nodes real"):
-        check_load_possible(it, "emulated")
-    assert check_load_possible(it, "real") == []
+def test_an_embedding_model_beside_a_chat_model_is_loaded_and_served_by_emulated_nodes(toxiproxy_server: Path) -> None:
+    it = scenario(
+        cluster__nodes=1,
+        cluster__models={"llama3.1:8b": {"replicas": 1}, "nomic-embed-text": {"replicas": 1}},
+        workload__models={"llama3.1:8b": 1},
+        workload__prompt_tokens={"kind": "constant", "mean": 20},
+        workload__output_tokens={"kind": "constant", "mean": 5},
+        workload__kinds={"chat": 0.5, "embed": 0.5},
+        workload__embed_models={"nomic-embed-text": 1},
+        workload__arrivals={"kind": "constant", "rate_rps": 5},
+        workload__duration_s=3,
+    )
+    record = LiveWorld("emulated").run(it, 1, None, lambda line: None)
+    rows = record.table("requests").to_pylist()
+    assert {row["outcome"] for row in rows} == {"succeeded"}
+    assert {(row["model"], row["output_tokens"]) for row in rows} == {("llama3.1:8b", 5), ("nomic-embed-text", 0)}
+    assert record.table("incidents").num_rows == 0
+
+
+def test_sessions_on_emulated_nodes_are_said_to_be_otherwise_than_in_the_twin() -> None:
+    assert len(check_load_possible(busy_clients(), "emulated")) == 1
     assert check_load_possible(busy_clients(), "real") == []
