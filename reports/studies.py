@@ -33,7 +33,11 @@ def print_study(study: Mapping[str, Any], console: Console) -> None:
         console.print()
         console.print(_pairs(study["pairs"]))
         console.print(
-            Text("Differences are variant - baseline on the same seeds; p is corrected for all of them (Holm).", "dim")
+            Text(
+                "Differences are variant - baseline on the same seeds. p is corrected for all of them (Holm), and the "
+                "verdict goes by it; each interval is that of its difference alone.",
+                "dim",
+            )
         )
         for pair in study["pairs"]:
             if any(pair["censored"].values()):

@@ -200,7 +200,7 @@ def test_a_full_disk_is_said_in_one_line_and_what_is_finished_is_kept(tmp_path: 
     with pytest.raises(OperatorError) as raised:
         run_scenario(ScriptedWorld(full_at=42), small(), tmp_path, silent)
     line = str(raised.value)
-    assert "No space left on device; make room, or name another --out; the 2 runs that are finished lie in" in line
+    assert "No space left on device; make room, or name another --out; what is finished (2 of 3 runs) lies in" in line
     assert len(list(tmp_path.glob("*/seed-*/manifest.json"))) == 2
 
 

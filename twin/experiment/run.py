@@ -67,7 +67,7 @@ def run_scenario(
             interrupted = True
             break
         except OSError as error:
-            kept = f"; the {count} runs that are finished lie in {folder}" if count else ""
+            kept = f"; what is finished ({count} of {scenario.replications} runs) lies in {folder}" if count else ""
             raise OperatorError(f"{folder}: {reason_of(error)}; make room, or name another --out{kept}") from error
     summary = summarise(world.name, scenario, replications, interrupted)
     summary["run_dirs"] = [str(it.record.folder) for it in replications if it.record.folder is not None]
