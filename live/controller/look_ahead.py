@@ -110,7 +110,7 @@ class LookAhead:
         self._now = now
         self._load = load
         self._pool: ProcessPoolExecutor | None = None
-        self._busy: asyncio.Future[Advice] | None = None
+        self._busy: asyncio.Future[dict[str, Any]] | None = None
 
     def start(self) -> None:
         """Start the worker, and have it import what it needs before it is asked."""
@@ -144,12 +144,14 @@ class LookAhead:
             "document": scenario_document(self._profile, self._cluster, workload, self._settings),
             "parts": renamed(self._snapshot().parts, names),
             "names": names,
-            "question": question,
+            "question": {"node": question.node, "options": list(question.options), "horizon_s": question.horizon_s},
+            "seed": question.question_id,
             "limit_s": limit_s,
         }
         self._busy = asyncio.get_running_loop().run_in_executor(self._pool, simulate, task)
         try:
-            return await asyncio.wait_for(asyncio.shield(self._busy), limit_s)
+            said = await asyncio.wait_for(asyncio.shield(self._busy), limit_s)
+            return Advice(question.question_id, question.node, said["status"], said["lost"], said["detail"])
         except TimeoutError:
             return Advice(question.question_id, question.node, "late", {}, f"it took longer than {limit_s:.2f} s")
         except BrokenProcessPool:
@@ -228,22 +230,23 @@ def _warmed_up(future: asyncio.Future[None]) -> None:
         _log.warning("look_ahead_worker_failed", error=repr(future.exception()))
 
 
-def simulate(task: dict[str, Any]) -> Advice:
-    """Answer a question from a state; runs in the worker."""
+def simulate(task: dict[str, Any]) -> dict[str, Any]:
+    """Answer a question from a state; runs in the worker. Plain data both ways: what is compiled and frozen cannot be
+    pickled. The answer: `status`, `lost` by option, `detail`, as an `Advice` has them."""
     from twin.experiment.advisor import answer  # noqa: PLC0415
     from twin.scenario.schema import Scenario  # noqa: PLC0415
 
-    asked: Question = task["question"]
-    names: dict[str, str] = task["names"]
-    question = Question(asked.question_id, names[asked.node], asked.options, asked.horizon_s, NEVER_S)
+    asked: dict[str, Any] = task["question"]
+    name = task["names"][asked["node"]]
+    question = Question(1, name, tuple(asked["options"]), asked["horizon_s"], NEVER_S)
     try:
         scenario = Scenario.model_validate(task["document"])
     except ValidationError as error:  # above all: a load that the profile's machines were not measured with
         said = str(error.errors()[0]["msg"])
         status: AdviceStatus = "uncalibrated" if "calibration" in said else "unavailable"
-        return Advice(asked.question_id, asked.node, status, {}, said)
-    advice = answer(scenario, present_of(task["parts"]), question, asked.question_id, task["limit_s"])
-    return Advice(asked.question_id, asked.node, advice.status, advice.lost, advice.detail)
+        return {"status": status, "lost": {}, "detail": said}
+    advice = answer(scenario, present_of(task["parts"]), question, task["seed"], task["limit_s"])
+    return {"status": advice.status, "lost": dict(advice.lost), "detail": advice.detail}
 
 
 def present_of(parts: dict[str, Any]) -> Any:

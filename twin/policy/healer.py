@@ -149,12 +149,12 @@ class Healer:
             self._close(now, node, known)
             known = None
         if known is not None:
-            if known.incident.diagnosis == "unreachable" and confirmed.diagnosis == "server_down":
-                # No network that a restart would not mend: the grace is over.
+            self._failed_again(now, node)
+            if known.incident.diagnosis != "server_down" and confirmed.diagnosis == "server_down":
+                # No network that a restart would not mend, and no runner without a server: what was waited for is over.
                 known.incident.diagnosis = known.ailment = confirmed.diagnosis
                 known.incident.evidence += f"; then {confirmed.evidence}"
-                known.not_before_s = min(known.not_before_s, now + self._cooldown_s(known))
-            self._failed_again(now, node)
+                known.not_before_s = now
         else:
             work = self._open(now, node, confirmed.diagnosis, confirmed.evidence)
             self._relapsed(now, node, confirmed.diagnosis)

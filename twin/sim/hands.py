@@ -77,7 +77,9 @@ class SimulatedHands:
         self._answer(Ordered(action, self.gateway.engine.now), "failed", why)
 
     def _restarted(self, ordered: Ordered) -> None:
-        self.gateway.nodes[ordered.action.node].start_server()
+        node = self.gateway.nodes[ordered.action.node]
+        node.kill_server()  # one that somebody else has started meanwhile
+        node.start_server()
         self._when_it_answers(ordered)
 
     def _when_it_answers(self, ordered: Ordered) -> None:
