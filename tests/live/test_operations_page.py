@@ -23,10 +23,8 @@ def test_a_configuration_of_the_page_is_taken(text: str, tmp_path: Path) -> None
     elif "nodes:" in text:
         config = load_config(file)
         assert config.parameters().healer.restart == config.can_restart()
-    elif "drill:" in text:
-        assert load_hands(file).hands.drill
     else:
-        assert load_config(file).parameters().healer.look_ahead
+        assert load_hands(file).hands.drill
 
 
 def test_every_way_to_restart_a_node_has_an_example() -> None:
