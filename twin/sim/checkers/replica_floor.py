@@ -25,8 +25,10 @@ class ReplicaFloor(Checker):
         if action.advice:
             return
         floor = simulation.parameters.healer.replicas_min
-        if action.kind in ("restart", "kill_runner") and simulation.works(action.node):
-            able = {node.name: node.resident() for node in simulation.nodes.values() if simulation.works(node.name)}
+        if action.kind in ("restart", "kill_runner") and self._serves(simulation, action.node):
+            able = {
+                node.name: node.resident() for node in simulation.nodes.values() if self._serves(simulation, node.name)
+            }
             self._look(now, "restarting", action.node, able, min(floor, 1), simulation)
         elif action.kind == "drain" and action.reason != OPERATOR_REASON:
             policy = next(it.policy for it in simulation.gateways if it.name == gateway)
@@ -35,6 +37,13 @@ class ReplicaFloor(Checker):
                 name: it["resident"] for name, it in known.items() if it["health"] in ROUTABLE or name == action.node
             }
             self._look(now, "draining", action.node, believed, floor, simulation)
+
+    @staticmethod
+    def _serves(simulation: Simulation, node: str) -> bool:
+        """It works, and some gateway gets through to it: to the clients of a cluster a node out of reach serves nothing."""
+        paths = [gateway.paths[node] for gateway in simulation.gateways]
+        reached = any(path.requests_pass and path.answers_pass and not path.refuses for path in paths)
+        return reached and simulation.works(node)
 
     def _look(
         self,
