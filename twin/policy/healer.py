@@ -150,7 +150,8 @@ class Healer:
             known = None
         if known is not None:
             self._failed_again(now, node)
-            if known.incident.diagnosis != "server_down" and confirmed.diagnosis == "server_down":
+            waits = known.incident.state == "open" and known.incident.diagnosis != "server_down"
+            if waits and confirmed.diagnosis == "server_down":
                 # No network that a restart would not mend, and no runner without a server: what was waited for is over.
                 known.incident.diagnosis = known.ailment = confirmed.diagnosis
                 known.incident.evidence += f"; then {confirmed.evidence}"
