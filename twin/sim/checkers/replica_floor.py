@@ -26,9 +26,7 @@ class ReplicaFloor(Checker):
             return
         floor = simulation.parameters.healer.replicas_min
         if action.kind in ("restart", "kill_runner") and self._serves(simulation, action.node):
-            able = {
-                node.name: node.resident() for node in simulation.nodes.values() if self._serves(simulation, node.name)
-            }
+            able = {node.name: node.resident() for node in simulation.nodes.values() if simulation.works(node.name)}
             self._look(now, "restarting", action.node, able, min(floor, 1), simulation)
         elif action.kind == "drain" and action.reason != OPERATOR_REASON:
             policy = next(it.policy for it in simulation.gateways if it.name == gateway)
