@@ -310,3 +310,14 @@ def one_line(text: str, limit: int = 500) -> str:
     """Text from outside, fit for a message of ours."""
     text = _LINE_BREAKS.sub(" ", text).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def quick_fields(line: bytes) -> JsonObject | None:
+    """The fields of a `data:` line of a stream of events; None where it holds no JSON object, and needs a closer look."""
+    if not line.startswith(b"data: {"):
+        return None
+    try:
+        fields = orjson.loads(line[6:])
+    except ValueError:
+        return None
+    return fields if type(fields) is dict else None

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from live.gateway import chat_as_native
 from live.gateway.dialect import (
     Aggregate,
@@ -26,6 +24,7 @@ from live.gateway.dialect import (
     parse_model,
     parse_object,
     parse_switch,
+    quick_fields,
     text_of,
     tokens_left,
     tokens_of,
@@ -140,13 +139,8 @@ class ChatCompletions:
 
     def quick_text(self, line: bytes) -> str:
         """The text of a chunk that adds text and nothing else: only the fields that such a chunk has in Ollama."""
-        if not line.startswith(b"data: {"):
-            return ""
-        try:
-            fields = orjson.loads(line[6:])
-        except ValueError:
-            return ""
-        if type(fields) is not dict or len(fields) != 6 or "id" not in fields or "usage" in fields:
+        fields = quick_fields(line)
+        if fields is None or len(fields) != 6 or "id" not in fields or "usage" in fields:
             return ""
         choices = fields.get("choices")
         if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict or len(choices[0]) != 3:

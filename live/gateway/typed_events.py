@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from live.gateway.dialect import (
     Asked,
     JsonObject,
@@ -24,6 +22,7 @@ from live.gateway.dialect import (
     parse_model,
     parse_object,
     parse_switch,
+    quick_fields,
     tokens_left,
     tokens_of,
 )
@@ -90,13 +89,8 @@ class TypedEvents:
 
     def quick_text(self, line: bytes) -> str:
         """The text of an event that adds text and nothing else: only the fields that such an event has in Ollama."""
-        if not line.startswith(b"data: {"):
-            return ""
-        try:
-            fields = orjson.loads(line[6:])
-        except ValueError:
-            return ""
-        if type(fields) is not dict or len(fields) != self._delta_fields or fields.get("type") != self._delta_type:
+        fields = quick_fields(line)
+        if fields is None or len(fields) != self._delta_fields or fields.get("type") != self._delta_type:
             return ""
         text = self._delta_text(fields)
         return text if type(text) is str else ""

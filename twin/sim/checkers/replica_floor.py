@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ReplicaFloor(Checker):
     """Two judgements. By what the gateway's own policy knows: a node that still serves is drained for a repair only where
     the floor holds without it. By the truth, which no policy can know: a false alarm (the restart of a node that could
-    have served) leaves at least one replica that truly serves."""
+    have served) leaves at least one replica on a node that works, whether or not a gateway gets through to it just then."""
 
     name = "replica_floor"
 
