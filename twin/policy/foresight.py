@@ -82,12 +82,13 @@ class Foresight:
             del self.endangered[name]
         if not self.parameters.enabled or not self.parameters.predictive:
             return
-        for forecast in sorted(forecasts, key=lambda it: (-it.probability, it.node, it.failure)):
+        least = self.parameters.probability_min
+        likely = [forecast for forecast in forecasts if forecast.probability >= least]
+        for forecast in sorted(likely, key=lambda it: (-it.probability, it.node, it.failure)):
             node = self.view.nodes.get(forecast.node)
             if node is None or node.held or node.health not in ROUTABLE or node.name in self.healer.open:
                 continue
-            if forecast.probability >= self.parameters.probability_min:
-                self._consider(now, node, forecast, commands)
+            self._consider(now, node, forecast, commands)
 
     def _consider(self, now: float, node: NodeView, forecast: Forecast, commands: list[Command]) -> None:
         key = (node.name, forecast.failure)

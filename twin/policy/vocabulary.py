@@ -114,7 +114,7 @@ class ClusterSpec:
     """The models on a node's disk; a node that is not named has them all."""
 
 
-# The three classes of the hot path spell out their `__init__`: compiled, it is a native call; a generated one is not.
+# The classes of the hot path spell out their `__init__`: compiled, it is a native call; a generated one is not.
 
 
 @dataclass(slots=True, init=False)
@@ -254,7 +254,7 @@ class RequestWithdrawn:
     request_id: RequestId
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class ProbeResult:
     """A probe came back, or did not within its time (`error` says how). `models`: what a residency probe saw loaded."""
 
@@ -264,8 +264,28 @@ class ProbeResult:
     model: str
     ok: bool
     latency_s: float
-    error: AttemptError = ""
-    models: tuple[str, ...] = ()
+    error: AttemptError
+    models: tuple[str, ...]
+
+    def __init__(
+        self,
+        probe_id: int,
+        node: str,
+        kind: ProbeKind,
+        model: str,
+        ok: bool,
+        latency_s: float,
+        error: AttemptError = "",
+        models: tuple[str, ...] = (),
+    ) -> None:
+        self.probe_id = probe_id
+        self.node = node
+        self.kind = kind
+        self.model = model
+        self.ok = ok
+        self.latency_s = latency_s
+        self.error = error
+        self.models = models
 
 
 @dataclass(slots=True)
@@ -345,7 +365,7 @@ Observation: TypeAlias = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Probe:
     """A question to a node, to be answered by one `ProbeResult` within `timeout_s`."""
 
@@ -354,7 +374,17 @@ class Probe:
     kind: ProbeKind
     model: str  # empty where the kind needs none
     timeout_s: float
-    context_tokens: int = 0  # of a generation: num_ctx to ask with; 0: none
+    context_tokens: int  # of a generation: num_ctx to ask with; 0: none
+
+    def __init__(
+        self, probe_id: int, node: str, kind: ProbeKind, model: str, timeout_s: float, context_tokens: int = 0
+    ) -> None:
+        self.probe_id = probe_id
+        self.node = node
+        self.kind = kind
+        self.model = model
+        self.timeout_s = timeout_s
+        self.context_tokens = context_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,10 @@ class OllamaNode:
         max_models: int | None = None,
         return_s: Callable[[], float] | None = None,
         load_factor: Callable[[], float] | None = None,
+        server_factor: Callable[[], float] | None = None,
     ) -> None:
         """`max_models` is OLLAMA_MAX_LOADED_MODELS; `return_s` draws how long the driver takes to give memory back,
-        `load_factor` by what a load takes longer or shorter than its mean."""
+        `load_factor` and `server_factor` by what a load, and the server with a request, take longer than their mean."""
         self.clock = clock
         self.name = name
         self.hardware = hardware
@@ -80,12 +81,14 @@ class OllamaNode:
         self.pending: deque[Job] = deque()
         self.arriving: list[Job] = []  # in the server's hands, before a runner or the loader has them
         self._server_s = hardware.server_ms / 1000.0
+        self._joining_s = hardware.joining_ms / 1000.0
         self._joining_steps = hardware.joining_steps
         self.host: Host | None = None  # whose processor it shares with others
         self.loading: Job | None = None
         self._load_next_runs = False
         self.load_version = 0
         self._load_factor = load_factor
+        self._server_factor = server_factor
         self.loader_stuck = False
         self.slowdown = 1.0
         self.clock_share = 1.0  # of the GPU's usual clock, which work keeps pace with
@@ -116,20 +119,22 @@ class OllamaNode:
         job.submitted_s = now
         if self.intercepting and self.malfunctions.intercepts(job):
             return
-        if self._server_s > 0.0 or self._joining_steps > 0.0:
+        if self._server_s > 0.0 or self._joining_s > 0.0 or self._joining_steps > 0.0:
             self.arriving.append(job)
             share = 1.0 if self.host is None else self.host.share_with(self)
-            took_s = self._server_s * self.slowdown / share + self._joining_s(job)
+            took_s = self._server_s * self.slowdown / share + self._joins_after_s(job)
+            if self._server_factor is not None:
+                took_s *= self._server_factor()
             self.clock.call_at(now + took_s, partial(self._arrived, job))
             return
         self._take(job, now)
 
-    def _joining_s(self, job: Job) -> float:
+    def _joins_after_s(self, job: Job) -> float:
         """How long a batch at work keeps a request from joining it."""
         runner = self.runners.get(job.model)
         if runner is None or not runner.count:
             return 0.0
-        return self._joining_steps * runner.step_s[runner.count - 1] * runner.slowdown
+        return (self._joining_s + self._joining_steps * runner.step_s[runner.count - 1]) * runner.slowdown
 
     def _arrived(self, job: Job) -> None:
         """The server has read the request, unless its client or the server is gone."""

@@ -177,6 +177,7 @@ def _nodes(engine: Engine, scenario: Scenario, seed: int, remember_prefixes: boo
             cluster.max_loaded_models,
             ReturnTimes(seed, name).next_s,
             Spread(seed, f"load:{name}", cluster.load_cv).next,
+            Spread(seed, f"server:{name}", hardware.server_cv).next,
         )
         for name, hardware in zip(cluster.node_names(), cluster.hardware_of_nodes(), strict=True)
     }

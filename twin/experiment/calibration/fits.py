@@ -3,10 +3,11 @@
 - Decode: a request's tokens are the sum over batch sizes of its exposure times the rate at that size; rates are fitted over
   all requests with a loss that grows linearly beyond a token and a half (`scipy.optimize.least_squares`, soft_l1).
 - Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other prefill
-  came into; what is left at no tokens goes to the server's own time.
+  came into; what is left at no tokens goes to the server's own time. Where less than nothing is left (a token costs more in
+  a long prompt), all time over all tokens instead.
 - Shared processors: so many nodes work at full speed as make the fit of the steps best.
-- The server: what a request takes beyond prompt and evaluation, over the share of the processor that its node had and the
-  step of the batch that it came to; least squares with the same kind of loss.
+- The server: what a request takes to its first token beyond way and prompt, over the share of the processor that its node had and the
+  step of the batch that it came to; least squares of logarithms with the same kind of loss, and the spread that is left.
 - Everything else is a median.
 
 The bootstrap draws blocks of 20 s with replacement: requests of the same time depend on each other. Efron and Tibshirani,
@@ -31,6 +32,12 @@ LEVEL_ENDS = (2.5, 97.5)
 ROOM_MIN = 0.3
 LOAD_S = 0.05
 LOAD_TIMES = 10.0
+OUTLIER_TIMES = 3.0
+"""A prompt whose tokens took so many times as long as usual met something else."""
+SERVER_LEAST_S = 1e-4
+"""A server that takes less is taken to need no time."""
+SIGMA_ENDS = (15.87, 84.13)
+"""Between them lie two standard deviations of a normal distribution."""
 
 
 def decode_steps_s(of: Served) -> Numbers:
@@ -94,9 +101,12 @@ def prefill(of: Served) -> tuple[float, float]:
     if np.ptp(tokens) < 2:
         return float(np.median(took_s / tokens)), 0.0
     slope = theilslopes(took_s, tokens)[0]
-    if slope <= 0.0:
-        return float(np.median(took_s / tokens)), 0.0
-    return float(slope), max(0.0, float(np.median(took_s - slope * tokens)))
+    start_s = float(np.median(took_s - slope * tokens))
+    if slope <= 0.0 or start_s < 0.0:  # long prompts take more a token than short ones: what they cost on the whole counts
+        each_s = took_s / tokens
+        usual = each_s <= OUTLIER_TIMES * np.median(each_s)
+        return float(took_s[usual].sum() / tokens[usual].sum()), 0.0
+    return float(slope), start_s
 
 
 def least_load_s(waits_s: Numbers) -> float:
@@ -106,30 +116,40 @@ def least_load_s(waits_s: Numbers) -> float:
     return max(LOAD_S, LOAD_TIMES * float(np.median(known))) if known.size else LOAD_S
 
 
-def server(of: Served, steps_s: Numbers) -> tuple[float, float]:
-    """Time of the server itself for a request that waited for nothing, loads apart, and how many steps of the batch at work
-    it waits for beyond that; nan where nothing is known. `steps_s` are those of `decode_steps_s`. Both take longer by the
-    share of the processor that the node has."""
+def server(of: Served, steps_s: Numbers) -> tuple[float, float, float, float]:
+    """Time of the server itself for a request that waited for nothing, loads apart; what a request waits for beyond that to
+    join a batch at work; how many steps of that batch; and the coefficient of variation of all that. nan where nothing is
+    known. `steps_s` are those of `decode_steps_s`. All take longer by the share of the processor that the node has.
+
+    The times are means of a lognormal spread, as the twin draws it: fitted in logarithms, where it is even.
+    """
     from scipy.optimize import least_squares  # noqa: PLC0415
 
     step_s = np.concatenate(([0.0], steps_s))[np.minimum(of.beside, len(steps_s))]
     use = ~np.isnan(of.server_s) & (of.load_s < least_load_s(of.load_s)) & ~np.isnan(step_s)
     if not use.any():
-        return np.nan, np.nan
-    design = np.column_stack((1.0 / of.share[use], step_s[use] / of.share[use]))
-    took_s = of.server_s[use]
-    if not design[:, 1].any():
-        return max(0.0, float(np.median(took_s / design[:, 0]))), 0.0
-    usual_s = max(1e-4, float(np.median(took_s)))
+        return np.nan, np.nan, np.nan, np.nan
+    usual_s = float(np.median(of.server_s[use]))
+    if usual_s < SERVER_LEAST_S:
+        return max(0.0, usual_s), 0.0, 0.0, 0.0
+    use &= of.server_s > SERVER_LEAST_S
+    share, joins = of.share[use], of.beside[use] > 0
+    design = np.column_stack((1.0 / share, joins / share, step_s[use] / share))
+    took = np.log(of.server_s[use])
     fit = least_squares(
-        lambda it: design @ it - took_s,
-        (usual_s, 1.0),
-        bounds=(0.0, np.inf),
+        lambda it: np.log(design @ it) - took,
+        (usual_s, 0.1 * usual_s, 0.1),
+        bounds=((0.1 * SERVER_LEAST_S, 0.0, 0.0), np.inf),
         loss="soft_l1",
-        f_scale=usual_s,
-        x_scale=(usual_s, 1.0),
+        f_scale=0.5,
+        x_scale=(usual_s, usual_s, 1.0),
     )
-    return float(fit.x[0]), float(fit.x[1])
+    low, high = np.percentile(took - np.log(design @ fit.x), SIGMA_ENDS)
+    variance = ((high - low) / 2.0) ** 2
+    server_s, joining_s, joining_steps = (fit.x * np.exp(variance / 2.0)).tolist()
+    if not joins.any():
+        joining_s = joining_steps = 0.0
+    return server_s, joining_s, joining_steps, float(np.sqrt(np.expm1(variance)))
 
 
 def way_s(of: Served) -> float:

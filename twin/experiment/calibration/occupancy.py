@@ -40,7 +40,7 @@ class Served:
     output_tokens: Numbers
     way_s: Numbers  # dispatch to end, beyond what the node accounts for
     gateway_s: Numbers  # arrival to dispatch
-    server_s: Numbers  # of the node's time, what is neither prompt nor evaluation; nan where a slot was waited for
+    server_s: Numbers  # to the first token, what is neither way nor prompt; nan where a slot was waited for or none is known
     load_s: Numbers
     beside: NDArray[np.int64]  # in the batch that it came to
     working: NDArray[np.int64]  # nodes at work on the host when it came, with its own
@@ -54,7 +54,7 @@ class Served:
 COLUMNS = (
     "node", "outcome", "attempts", "arrival_s", "dispatched_s", "end_s", "tokens_received", "prompt_eval_count",
     "load_duration_s", "prompt_eval_duration_s", "eval_duration_s", "total_duration_s", "prompt_tokens", "output_tokens",
-    "model",
+    "model", "stream", "first_token_s",
 )  # fmt: skip
 BLOCK_S = 20.0
 """Requests of the same time depend on each other: they are drawn together."""
@@ -105,7 +105,12 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
     for place in np.flatnonzero(usable).tolist():
         spans = broken.get(nodes[place], ())
         usable[place] = not any(begun < end_s[place] and asked_s[place] < ended for begun, ended in spans)
+    dispatched_s = numbers(table, "dispatched_s")
+    way_s = end_s - dispatched_s - total_s
     rest_s = total_s - prompt_eval_s - eval_s
+    streamed = np.asarray(table["stream"], dtype=bool)
+    if streamed.any():  # some of the rest comes after the last token, when it holds nobody up
+        rest_s = np.where(streamed, numbers(table, "first_token_s") - dispatched_s - way_s - prompt_eval_s, np.nan)
     whole = Served(
         exposure,
         tokens - 1.0,
@@ -114,8 +119,8 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
         alone,
         eval_s,
         tokens,
-        end_s - numbers(table, "dispatched_s") - total_s,
-        numbers(table, "dispatched_s") - numbers(table, "arrival_s"),
+        way_s,
+        dispatched_s - numbers(table, "arrival_s"),
         np.where(beside >= slots, np.nan, rest_s),
         load_s,
         beside,

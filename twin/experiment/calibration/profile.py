@@ -95,13 +95,15 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
     not_covered = _not_covered(steps_s, per_token_s, loads, restarts, models, model)
     covered_sizes = np.flatnonzero(~np.isnan(steps_s)) + 1
     filled_ms = _filled(steps_s) * 1000.0
-    server_s, joining_steps = np.nan_to_num(server(whole, steps_s)).tolist()
+    server_s, joining_s, joining_steps, server_cv = np.nan_to_num(server(whole, steps_s)).tolist()
     server_s += 0.0 if np.isnan(start_s) else start_s
     hardware: dict[str, Any] = {
         **first.hardware_of_nodes()[0].model_dump(exclude={"calibration", "thermal"}, exclude_defaults=True),
         "decode_ms": [_round(it) for it in filled_ms.tolist()],
         "prefill_tokens_per_s": None if np.isnan(per_token_s) else _round(1.0 / per_token_s),
         "server_ms": _round(server_s * 1000.0),
+        "server_cv": _round(min(3.0, server_cv)),
+        "joining_ms": _round(joining_s * 1000.0),
         "joining_steps": _round(joining_steps),
         "reference_model_gib": first.size_gib(model),
         "calibration": {
@@ -144,7 +146,9 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
             "prefill_us_per_token": _with_ends(np.array([per_token_s * 1e6]), intervals["prefill_s"], 1e6),
             "prompt_start_ms": _round(start_s * 1000.0),
             "server_ms": _with_ends(np.array([server_s * 1000.0]), intervals["server"][:1]),
-            "joining_steps": _with_ends(np.array([joining_steps]), intervals["server"][1:], 1.0),
+            "joining_ms": _with_ends(np.array([joining_s * 1000.0]), intervals["server"][1:2]),
+            "joining_steps": _with_ends(np.array([joining_steps]), intervals["server"][2:3], 1.0),
+            "server_cv": _with_ends(np.array([server_cv]), intervals["server"][3:], 1.0),
             "gateway_and_network_ms": _with_ends(np.array([way * 1000.0]), intervals["way_s"]),
             **{key: _summary(values) for key, values in loads.items()},
             "restart_s": _summary(restarts),

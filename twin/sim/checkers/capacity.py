@@ -20,7 +20,7 @@ class Capacity(Checker):
         for node in simulation.nodes.values():
             memory = node.memory
             for gpu in range(node.hardware.gpus):
-                used_gib = sum(placement.vram_gib[gpu] for placement in memory.placements.values())
+                used_gib = sum([placement.vram_gib[gpu] for placement in memory.placements.values()])
                 if used_gib > node.hardware.vram_gib + 1e-9:
                     self.violated(
                         now, f"{node.name} uses {used_gib:.2f} GiB of {node.hardware.vram_gib:g} of GPU {gpu}"

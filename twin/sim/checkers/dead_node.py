@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from twin.sim.checkers.base import Checker
@@ -20,8 +21,11 @@ class DeadNode(Checker):
     def on_served(self, now: float, flight: Flight, simulation: Simulation) -> None:
         """Compare with the truth."""
         node = simulation.nodes[flight.node]
-        reached_s, served_s = flight.reached_s, flight.served_s
-        if any(reached_s < died_s < served_s for died_s in node.deaths_s) or (
-            not node.alive and reached_s >= node.deaths_s[-1]
-        ):
+        deaths_s = node.deaths_s
+        if not deaths_s:
+            return
+        reached_s = flight.reached_s
+        before = bisect_left(deaths_s, flight.served_s)  # a node of a long run has died often
+        died_meanwhile = before > 0 and deaths_s[before - 1] > reached_s
+        if died_meanwhile or (not node.alive and reached_s >= deaths_s[-1]):
             self.violated(now, f"request {flight.spec.request_id} was served by {flight.node}, which had died")

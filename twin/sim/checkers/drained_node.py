@@ -32,5 +32,5 @@ class DrainedNode(Checker):
 
     def on_dispatch(self, now: float, flight: Flight, simulation: Simulation) -> None:
         """Nobody may go there."""
-        if (flight.gateway, flight.node) in self.drained:
+        if self.drained and (flight.gateway, flight.node) in self.drained:
             self.violated(now, f"request {flight.spec.request_id} was sent to {flight.node}, which is drained")
