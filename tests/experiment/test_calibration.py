@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from tests.scenario.documents import document, scenario
 from twin.errors import OperatorError
+from twin.experiment.calibration.fits import prefill
+from twin.experiment.calibration.occupancy import chosen, served
 from twin.experiment.calibration.profile import Source, calibrate, source, write_profile
 from twin.experiment.twin_world import TwinWorld
 from twin.record.reader import RunRecord
@@ -162,3 +166,25 @@ def test_what_a_shared_processor_has_room_for_and_how_long_a_batch_is_waited_for
         waited_ms = found["hardware"]["joining_ms"] + found["hardware"]["joining_steps"] * step_ms
         assert waited_ms == pytest.approx(6 + 3 * step_ms, rel=0.1)
     assert found["hardware"]["server_ms"] == pytest.approx(12, rel=0.1)
+
+
+def test_how_much_the_servers_time_varies_is_recovered() -> None:
+    machine = TRUTH | {"server_cv": 0.5}
+    found = calibrate("varied", sources(*(asked(rate, hardware=machine) for rate in (0.3, 0.6))))
+    assert found["hardware"]["server_cv"] == pytest.approx(0.5, rel=0.15)
+    assert found["hardware"]["server_ms"] == pytest.approx(12, rel=0.1)
+
+
+def test_prompts_whose_tokens_cost_more_the_longer_they_are_take_their_time_on_the_whole() -> None:
+    record = run(asked(0.6))
+    table = record.table("requests")
+    tokens = np.asarray(table["prompt_tokens"], dtype=float)
+    took_s = 5e-4 * tokens + 1e-6 * tokens**2
+    known = served(record, 4, "llama3.1:8b", 0)
+    few = np.flatnonzero(known.alone)[:200]
+    curved = dataclasses.replace(
+        chosen(known, few), prompt_eval_s=np.interp(known.prompt_tokens[few], np.sort(tokens), np.sort(took_s))[:, None]
+    )
+    each_s, start_s = prefill(curved)
+    assert start_s == 0.0
+    assert each_s * curved.prompt_tokens.sum() == pytest.approx(curved.prompt_eval_s.sum(), rel=0.02)

@@ -10,7 +10,7 @@ import pytest
 from tests.experiment.test_calibration import TRUTH, asked, run, sources
 from twin.errors import OperatorError
 from twin.experiment.calibration.profile import calibrate, write_profile
-from twin.experiment.fidelity import drift, rank_agreement, simulate_beside, twin_and_live
+from twin.experiment.fidelity import drift, rank_agreement, simulate_beside, struck_in_turn, twin_and_live
 from twin.experiment.fidelity_run import given_runs, judge_fidelity
 from twin.record.reader import RunRecord
 
@@ -33,7 +33,7 @@ def as_live(**changes: Any) -> RunRecord:
 
 def test_a_calibrated_twin_gives_the_figures_of_the_run_that_it_replays(profile: Path, tmp_path: Path) -> None:
     live = [as_live()] * 3
-    rows = twin_and_live(live, simulate_beside(live[:1], profile, tmp_path, 2, lambda line: None))
+    rows = twin_and_live(live, simulate_beside(live[:1], profile, tmp_path, 1, lambda line: None))
     of = {row["figure"]: row for row in rows}
     assert abs(of["e2e_s.mean"]["error_share"]) < 0.01
     assert abs(of["e2e_s.p95"]["error_share"]) < 0.02
@@ -107,3 +107,12 @@ def test_runs_that_do_not_belong_together_are_not_compared(tmp_path: Path) -> No
     TwinWorld().run(asked(1.0), 1, tmp_path / "a", lambda line: None)
     with pytest.raises(OperatorError, match="a run of the twin; fidelity wants live ones"):
         given_runs([tmp_path / "a"])
+
+
+def test_alike_nodes_are_struck_in_turn_so_that_no_accident_of_whose_turn_it_was_passes_for_a_law() -> None:
+    fault = {"kind": "server_crash", "at_s": 20, "target": "node-1", "duration_s": 10}
+    alike = asked(1.0, cluster__nodes=3, cluster__models={"llama3.1:8b": {"replicas": 3}}, faults=[fault])
+    struck = [it.target for turns in range(4) for it in struck_in_turn(alike, turns).faults]
+    assert struck == ["node-1", "node-2", "node-0", "node-1"]
+    unlike = asked(1.0, cluster__nodes=3, cluster__models={"llama3.1:8b": {"replicas": 1}}, faults=[fault])
+    assert struck_in_turn(unlike, 1) is unlike

@@ -123,6 +123,14 @@ def served_by_a_younger_server(it: Checker, world: Simulation) -> None:
     it.on_served(3.0, flight(), world)
 
 
+def served_across_one_death_of_many(it: Checker, world: Simulation) -> None:
+    world.nodes["node-0"].deaths_s = [0.1, 0.2, 5.0, 9.0]
+    it.on_served(3.0, flight(), world)  # all of them before it was there or after it was served
+    assert not it.violations
+    world.nodes["node-0"].deaths_s = [0.1, 0.2, 1.5, 9.0]
+    it.on_served(3.0, flight(), world)
+
+
 def sent_to_a_drained_node(it: Checker, world: Simulation) -> None:
     it.on_action(1.0, action("drain"), world, "gateway-0")
     it.on_dispatch(2.0, flight(node="node-1"), world)
@@ -315,6 +323,11 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
     ("clock_is_monotonic", ended_before_it_came, "at 0.500 s: request 1 ended in the past"),
     ("no_work_on_a_dead_node", served_by_a_dead_node, "at 3.000 s: request 1 was served by node-0, which had died"),
     ("no_work_on_a_dead_node", served_by_a_younger_server, "at 3.000 s: request 1 was served by node-0, which had died"),
+    (
+        "no_work_on_a_dead_node",
+        served_across_one_death_of_many,
+        "at 3.000 s: request 1 was served by node-0, which had died",
+    ),
     ("no_dispatch_to_a_drained_node", sent_to_a_drained_node, "at 6.000 s: request 1 was sent to node-0, which is drained"),
     ("queue_empties_at_the_end", still_waiting, "at 9.000 s: 1 requests still wait in the policy"),
     ("every_node_is_back", node_gone, "at 9.000 s: node-1 cannot generate"),

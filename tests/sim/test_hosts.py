@@ -79,3 +79,27 @@ def test_a_prompt_under_evaluation_takes_longer_once_a_neighbour_works_as_well()
     assert shared["requests_succeeded"] == 2
     assert shared["ttft_s"]["mean"] == pytest.approx(1.5, rel=0.02)
     assert figures(**asked)["ttft_s"]["mean"] == pytest.approx(1.0, rel=0.02)
+
+
+def test_the_servers_own_time_varies_by_its_spread_and_keeps_its_mean() -> None:
+    busy = {"workload__arrivals": {"kind": "constant", "rate_rps": 0.9}, "workload__duration_s": 600}
+    plain = figures(**busy)["ttft_s"]
+    varied = figures(**busy, cluster__hardware=STEADY | {"server_ms": 40, "server_cv": 0.5})["ttft_s"]
+    assert varied["mean"] - plain["mean"] == pytest.approx(0.040, rel=0.08)
+    assert varied["p95"] - plain["p95"] == pytest.approx(0.076, rel=0.15)  # of a lognormal with that mean and spread
+
+
+def test_a_request_waits_to_join_a_batch_at_work_and_no_idle_runner() -> None:
+    two: dict[str, Any] = {
+        "cluster__nodes": 1,
+        "cluster__models": {"llama3.1:8b": {"replicas": 1}},
+        "cluster__slots_per_model": 2,
+        "workload__arrivals": {"kind": "constant", "rate_rps": 4.0},
+        "workload__warmup_s": 0,
+        "workload__duration_s": 0.6,
+    }
+    plain = figures(**two)
+    joining = figures(**two, cluster__hardware=STEADY | {"joining_ms": 100, "joining_steps": 5})
+    assert plain["requests_succeeded"] == joining["requests_succeeded"] == 2
+    # The second one alone waits: 100 ms and 5 steps of 20 ms; the mean is over both.
+    assert joining["ttft_s"]["mean"] - plain["ttft_s"]["mean"] == pytest.approx(0.1, abs=0.011)

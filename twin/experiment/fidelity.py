@@ -225,13 +225,13 @@ def struck_in_turn(scenario: Scenario, turns: int) -> Scenario:
     """
     cluster = scenario.cluster
     names = cluster.node_names()
-    targets = [fault.target for fault in scenario.faults]
+    targets = [str(fault.target) for fault in scenario.faults]
     alike = cluster.network.racks is None and cluster.network.zones is None
     alike = alike and all(model.replicas == len(names) for model in cluster.models.values())
     if not alike or not all(target in names for target in targets):
         return scenario
     place = {name: names[(at + turns) % len(names)] for at, name in enumerate(names)}
-    faults = [fault.model_copy(update={"target": place[fault.target]}) for fault in scenario.faults]
+    faults = [fault.model_copy(update={"target": place[str(fault.target)]}) for fault in scenario.faults]
     return scenario.model_copy(update={"faults": faults})
 
 

@@ -103,11 +103,15 @@ class Hardware(BaseModel):
         float, Field(ge=0, description="Time of the server itself for a request, before a runner has it.")
     ] = 0.0
     server_cv: Annotated[
-        float, Field(ge=0, le=3, description="Coefficient of variation of that time, and of what is waited for to join.")
+        float,
+        Field(ge=0, le=3, description="Coefficient of variation of that time, and of what is waited for to join."),
     ] = 0.0
     joining_ms: Annotated[
         float,
-        Field(ge=0, description="What a request waits for beyond that, where a batch is at work, before its prompt is begun."),
+        Field(
+            ge=0,
+            description="What a request waits for beyond that, where a batch is at work, before its prompt is begun.",
+        ),
     ] = 0.0
     joining_steps: Annotated[
         float,

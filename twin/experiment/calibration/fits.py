@@ -6,8 +6,9 @@
   came into; what is left at no tokens goes to the server's own time. Where less than nothing is left (a token costs more in
   a long prompt), all time over all tokens instead.
 - Shared processors: so many nodes work at full speed as make the fit of the steps best.
-- The server: what a request takes to its first token beyond way and prompt, over the share of the processor that its node had and the
-  step of the batch that it came to; least squares of logarithms with the same kind of loss, and the spread that is left.
+- The server: what a request takes to its first token beyond way and prompt, over the share of the processor that its node
+  had, whether a batch was at work, and its step; least squares of logarithms with the same kind of loss, and the spread
+  that is left.
 - Everything else is a median.
 
 The bootstrap draws blocks of 20 s with replacement: requests of the same time depend on each other. Efron and Tibshirani,
@@ -102,7 +103,9 @@ def prefill(of: Served) -> tuple[float, float]:
         return float(np.median(took_s / tokens)), 0.0
     slope = theilslopes(took_s, tokens)[0]
     start_s = float(np.median(took_s - slope * tokens))
-    if slope <= 0.0 or start_s < 0.0:  # long prompts take more a token than short ones: what they cost on the whole counts
+    if (
+        slope <= 0.0 or start_s < 0.0
+    ):  # long prompts take more a token than short ones: what they cost on the whole counts
         each_s = took_s / tokens
         usual = each_s <= OUTLIER_TIMES * np.median(each_s)
         return float(took_s[usual].sum() / tokens[usual].sum()), 0.0

@@ -66,11 +66,10 @@ class Ensemble:
     def logit(self, vector: list[float]) -> float:
         """The sum of the leaves that a vector comes to; of the first trees alone, where they find nothing."""
         total = self.base
-        count = 0
-        for branch in self._trees:
+        for count, root in enumerate(self._trees):
             if count == FIRST_TREES and total < self.base:
                 break
-            count += 1
+            branch = root
             while branch.feature >= 0:
                 value = vector[branch.feature]
                 goes_left = value <= branch.threshold or (branch.missing_left and value != value)
