@@ -24,6 +24,7 @@ from live.controller.driver import PolicyDriver
 from live.controller.look_ahead import LookAhead, read_calibration
 from live.controller.probes import HttpProber
 from live.controller.telemetry import AgentPoller
+from live.gateway.compiled import GATEWAY
 from live.gateway.config import ConfigError, ServeConfig, load_config, node_url, parse_listen
 from live.gateway.server import Gateway
 from live.gateway.settings import GatewaySettings
@@ -136,7 +137,14 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             _log.warning(
                 "no_models_yet", why="no node has said what it has; they are asked every second until one does"
             )
-        _log.info("serving", url=url, admin=admin_url, nodes=sorted(addresses), models=served)
+        _log.info(
+            "serving",
+            url=url,
+            admin=admin_url,
+            nodes=sorted(addresses),
+            models=served,
+            compiled=GATEWAY.in_use(),
+        )
         await _first_of(stop.wait(), driver.failed())
         _log.info("stopping", grace_s=config.shutdown_grace_s)
         stop.clear()

@@ -49,7 +49,7 @@ def run(switch: str) -> tuple[str, str]:
 
 
 def test_compiled_and_interpreted_runs_leave_the_same_record() -> None:
-    if not (compiled.cache() / compiled.digest()).is_dir():
+    if not compiled.SIMULATOR.folder().is_dir():
         pytest.skip("nothing is compiled for these sources: `make compiled` does it where there is a C compiler")
     interpreted, source = run("0")
     native, extension = run("1")
@@ -59,24 +59,28 @@ def test_compiled_and_interpreted_runs_leave_the_same_record() -> None:
 
 
 def test_a_changed_source_has_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in compiled.SOURCES:
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "it.py").write_text("A = 1\n")
-    monkeypatch.setattr(compiled, "TWIN", tmp_path)
-    before = compiled.digest()
-    assert compiled.digest() == before
-    (tmp_path / "sim" / "it.py").write_text("A = 2\n")
-    assert compiled.digest() != before
+    monkeypatch.setattr(compiled, "ROOT", tmp_path)
+    hot, types = tmp_path / "it" / "hot" / "a.py", tmp_path / "it" / "words" / "b.py"
+    for file in (hot, types):
+        file.parent.mkdir(parents=True)
+        file.write_text("A = 1\n")
+    modules = compiled.HotModules("it", "it", ["hot"], against=["words"])
+    before = modules.digest()
+    assert modules.digest() == before
+    hot.write_text("A = 2\n")
+    changed = modules.digest()
+    types.write_text("A = 2\n")
+    assert len({before, changed, modules.digest()}) == 3
 
 
 def test_without_a_compiler_it_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "runs interpreted" in compiled.build()
+    assert "runs interpreted" in compiled.SIMULATOR.build()
 
 
 def test_modules_are_found_only_in_the_build_of_these_sources(tmp_path: Path) -> None:
-    finder = compiled.CompiledFinder(tmp_path)
+    finder = compiled.CompiledFinder(tmp_path, "twin")
     assert finder.find_spec("twin.policy.router", None) is None
     file = tmp_path / "twin" / "policy" / f"router{compiled.SUFFIX}"
     file.parent.mkdir(parents=True)

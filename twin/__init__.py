@@ -2,4 +2,4 @@
 
 from twin import compiled
 
-compiled.install()
+compiled.SIMULATOR.install()

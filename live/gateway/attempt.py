@@ -1,11 +1,10 @@
 """One attempt at one node, under the limits of its route. Told to the policy exactly once, whatever happens.
 
-The answer's bytes are relayed in the calls that bring them; the task that serves the request only waits for the end.
+The answer's bytes are relayed in the calls that bring them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ TIMER_SLACK_S = 0.002
 
 
 class Attempt:
-    """The sink of the node's answer. `run` waits for the end; `failure` says why it is not the wanted one."""
+    """The sink of the node's answer. Its exchange is told of the end; `failure` says why it is not the wanted one."""
 
     def __init__(self, exchange: Exchange, route: Route, number: int) -> None:
         self.route = route
@@ -40,7 +39,7 @@ class Attempt:
         self._started_s = exchange.driver.now()
         self._first_token_s = math.nan
         self._node: NodeExchange | None = None
-        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._awaited = True  # its exchange goes on when it has ended
         self._over = False
         self._detached = False  # nobody waits for it: it is a load that goes on
         self._paused = False  # the client is slow to read
@@ -52,7 +51,7 @@ class Attempt:
         self._timer: Limit | None = None
         self._timer_s = NEVER_S
 
-    async def run(self) -> None:
+    def start(self) -> None:
         """Have the node answer."""
         exchange = self._exchange
         log = exchange.log
@@ -69,12 +68,12 @@ class Attempt:
         self._node = exchange.relay.upstream.send(
             self, self.route.node, "POST", self._call.path, self._call.body, exchange.node_headers
         )
-        try:
-            await self._done
-        except asyncio.CancelledError:
-            if not self._over and not self._detach():
-                self._end("cancelled")
-            raise
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self._awaited = False
+        if not self._over and not self._detach():
+            self._end("cancelled")
 
     def abort(self) -> None:
         """The policy has given the node up."""
@@ -252,8 +251,9 @@ class Attempt:
         self._wake()
 
     def _wake(self) -> None:
-        if not self._done.done():
-            self._done.set_result(None)
+        if self._awaited:
+            self._awaited = False
+            self._exchange.attempt_ended()
 
     def failed_row(self, request_id: int, failure: AttemptFailed) -> FailedAttempt:
         """What the record keeps of it."""

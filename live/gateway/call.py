@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from typing import Protocol
+from typing import Final, Protocol
 
 from live.gateway.dialect import (
+    NO_TIMINGS,
     Aggregate,
     Asked,
     BadRecord,
@@ -24,8 +25,7 @@ from live.gateway.plain_endpoints import ErrorForms
 from live.gateway.transcript import Diverged, Transcript
 from live.gateway.upstream import AttemptFailed
 
-NO_TIMINGS = Timings()
-JSON_TYPE = "application/json"
+JSON_TYPE: Final = "application/json"
 WHOLE_TYPE = "application/json; charset=utf-8"
 SEED_BITS = 31
 
@@ -212,7 +212,7 @@ class GenerationCall:
         if self._told is not None:
             try:
                 lines = [told for line in lines for told in self._told(line)]
-            except BadRecord as error:
+            except ValueError as error:
                 self.failure = AttemptFailed("error_record", one_line(str(error)))
                 return b""
         sent: list[bytes] = []
@@ -232,11 +232,9 @@ class GenerationCall:
                 record = self._dialect.record(line)
                 if record is not None:
                     self._take(record, sent)
-            except BadRecord as error:
-                self.failure = AttemptFailed("error_record", one_line(str(error)))
-            except Diverged as error:
-                self.failure = self._diverged(error)
-            except ValueError as error:  # a number that JSON cannot say
+            except Diverged as diverged:
+                self.failure = self._diverged(diverged)
+            except ValueError as error:  # a record that says nonsense, or a number that JSON cannot say
                 self.failure = AttemptFailed("error_record", one_line(str(error)))
             if self.complete or self.failure is not None:
                 break  # nothing after it counts

@@ -9,15 +9,16 @@ from typing import Protocol
 class Client(Protocol):
     """One client, waiting for one answer.
 
-    Nothing here waits or fails: what is written to a client that has gone is dropped, and the task that answers it is
-    cancelled. A client that is slow to read is one that is not `writable`; whoever goes on writing all the same fills
-    memory.
+    Nothing here waits or fails: what is written to a client that has gone is dropped, and who answers it is told. A client
+    that is slow to read is one that is not `writable`; whoever goes on writing all the same fills memory.
     """
 
     begun: bool
     """Whether the headers of the answer are on their way."""
     on_writable: Callable[[], None] | None
     """Called when the connection takes more again."""
+    on_gone: Callable[[], None] | None
+    """Set by whoever answers in calls that come later; called when nobody is left to be answered."""
 
     @property
     def client(self) -> int:
@@ -43,8 +44,11 @@ class Client(Protocol):
     def end(self, data: bytes = b"") -> None:
         """The last part of the stream, and its end."""
 
-    async def drained(self) -> None:
-        """Wait until the connection takes more."""
-
     def break_off(self) -> None:
         """Close the connection: there is no other way left to say that the answer is not whole."""
+
+    def done(self) -> None:
+        """It has been answered."""
+
+    def broke(self, error: Exception) -> None:
+        """It cannot be answered: an error of ours."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -49,7 +50,7 @@ class ClientConnection(asyncio.Protocol):
         self._incoming: ServedRequest | None = None  # being received
         self._queue: deque[ServedRequest] = deque()  # received, wait to be answered
         self._current: ServedRequest | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._advancing = False
         self._url = b""
         self._head_bytes = 0
         self._begun_s = 0.0  # when the request that is being received began
@@ -59,6 +60,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing = False  # nothing that comes counts any more
         self._lingers = False  # the client may still be sending, and is to read why it was refused
         self._lingering_bytes = 0
+        self._said_eof = False
         self._lost = False
         self._peer = ""
 
@@ -104,7 +106,7 @@ class ClientConnection(asyncio.Protocol):
         if self._current is not None and not self._current.cheap:
             self._leave(CLOSED_SIDE)
         self._advance()
-        return self._task is not None
+        return self._current is not None
 
     def connection_lost(self, _error: Exception | None) -> None:
         """The client has gone."""
@@ -236,51 +238,53 @@ class ClientConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Answer the next request, if none is being answered; read on, or not; say by when something must happen."""
-        if self._lost:
+        if self._lost or self._advancing:
             return
-        if self._task is None and self._queue:
-            self._current = self._queue.popleft()
-            self._task = self.server.loop.create_task(self._answer_all())
-        if self._task is None and self._closing:
+        self._advancing = True
+        while self._current is None and self._queue:
+            self._answer(self._queue.popleft())
+        self._advancing = False
+        if self._current is None and self._closing:
             self._close()
             return
         self.body_taken()
         self._set_deadline()
 
-    async def _answer_all(self) -> None:
+    def _answer(self, request: ServedRequest) -> None:
+        self._current = request
+        self.go_on(request)
+        if request.refusal is not None:
+            self._answer_refusal(request)
+            self.answered(request)
+            return
         try:
-            while (request := self._current) is not None:
-                self.go_on(request)
-                request.started = True
-                if request.refusal is None:
-                    await self._answer(request)
-                else:
-                    self._answer_refusal(request)
-                if not request.ended:  # nothing can be said any more
-                    self.abort()
-                self._release(request)
-                if not request.whole:  # the rest of its body is of no interest
-                    self._lingers = True
-                if self._lost or not request.whole or not request.keep_alive or self.transport.is_closing():
-                    self._closing = True
-                    self._drop_queue()
-                self._current = self._queue.popleft() if self._queue else None
-        finally:
-            self._task = self._current = None
-        if self.server.stopping:
-            self._closing = True
-        self._advance()
+            work = self.server.application.answer(request)
+        except Exception as error:  # noqa: BLE001
+            self.broke(request, error)
+            return
+        if work is not None:
+            request.task = self.server.loop.create_task(self._carry_out(request, work))
+        elif request.on_gone is None:
+            self.answered(request)
 
-    async def _answer(self, request: ServedRequest) -> None:
+    async def _carry_out(self, request: ServedRequest, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await self.server.application.answer(request)
+            if request.refusal is None:
+                request.started = True
+                await work
+            else:  # a task that is cancelled before its first step takes none: it is not cancelled, and looks here
+                work.close()
+                self._answer_refusal(request)
         except asyncio.CancelledError:
             if not request.gone:
                 raise
             self._answer_refusal(request)
         except Exception as error:  # noqa: BLE001
-            _log.error("request_broke_the_gateway", path=request.path, error=repr(error), exc_info=error)
-            request.respond(500, {"Content-Type": "application/json"}, b'{"error":"an error of the gateway"}')
+            self.broke(request, error)
+        finally:
+            request.task = None
+        if request.on_gone is None:
+            self.answered(request)
 
     def _answer_refusal(self, request: ServedRequest) -> None:
         assert request.refusal is not None
@@ -311,11 +315,15 @@ class ClientConnection(asyncio.Protocol):
     def _leave(self, why: tuple[int, str]) -> None:
         """Who answers the current request stops."""
         current = self._current
-        if current is not None and current.refusal is None:
-            current.refusal = why
-            # A task that is cancelled before its first step takes none: it looks at the refusal when it comes to run.
-            if current.started and self._task is not None:
-                self._task.cancel()
+        if current is None or current.refusal is not None:
+            return
+        current.refusal = why
+        if current.on_gone is not None:
+            current.on_gone()
+            self._answer_refusal(current)
+            current.done()
+        elif current.started and current.task is not None:
+            current.task.cancel()
 
     def _release(self, request: ServedRequest) -> None:
         self.server.body_bytes -= request.held_bytes
@@ -328,6 +336,29 @@ class ClientConnection(asyncio.Protocol):
         self._queue.clear()
 
     # -- what requests ask of their connection ---------------------------------------------------------------------
+
+    def answered(self, request: ServedRequest) -> None:
+        """Nothing more is said to this request: the next one, or the end."""
+        if request is not self._current:
+            return
+        self._current = None
+        if not request.ended:  # nothing can be said any more
+            self.abort()
+        self._release(request)
+        if not request.whole:  # the rest of its body is of no interest
+            self._lingers = True
+        if self._lost or not request.whole or not request.keep_alive or self.transport.is_closing():
+            self._closing = True
+            self._drop_queue()
+        if self.server.stopping and not self._queue:
+            self._closing = True
+        self._advance()
+
+    def broke(self, request: ServedRequest, error: Exception) -> None:
+        """Nor to this one: an error of ours broke it."""
+        _log.error("request_broke_the_gateway", path=request.path, error=repr(error), exc_info=error)
+        request.respond(500, {"Content-Type": "application/json"}, b'{"error":"an error of the gateway"}')
+        self.answered(request)
 
     @property
     def peer(self) -> str:
@@ -405,7 +436,7 @@ class ClientConnection(asyncio.Protocol):
 
     def stop(self) -> None:
         """The server stops: close when what has begun has ended."""
-        if self._task is None and self._incoming is None:
+        if self._current is None and self._incoming is None:
             if self._silent:  # its first request may be on its way
                 self.deadline_s = self.server.loop.time() + LINGER_S
             else:
@@ -417,13 +448,15 @@ class ClientConnection(asyncio.Protocol):
         self._drop_queue()
         self._leave((503, "the gateway stops"))
         self.transport.abort()
-        return self._task
+        return self._current.task if self._current is not None else None
 
     def _close(self) -> None:
         """Close when what was written has been sent; a client that still sends may first read why it was refused."""
         now_s = self.server.loop.time()
         if self._lingers and not self._half_closed and self.transport.can_write_eof():
-            self._lingers = False
+            if self._said_eof:
+                return
+            self._said_eof = True
             self.deadline_s = now_s + LINGER_S
             if self._paused:
                 self._paused = False

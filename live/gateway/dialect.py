@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
@@ -42,8 +42,7 @@ class BadRecord(ValueError):
     """The node's line cannot be understood."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(NamedTuple):
     """Ollama's own account of a generation, in seconds; 0 where it gave none."""
 
     load_duration_s: float = 0.0
@@ -53,23 +52,58 @@ class Timings:
     prompt_eval_count: int = 0
 
 
-@dataclass(slots=True)
+NO_TIMINGS = Timings()
+
+# What is made for every request or record spells out its `__init__`: compiled, it is a native call; a generated one is not.
+
+
+@dataclass(slots=True, init=False)
 class Record:
     """One record of an answer."""
 
     kind: RecordKind
     raw: bytes  # as the client gets it where nothing must be changed
-    fields: JsonObject = field(default_factory=dict)
-    text: str = ""
-    thinking: str = ""
-    tool_calls: list[JsonObject] = field(default_factory=list)
-    closing: bool = False  # comes when the text is whole, and adds none or its last piece
-    finished: bool = False  # says why the generation ended; without it a terminal record proves nothing
-    for_us: bool = False  # was asked for by the gateway, not by the client
-    frame: tuple[str, str] | None = None  # a place in the stream's frame and what stands there: said once in a stream
-    error: str = ""
-    tokens: int = 0  # the node's count of what it generated, 0 where it gave none
-    timings: Timings | None = None
+    fields: JsonObject
+    text: str
+    thinking: str
+    tool_calls: list[JsonObject]
+    closing: bool  # comes when the text is whole, and adds none or its last piece
+    finished: bool  # says why the generation ended; without it a terminal record proves nothing
+    for_us: bool  # was asked for by the gateway, not by the client
+    frame: tuple[str, str] | None  # a place in the stream's frame and what stands there: said once in a stream
+    error: str
+    tokens: int  # the node's count of what it generated, 0 where it gave none
+    timings: Timings | None
+
+    def __init__(
+        self,
+        kind: RecordKind,
+        raw: bytes,
+        fields: JsonObject | None = None,
+        text: str = "",
+        thinking: str = "",
+        tool_calls: list[JsonObject] | None = None,
+        closing: bool = False,
+        finished: bool = False,
+        for_us: bool = False,
+        frame: tuple[str, str] | None = None,
+        error: str = "",
+        tokens: int = 0,
+        timings: Timings | None = None,
+    ) -> None:
+        self.kind = kind
+        self.raw = raw
+        self.fields = {} if fields is None else fields
+        self.text = text
+        self.thinking = thinking
+        self.tool_calls = [] if tool_calls is None else tool_calls
+        self.closing = closing
+        self.finished = finished
+        self.for_us = for_us
+        self.frame = frame
+        self.error = error
+        self.tokens = tokens
+        self.timings = timings
 
     @property
     def empty(self) -> bool:
@@ -77,7 +111,7 @@ class Record:
         return not (self.text or self.thinking or self.tool_calls)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class ParsedRequest:
     """A client's request, as far as the gateway must understand it."""
 
@@ -90,13 +124,40 @@ class ParsedRequest:
     seeded: bool
     fields: JsonObject
     body: bytes
-    takes_context: bool = False  # whether a request of this dialect can say num_ctx
-    send_context_tokens: int | None = None  # num_ctx to send, 0: none; None: as the client has it
-    repeatable: bool = True  # whether another node says the same where it is asked with the same seed
+    takes_context: bool  # whether a request of this dialect can say num_ctx
+    send_context_tokens: int | None  # num_ctx to send, 0: none; None: as the client has it
+    repeatable: bool  # whether another node says the same where it is asked with the same seed
+
+    def __init__(
+        self,
+        model: str,
+        stream: bool,
+        prompt_tokens: int,
+        context_tokens: int,
+        generates: bool,
+        tokens_visible: bool,
+        seeded: bool,
+        fields: JsonObject,
+        body: bytes,
+        takes_context: bool = False,
+        send_context_tokens: int | None = None,
+        repeatable: bool = True,
+    ) -> None:
+        self.model = model
+        self.stream = stream
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
+        self.generates = generates
+        self.tokens_visible = tokens_visible
+        self.seeded = seeded
+        self.fields = fields
+        self.body = body
+        self.takes_context = takes_context
+        self.send_context_tokens = send_context_tokens
+        self.repeatable = repeatable
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What to ask of a node."""
 
     path: str  # perhaps another endpoint's than the client's
@@ -226,9 +287,12 @@ def loads_record(line: bytes) -> JsonObject:
     return fields
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 def dumps(value: object) -> bytes:
     """Compact JSON. Escaped where it is not ASCII: half a surrogate pair, which JSON permits, has no UTF-8."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def error_text(fields: JsonObject) -> str:

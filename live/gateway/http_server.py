@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,8 +42,9 @@ class Application(Protocol):
     def classify(self, request: ServedRequest) -> None:
         """Its head has come: say whether its body is taken as it comes, and whether it is cheap."""
 
-    async def answer(self, request: ServedRequest) -> None:
-        """Answer it; cancelled when its client goes."""
+    def answer(self, request: ServedRequest) -> Coroutine[Any, Any, None] | None:
+        """Answer it: at once; or in a task, where a coroutine is returned, cancelled when the client goes; or by calls that
+        come later, where `request.on_gone` has been set: then `request.done` says when that is over."""
 
     def refused(self, request: ServedRequest, status: int, message: str) -> bytes:
         """It is refused before it was a request, or broken off; the body that says so. Called once: a place to log."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -32,6 +32,7 @@ from live.gateway.dialect import (
 )
 
 NANOSECONDS = 1e-9
+CHAT_PATH: Final = "/api/chat"
 RANDOM_SEED = -1
 """Ollama takes this seed for none."""
 _ONLY_OF_GENERATE = ("prompt", "system", "raw", "images", "template", "suffix", "context")
@@ -217,7 +218,7 @@ class Generate(_Native):
         if system := fields.get("system"):
             messages.insert(0, {"role": "system", "content": system})
         kept = {name: value for name, value in fields.items() if name not in _ONLY_OF_GENERATE}
-        return Chat.path, {**kept, "messages": messages}
+        return CHAT_PATH, {**kept, "messages": messages}
 
     def _own(self, fields: JsonObject) -> JsonObject:
         """What a chat says that goes on for us, as a record of ours."""
@@ -241,7 +242,7 @@ class Generate(_Native):
 class Chat(_Native):
     """`/api/chat`."""
 
-    path = "/api/chat"
+    path = CHAT_PATH
 
     def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""

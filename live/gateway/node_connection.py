@@ -54,14 +54,11 @@ class NodeConnection(asyncio.Protocol):
         self.on_writable: asyncio.Future[None] | None = None
         self.idle_since_s = 0.0
         self.answered = False  # a byte of the present answer has come
+        self._parser = HttpResponseParser(self)
         self._reset()
 
     def _reset(self) -> None:
         self._interims = 0
-        self._next_head()
-
-    def _next_head(self) -> None:
-        self._parser = HttpResponseParser(self)
         self._status = 0
         self._content_type = ""
         self._has_length = False
@@ -198,7 +195,7 @@ class NodeConnection(asyncio.Protocol):
         self._keep_alive = self._parser.should_keep_alive()
         self._head_complete = True
         if self.exchange is not None and self.exchange.method == "HEAD":
-            self._complete = True  # the parser expects a body: the next answer gets a new one
+            self._complete = True  # though the parser expects a body
 
     def on_body(self, data: bytes) -> None:
         """Of the parser."""
@@ -215,6 +212,8 @@ class NodeConnection(asyncio.Protocol):
 
     def _end(self, exchange: PooledExchange) -> None:
         self.exchange = None
+        if exchange.method == "HEAD":
+            self._parser = HttpResponseParser(self)
         if self._keep_alive and not exchange.body_open:
             exchange.ended(self)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from live.gateway import chat_as_native
 from live.gateway.dialect import (
@@ -30,6 +30,7 @@ from live.gateway.dialect import (
     tokens_of,
 )
 
+CHAT_PATH: Final = "/v1/chat/completions"
 _DONE = b"[DONE]"
 RANDOM_SEED = -1
 """Ollama takes this seed for none."""
@@ -45,7 +46,7 @@ class ChatCompletions:
     The node is always asked for the usage: it has the only true token counts. Who did not ask for it does not get it.
     """
 
-    path = "/v1/chat/completions"
+    path = CHAT_PATH
     stream_type = "text/event-stream"
     record_beginning = b""
     record_ending = b"\n"
@@ -74,7 +75,7 @@ class ChatCompletions:
         """The request as a stream, with its usage and a seed; natively where a context is to be said."""
         if request.send_context_tokens:
             return Asked(chat_as_native.PATH, chat_as_native.body(request, seed), chat_as_native.Chunks().lines)
-        return Asked(ChatCompletions.path if "messages" in request.fields else self.path, self._body(request, seed))
+        return Asked(CHAT_PATH if "messages" in request.fields else self.path, self._body(request, seed))
 
     def _body(self, request: ParsedRequest, seed: int | None) -> bytes:
         add_seed = seed is not None and not request.seeded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from live.gateway.dialect import JsonObject, characters, dumps
 from live.gateway.openai import ChatCompletions
@@ -75,5 +75,5 @@ def _characters(value: object) -> int:
     return characters(value)
 
 
-RESPONSES = PlainEndpoint("/v1/responses", ResponsesErrors(), ("input", "instructions"))
-MESSAGES = PlainEndpoint("/v1/messages", MessagesErrors(), ("messages", "system"))
+RESPONSES: Final = PlainEndpoint("/v1/responses", ResponsesErrors(), ("input", "instructions"))
+MESSAGES: Final = PlainEndpoint("/v1/messages", MessagesErrors(), ("messages", "system"))

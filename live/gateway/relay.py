@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
@@ -14,9 +16,9 @@ from live.gateway.attempt import Attempt
 from live.gateway.call import Call
 from live.gateway.client import Client
 from live.gateway.poison import PoisonMemory
-from live.gateway.request_log import RequestLog
+from live.gateway.request_log import RequestLog, RequestOutcome
 from live.gateway.settings import GatewaySettings
-from live.gateway.timers import Timers
+from live.gateway.timers import Limit, Timers
 from live.gateway.upstream import AttemptFailed, Upstream
 from twin.policy.vocabulary import AttemptError, RequestSpec, RequestWithdrawn, Route
 
@@ -48,8 +50,8 @@ class Relay:
         self._ids = itertools.count(1)
         self._attempts: dict[str, set[Attempt]] = {}
 
-    async def serve(self, call: Call, client: Client, header_id: str, timeout_s: float, fingerprint: int) -> None:
-        """Answer one request; cancelled where nobody is left to be answered. `fingerprint`: the same of equal ones."""
+    def serve(self, call: Call, client: Client, header_id: str, timeout_s: float, fingerprint: int) -> None:
+        """Have one request answered; the client is told when that is done. `fingerprint`: the same of equal requests."""
         if not self._running:
             self._running = True
             self.loop = asyncio.get_running_loop()
@@ -68,22 +70,13 @@ class Relay:
         log = RequestLog(
             spec.request_id, header_id, spec.model, spec.stream, spec.prompt_tokens, arrival_s, spec.deadline_s
         )
-        exchange = Exchange(self, call, client, spec, log, timeout_s, fingerprint)
-        try:
-            await exchange.run()
-        except asyncio.CancelledError:
-            if not exchange.has_failed:  # else its client only did not wait to be told
-                log.outcome = "cancelled"
-                log.error = ""
-            raise
-        except Exception:
-            log.outcome = "failed"
-            log.error = "internal_error"
-            raise
-        finally:
-            log.end_s = self.driver.now()
-            if self._recorded is not None:
-                self._recorded(log)
+        Exchange(self, call, client, spec, log, timeout_s, fingerprint).start()
+
+    def record(self, log: RequestLog) -> None:
+        """A request has ended."""
+        log.end_s = self.driver.now()
+        if self._recorded is not None:
+            self._recorded(log)
 
     def abort(self, node: str) -> int:
         """Close the connections to a node: their attempts fail, and their requests go on as the policy says."""
@@ -118,7 +111,8 @@ class Relay:
 
 
 class Exchange:
-    """One request."""
+    """One request, over all its attempts. It goes on in the calls of who knows something: the end of an attempt, its turn, a
+    client that reads again, one that goes."""
 
     def __init__(
         self,
@@ -138,36 +132,116 @@ class Exchange:
         self.log = log
         self.deadline_loop_s = relay.loop.time() + timeout_s
         self.node_headers = {"Content-Type": call.request_type, "X-Request-Id": log.header_id}
-        self.has_failed = False
         self.fingerprint = fingerprint
+        self._failure: AttemptFailed | None = None  # of the last attempt
+        self._number = 0  # of the attempt
+        self._attempt: Attempt | None = None
+        self._turn: Coroutine[Any, Any, Route] | None = None  # that it waits for
+        self._limit: Limit | None = None  # for its turn to come, or its client to read the end
+        self._over = False
 
-    async def run(self) -> None:
-        """Until it has been answered."""
-        failure: AttemptFailed | None = None
-        number = 0
-        while True:
-            route = self.driver.route(self.spec, number)
-            if route.kind == "wait":
-                self.log.admitted = True
-                try:
-                    async with asyncio.timeout_at(self.deadline_loop_s):
-                        route = await self.driver.turn(self.spec, number)
-                except TimeoutError:
-                    failure = AttemptFailed("deadline", "its deadline passed while it waited for its turn")
-                    break
-            if route.kind != "dispatch":
-                break
-            attempt = Attempt(self, route, number)
-            await attempt.run()
-            if attempt.failure is None:
-                await self._finish(attempt.last)
-                return
-            failure = attempt.failure
-            number += 1
-            if failure.error == "deadline" or (self.client.begun and not self.call.resumable):
-                self.driver.observe(RequestWithdrawn(self.spec.request_id))
-                break
-        await self._refuse(failure, route)
+    def start(self) -> None:
+        """Begin; everything else is told by others."""
+        self.client.on_gone = self._gone
+        self._do(self._route)
+
+    def attempt_ended(self) -> None:
+        """It has succeeded, or has failed."""
+        self._do(self._after)
+
+    def _do(self, step: Callable[[], None]) -> None:
+        """An error of ours ends this request, and nothing else."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001
+            if self._attempt is not None:
+                self._attempt.cancel()
+            self._end("failed", "internal_error")
+            self.client.broke(error)
+
+    def _route(self) -> None:
+        self._go(self.driver.route(self.spec, self._number))
+
+    def _go(self, route: Route) -> None:
+        if route.kind == "dispatch":
+            self._attempt = Attempt(self, route, self._number)
+            self._attempt.start()
+        elif route.kind == "wait":
+            self._wait()
+        else:
+            self._refuse(self._failure, route)
+
+    def _wait(self) -> None:
+        self.log.admitted = True
+        self._turn = self.driver.turn(self.spec, self._number)
+        # It begins now, and not in a task's first step: its turn may come before that.
+        self._turn.send(None).add_done_callback(self._turn_came)
+        self._limit = self.relay.timers.at(self.deadline_loop_s, self._turn_is_late)
+
+    def _turn_came(self, _turn: asyncio.Future[None]) -> None:
+        self._do(self._take_turn)
+
+    def _take_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is None:  # it was given up in the same moment
+            return
+        self._forget_limit()
+        try:
+            turn.send(None)
+        except StopIteration as came:
+            self._go(came.value)
+
+    def _turn_is_late(self) -> None:
+        self._give_turn_up()
+        failure = AttemptFailed("deadline", "its deadline passed while it waited for its turn")
+        self._do(lambda: self._refuse(failure, Route("wait")))
+
+    def _give_turn_up(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                turn.throw(asyncio.CancelledError())
+
+    def _forget_limit(self) -> None:
+        if self._limit is not None:
+            self.relay.timers.take_back(self._limit)
+            self._limit = None
+
+    def _after(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        assert attempt is not None
+        failure = attempt.failure
+        if failure is None:
+            self._finish(attempt.last)
+            return
+        self._failure = failure
+        self._number += 1
+        if failure.error == "deadline" or (self.client.begun and not self.call.resumable):
+            self.driver.observe(RequestWithdrawn(self.spec.request_id))
+            self._refuse(failure, attempt.route)
+        else:
+            self._route()
+
+    def _gone(self) -> None:
+        """Nobody is left to be answered."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._give_turn_up()
+        self._end("cancelled")
+
+    def _end(self, outcome: RequestOutcome, error: str = "") -> None:
+        """Write it down, once."""
+        if self._over:
+            return
+        self._over = True
+        self._forget_limit()
+        self.log.outcome = outcome
+        self.log.error = error
+        self.relay.record(self.log)
+
+    def _answered(self, outcome: RequestOutcome, error: str = "") -> None:
+        self._end(outcome, error)
+        self.client.done()
 
     def headers(self, content_type: str) -> dict[str, str]:
         """Of the answer."""
@@ -197,38 +271,44 @@ class Exchange:
         """An attempt has failed."""
         self.log.failed_attempts.append(attempt.failed_row(self.spec.request_id, failure))
 
-    async def _finish(self, last: bytes) -> None:
+    def _finish(self, last: bytes) -> None:
         """The attempt has succeeded, and the policy knows; what is left goes to the client."""
-        log, client = self.log, self.client
-        log.outcome = "succeeded"
-        log.error = ""
+        client = self.client
         if self.call.client_streams:
             if not client.begun:
                 self._begin()
             client.end(last)
         else:
             client.respond(200, self.headers(self.call.content_type), last)
-        if not client.writable:
-            try:
-                async with asyncio.timeout_at(self.deadline_loop_s):
-                    await client.drained()
-            except TimeoutError:  # the client does not read
-                log.outcome = log.error = "deadline"
-                client.break_off()
+        if client.writable:
+            self._answered("succeeded")
+        else:  # it is slow to read
+            client.on_writable = self._read
+            self._limit = self.relay.timers.at(self.deadline_loop_s, self._not_read)
 
-    async def _refuse(self, failure: AttemptFailed | None, route: Route) -> None:
+    def _read(self) -> None:
+        self._answered("succeeded")
+
+    def _not_read(self) -> None:
+        self.client.break_off()
+        self._answered("deadline", "deadline")
+
+    def _refuse(self, failure: AttemptFailed | None, route: Route) -> None:
         """The request has failed: say so as truthfully as can still be."""
-        self.has_failed = True
-        log, client = self.log, self.client
+        log = self.log
         if log.failed_attempts:
             self.relay.poison.failed(self.fingerprint, log.failed_attempts, self.driver.now())
-        log.outcome = "failed" if log.admitted else "rejected"
-        log.error = failure.error if failure is not None else route.reason
+        outcome: RequestOutcome = "failed" if log.admitted else "rejected"
         if failure is not None and failure.error == "deadline":
-            log.outcome = "deadline"
+            outcome = "deadline"
         message = self._message(failure, route)
-        if log.outcome != "rejected":  # those would come by the thousands, and the record has them
-            _log.warning("request_failed", request=log.header_id, outcome=log.outcome, why=message)
+        if outcome != "rejected":  # those would come by the thousands, and the record has them
+            _log.warning("request_failed", request=log.header_id, outcome=outcome, why=message)
+        self._say(failure, route, message)
+        self._answered(outcome, failure.error if failure is not None else route.reason)
+
+    def _say(self, failure: AttemptFailed | None, route: Route, message: str) -> None:
+        client = self.client
         if client.begun:
             if client.writable:
                 client.end(self.call.error_line(message))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from live.gateway.dialect import Timings
+from live.gateway.dialect import NO_TIMINGS, Timings
 from twin.policy.vocabulary import RequestId
 from twin.record.rows import FIRST_GATEWAY
 
@@ -41,7 +41,7 @@ class FailedAttempt:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class RequestLog:
     """One request, once it has ended. Times are on the run's clock; nan did not come."""
 
@@ -52,16 +52,44 @@ class RequestLog:
     prompt_tokens: int  # estimated
     arrival_s: float
     deadline_s: float
-    admitted: bool = False
-    outcome: RequestOutcome = "rejected"
-    error: str = ""  # of the last attempt, or why it was shed
-    nodes: list[str] = field(default_factory=list)  # one for each attempt
-    failed_attempts: list[FailedAttempt] = field(default_factory=list)
-    dispatched_s: float = math.nan  # of the first attempt
-    first_token_s: float = math.nan  # to the client; where it does not stream, to the gateway
-    end_s: float = math.nan
-    tokens_received: int = 0
-    timings: Timings = field(default_factory=Timings)  # of the last attempt
+    admitted: bool
+    outcome: RequestOutcome
+    error: str  # of the last attempt, or why it was shed
+    nodes: list[str]  # one for each attempt
+    failed_attempts: list[FailedAttempt]
+    dispatched_s: float  # of the first attempt
+    first_token_s: float  # to the client; where it does not stream, to the gateway
+    end_s: float
+    tokens_received: int
+    timings: Timings  # of the last attempt
+
+    def __init__(
+        self,
+        request_id: RequestId,
+        header_id: str,
+        model: str,
+        stream: bool,
+        prompt_tokens: int,
+        arrival_s: float,
+        deadline_s: float,
+    ) -> None:
+        self.request_id = request_id
+        self.header_id = header_id
+        self.model = model
+        self.stream = stream
+        self.prompt_tokens = prompt_tokens
+        self.arrival_s = arrival_s
+        self.deadline_s = deadline_s
+        self.admitted = False
+        self.outcome = "rejected"
+        self.error = ""
+        self.nodes = []
+        self.failed_attempts = []
+        self.dispatched_s = math.nan
+        self.first_token_s = math.nan
+        self.end_s = math.nan
+        self.tokens_received = 0
+        self.timings = NO_TIMINGS
 
     @property
     def attempts(self) -> int:

@@ -33,6 +33,12 @@ class Connection(Protocol):
     def body_taken(self) -> None:
         """Some of the body is needed no longer."""
 
+    def answered(self, request: ServedRequest) -> None:
+        """Nothing more is said to this request."""
+
+    def broke(self, request: ServedRequest, error: Exception) -> None:
+        """Nor to this one: an error of ours broke it."""
+
     def abort(self) -> None:
         """Close without a word."""
 
@@ -51,8 +57,10 @@ class ServedRequest:
         self.begun = False
         self.ended = False
         self.on_writable: Callable[[], None] | None = None
+        self.on_gone: Callable[[], None] | None = None
         # The rest is between it and its connection.
-        self.started = False  # the application is at work
+        self.task: asyncio.Task[None] | None = None  # that answers it, where it is answered in one
+        self.started = False  # that task has taken its first step
         self.keep_alive = True
         self.is_old = False  # HTTP/1.0
         self.refusal: tuple[int, str] | None = None  # why it is no request, or why its answer is broken off
@@ -174,6 +182,16 @@ class ServedRequest:
     def break_off(self) -> None:
         """Close the connection."""
         self._connection.abort()
+
+    def done(self) -> None:
+        """It has been answered."""
+        self.on_gone = None
+        self._connection.answered(self)
+
+    def broke(self, error: Exception) -> None:
+        """It cannot be answered: an error of ours."""
+        self.on_gone = None
+        self._connection.broke(self, error)
 
     @property
     def client(self) -> int:

@@ -7,8 +7,8 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeAlias
 
 import orjson
 import structlog
@@ -56,7 +56,9 @@ _FORM_MODEL = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512}
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
 
-Handler = Callable[[ServedRequest], Awaitable[None]]
+Work: TypeAlias = Coroutine[Any, Any, None] | None
+"""What is left to do in a task, if anything."""
+Handler: TypeAlias = Callable[[ServedRequest], Work]
 
 
 class Gateway:
@@ -149,9 +151,9 @@ class Gateway:
         request.cheap = request.method != "POST"
         request.taken_as_it_comes = request.method == "POST" and request.path.startswith("/api/blobs/")
 
-    async def answer(self, request: ServedRequest) -> None:
+    def answer(self, request: ServedRequest) -> Work:
         """Answer it."""
-        await self._handler(request.method, request.path)(request)
+        return self._handler(request.method, request.path)(request)
 
     def _handler(self, method: str, path: str) -> Handler:
         handler = self._handlers.get((method, path))
@@ -178,7 +180,7 @@ class Gateway:
     # -- requests to models ----------------------------------------------------------------------------------------
 
     def _generation(self, dialect: Dialect) -> Handler:
-        async def handle(request: ServedRequest) -> None:
+        def handle(request: ServedRequest) -> Work:
             def understand(body: bytes) -> Call:
                 parsed = dialect.parse(body)
                 if parsed.generates:
@@ -187,7 +189,7 @@ class Gateway:
                 body = self._with_context(parsed) if parsed.takes_context else parsed.body
                 return self._plain(dialect, request, body, parsed.model, limits_first_token=True)
 
-            await self._serve(request, dialect, understand)
+            return self._serve(request, dialect, understand)
 
         return handle
 
@@ -204,7 +206,7 @@ class Gateway:
         self._note_truncation(call, parsed.send_context_tokens or 0)
         return call
 
-    async def _embedding(self, request: ServedRequest) -> None:
+    def _embedding(self, request: ServedRequest) -> Work:
         errors = _errors_of(request.path)
 
         def understand(body: bytes) -> Call:
@@ -216,30 +218,30 @@ class Gateway:
                 body = self._with_context(embedding_request(model, fields, body))
             return self._plain(errors, request, body, model, prompt_tokens=tokens)
 
-        await self._serve(request, errors, understand)
+        return self._serve(request, errors, understand)
 
     def _streamed_only(self, dialect: Responses | Messages) -> Handler:
-        async def handle(request: ServedRequest) -> None:
+        def handle(request: ServedRequest) -> Work:
             def understand(body: bytes) -> Call:
                 parsed = dialect.parse(body)
                 if parsed.stream:
                     return self._generated(dialect, parsed)
                 return self._plain(dialect, request, body, parsed.model, prompt_tokens=parsed.prompt_tokens)
 
-            await self._serve(request, dialect, understand)
+            return self._serve(request, dialect, understand)
 
         return handle
 
-    async def _image(self, request: ServedRequest) -> None:
+    def _image(self, request: ServedRequest) -> Work:
         def understand(body: bytes) -> Call:
             fields = parse_object(body)
             return self._plain(
                 _OPENAI, request, body, parse_model(fields), prompt_tokens=tokens_of(characters(fields.get("prompt")))
             )
 
-        await self._serve(request, _OPENAI, understand)
+        return self._serve(request, _OPENAI, understand)
 
-    async def _transcription(self, request: ServedRequest) -> None:
+    def _transcription(self, request: ServedRequest) -> Work:
         def understand(body: bytes) -> Call:
             found = _FORM_MODEL.search(body)
             if found is None:
@@ -248,7 +250,7 @@ class Gateway:
             call.request_type = request.headers.get("content-type", "")
             return call
 
-        await self._serve(request, _OPENAI, understand)
+        return self._serve(request, _OPENAI, understand)
 
     def _plain(
         self,
@@ -300,7 +302,7 @@ class Gateway:
             said = f"about {call.prompt_tokens} tokens; the context has {context_tokens}"
             call.notes["X-OllamaMax-Prompt-Truncated"] = said
 
-    async def _serve(self, request: ServedRequest, errors: ErrorForms, understand: Callable[[bytes], Call]) -> None:
+    def _serve(self, request: ServedRequest, errors: ErrorForms, understand: Callable[[bytes], Call]) -> Work:
         header_id = request.headers.get("x-request-id", "")
         if not _HEADER_ID.fullmatch(header_id):
             header_id = f"{random.getrandbits(128):032x}"
@@ -309,17 +311,31 @@ class Gateway:
             call = understand(request.body)
         except BadRequest as error:
             self._error(request, errors, 400, str(error), header_id)
-            return
-        if call.model not in self._names and not await self._inventory.knows(call.model):
+            return None
+        if call.model not in self._names:
+            return self._ask_for(call, request, errors, header_id, timeout_s)
+        self._relay_it(call, request, errors, header_id, timeout_s)
+        return None
+
+    async def _ask_for(
+        self, call: Call, request: ServedRequest, errors: ErrorForms, header_id: str, timeout_s: float
+    ) -> None:
+        """Perhaps a node has got the model meanwhile."""
+        if await self._inventory.knows(call.model):
+            self._relay_it(call, request, errors, header_id, timeout_s)
+        else:
             self._error(request, errors, 404, f"model '{call.model}' not found", header_id)
-            return
+
+    def _relay_it(
+        self, call: Call, request: ServedRequest, errors: ErrorForms, header_id: str, timeout_s: float
+    ) -> None:
         fingerprint = hash((request.path, request.body))
         broken = self._relay.poison.nodes_broken_by(fingerprint, self._driver.now())
         if broken:
             message = f"the same request has broken {broken}; it is not tried again for now"
             self._error(request, errors, 500, message, header_id)
             return
-        await self._relay.serve(call, request, header_id, timeout_s, fingerprint)
+        self._relay.serve(call, request, header_id, timeout_s, fingerprint)
 
     def _timeout_s(self, request: ServedRequest) -> float:
         given = request.headers.get("x-request-timeout")
@@ -388,7 +404,7 @@ class Gateway:
         headers = {"Content-Type": "application/json; charset=utf-8", **gathered.headers()}
         request.respond(200, headers, orjson.dumps(merged(gathered, key, newest)))
 
-    def _ordered(self, carry_out: Handler) -> Handler:
+    def _ordered(self, carry_out: Callable[[ServedRequest], Coroutine[Any, Any, None]]) -> Handler:
         async def handle(request: ServedRequest) -> None:
             try:
                 await carry_out(request)

@@ -193,7 +193,7 @@ def measure(requests: int, repeats: int, *, long: bool = False) -> dict[str, Any
         {"figure": name.replace("_", " "), "value": float(f"{value:.4g}"), "aim": AIMS.get(name)}
         for name, value in figures.items()
     ]
-    return {"rows": rows, "more": more, **figures, "repeats": repeats, "compiled": compiled.in_use()}
+    return {"rows": rows, "more": more, **figures, "repeats": repeats, "compiled": compiled.SIMULATOR.in_use()}
 
 
 def _simulate(scenario: Scenario) -> tuple[int, int]:

@@ -158,7 +158,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor_name(),
         "python": platform.python_version(),
-        "compiled": compiled.in_use(),
+        "compiled": compiled.SIMULATOR.in_use(),
     }
 
 

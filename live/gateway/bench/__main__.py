@@ -20,6 +20,7 @@ from rich.table import Table
 
 from live.gateway.bench.client import BenchConnection, BenchError, connect, request_bytes
 from live.gateway.bench.proxies import KINDS, Running, StartFailed, free_port, start
+from live.gateway.compiled import GATEWAY
 
 SEQUENTIAL_REQUESTS = 400
 STREAMS, RECORDS, PERIOD_MS = 50, 40, 20.0
@@ -183,7 +184,7 @@ def main() -> int:
         print(f"ollamamax: {error}", file=sys.stderr)  # noqa: T201
         return 1
     if arguments.json:
-        print(json.dumps({"targets": rows}))  # noqa: T201
+        print(json.dumps({"targets": rows, "compiled": GATEWAY.in_use()}))  # noqa: T201
         return 0
     table = Table(title=f"median of {arguments.rounds} rounds (lowest to highest); every proxy on one core")
     for name in rows[0]:
@@ -195,6 +196,7 @@ def main() -> int:
         f"{SEQUENTIAL_REQUESTS} sequential requests of one record; {STREAMS} streams of {RECORDS} records;"
         f" {MANY_STREAMS} streams at {1000 / MANY_PERIOD_MS:g} records/s"
     )
+    console.print("the gateway: " + ("compiled" if GATEWAY.in_use() else "interpreted; `make compiled` compiles it"))
     return 0
 
 

@@ -4,10 +4,12 @@ import asyncio
 import io
 import json
 import math
+from typing import cast
 
 import aiohttp
 import pytest
 
+from live.gateway.upstream import NodeExchange, Upstream
 from tests.live.gateway.conftest import House
 from tests.live.gateway.doubles import (
     SHED,
@@ -477,6 +479,34 @@ async def test_the_policy_keeps_a_request_until_its_turn(house: House) -> None:
     await house.post("/api/generate", GENERATE)  # its end gives the other its turn
     status, _, headers = await first
     assert (status, headers["X-OllamaMax-Node"]) == (200, "a")
+
+
+async def test_a_client_that_goes_while_it_waits_gives_its_turn_up(house: House) -> None:
+    house.routes(WAIT)
+    posting = asyncio.create_task(house.post("/api/generate", GENERATE))
+    await until(lambda: house.policy.asked)
+    posting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await posting
+    await until(lambda: house.logs)
+    assert house.policy.observed == [RequestWithdrawn(house.policy.asked[0][0].request_id)]
+    assert (house.logs[0].admitted, house.logs[0].outcome) == (True, "cancelled")
+
+
+async def test_an_error_of_ours_costs_its_request_and_no_other(house: House) -> None:
+    class Broken:
+        def send(self, *_arguments: object) -> NodeExchange:
+            raise RuntimeError("a bug")
+
+    house.routes(to("a"), to("a"))
+    house.a.will(streams(generate_lines()))
+    upstream, house.gateway._relay.upstream = house.gateway._relay.upstream, cast(Upstream, Broken())
+    status, body, _ = await house.post("/api/generate", GENERATE)
+    assert (status, body) == (500, b'{"error":"an error of the gateway"}')
+    house.gateway._relay.upstream = upstream
+    assert (await house.post("/api/generate", GENERATE))[0] == 200
+    assert [(log.outcome, log.error) for log in house.logs] == [("failed", "internal_error"), ("succeeded", "")]
+    assert [ended.outcome for ended in house.policy.observed] == ["cancelled", "succeeded"]
 
 
 async def test_loads_and_unloads_go_through_as_they_are(house: House) -> None:
