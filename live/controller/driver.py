@@ -13,6 +13,7 @@ from live.controller.commands import CommandRunner
 from live.controller.look_ahead import RecentLoad
 from live.controller.probes import Prober
 from live.hands.protocol import Hands
+from twin.policy.healer import RELAPSE_S
 from twin.policy.vocabulary import (
     NEVER_S,
     Advice,
@@ -236,12 +237,12 @@ class PolicyDriver:
                 self._release(now)
                 for command in self.policy.decide(now):
                     self._commands.start(command)
-                self._log_incidents()
+                self._log_incidents(now)
             self._arm(max(self.policy.next_wakeup(), self.now() + WAKE_UP_GAP_S))
         except Exception as error:  # noqa: BLE001
             self.fail(error)
 
-    def _log_incidents(self) -> None:
+    def _log_incidents(self, now: float) -> None:
         for incident in self.policy.incidents[self._ended_incidents :]:
             if self._incident_states.get(incident.incident_id) == incident.state:
                 continue
@@ -254,9 +255,9 @@ class PolicyDriver:
                 state=incident.state,
                 evidence=incident.evidence,
             )
-        # Those at the front that have ended need no further look.
+        # Those at the front that have ended need no further look, once they are not opened again.
         for incident in self.policy.incidents[self._ended_incidents :]:
-            if incident.state not in ("closed", "given_up"):
+            if incident.state != "closed" or now - incident.closed_s < RELAPSE_S:
                 break
             del self._incident_states[incident.incident_id]
             self._ended_incidents += 1

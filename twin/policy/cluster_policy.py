@@ -202,7 +202,7 @@ class ClusterPolicy(Policy):
             for node in self.view.nodes.values()
         }
         open_incidents = {
-            name: [it.incident.diagnosis, it.incident.evidence]
+            name: [it.trouble, it.incident.evidence]
             for name, it in self.healer.open.items()
             if not it.foreseen
         }

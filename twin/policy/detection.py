@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, TypeAlias
 
-from twin.policy.activity import CROWDED_MAX_S, ORPHANED_S, Activity
+from twin.policy.activity import CROWDED_MAX_S, Activity
 from twin.policy.health import ROUTABLE
 from twin.policy.observer import Observer
 from twin.policy.phi_accrual import PhiAccrual
@@ -250,10 +250,10 @@ class Detection:
         """What was read of a node's machine: a node that was taken for busy is not, where its GPU does nothing."""
         self.activity.sampled(now, sample)
         watch = self.watches[sample.node]
-        orphaned_s = self.activity.orphaned_for_s(now, watch.node)
-        if orphaned_s >= ORPHANED_S and sample.node not in self.in_incident and watch.node.health in ROUTABLE:
-            evidence = f"a process of Ollama that no model belongs to has held GPU memory for {orphaned_s:.0f} s"
-            self._confirm(now, watch.node, "orphan_runner", evidence)
+        if sample.node not in self.in_incident and watch.node.health in ROUTABLE:  # else the healer looks for itself
+            evidence = self.activity.orphan(now, watch.node)
+            if evidence:
+                self._confirm(now, watch.node, "orphan_runner", evidence)
         if watch.crowded and not self.activity.crowded(now, watch.node):
             watch.crowded = False
             if watch.node.health == "suspect":
@@ -646,6 +646,8 @@ class Detection:
     def runners_gone(self, now: float, node: NodeView, model: str = "") -> None:
         """The runners of the node were killed, or that model was let go: it is loaded again when it is asked for."""
         self.ask_anew(now, node)
+        if not model:
+            self.activity.runners_gone(node.name)
         for name, replica in node.replicas.items():
             if not model or name == model:
                 replica.load_with(0, self.view.parameters)
