@@ -16,6 +16,7 @@ from twin.policy.parameters import ParameterError, Parameters
 from twin.policy.predictor.memory import predictor_state, restore_predictor
 from twin.policy.predictor.model import ML, Model, families_of
 from twin.policy.predictor.predictor import FusedPredictor, Predictor
+from twin.policy.prompt_limits import PromptLimits
 from twin.policy.redundancy import Redundancy
 from twin.policy.router import Router
 from twin.policy.slots import SlotLearning
@@ -43,6 +44,7 @@ from twin.policy.vocabulary import (
     Route,
     TelemetrySample,
 )
+from twin.policy.wear import Wear
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -68,6 +70,8 @@ class ClusterPolicy(Policy):
         self.detection = Detection(self.view)
         self.tracker = Tracker(self.view)
         self.healer = Healer(self.view, self.detection, self.tracker)
+        self.wear = Wear(self.view)
+        self.prompts = PromptLimits(self.view)
         self.foresight = Foresight(self.view, self.healer, self.tracker)
         self.redundancy = Redundancy(self.view, self.healer, self.foresight)
         self.operator = Operator(self.view, self.detection, self.healer)
@@ -124,6 +128,12 @@ class ClusterPolicy(Policy):
             elif observation.outcome == "failed":
                 self.tracker.failed += 1
             self.detection.attempt_ended(now, observation, replica)
+            if observation.error in ("server_error", "error_record"):  # by them a server tells that its runner died
+                if observation.first_token_s != observation.first_token_s:  # nan: it had none yet
+                    self.prompts.died(now, replica, self.router.ended_prompt_tokens)
+                self.wear.failed(replica)
+            elif self.prompts.suspected and observation.outcome == "succeeded":
+                self.prompts.survived(now, replica, self.router.ended_prompt_tokens)
             if self.foresees:
                 self.watching.attempt_ended(now, observation, replica.node)
             while self.router.refuted:
@@ -166,7 +176,9 @@ class ClusterPolicy(Policy):
         self.detection.close_due_breakers(now)
         self.tracker.look(now)
         self.healer.decide(now, commands)
-        self.foresight.decide(now, self.predictor.forecasts(now), commands)
+        self.wear.look(self.healer.incidents)
+        self.prompts.look(now)
+        self.foresight.decide(now, [*self.predictor.forecasts(now), *self.wear.forecasts(now)], commands)
         self.redundancy.decide(now, commands)
         self.detection.ask(now, probes)
         commands.extend(probes)
@@ -218,6 +230,8 @@ class ClusterPolicy(Policy):
             "activity": self.detection.activity.snapshot(now),
             "slow": dict(self.detection.slowness.slow),
             "predictor": predictor_state(self.watching, now),
+            "wear": self.wear.snapshot(),
+            "prompt_limits": self.prompts.snapshot(now),
         }
         return PolicyState(now, parts)
 
@@ -265,6 +279,8 @@ class ClusterPolicy(Policy):
             {name: why for name, why in parts["slow"].items() if name in self.view.nodes}
         )
         restore_predictor(self.watching, now, parts["predictor"])
+        self.wear.restore(parts["wear"])
+        self.prompts.restore(now, parts["prompt_limits"])
 
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
         """Take over a request that is at a node already."""

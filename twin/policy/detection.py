@@ -392,6 +392,8 @@ class Detection:
             return
         for name, replica in node.replicas.items():
             replica.resident = name in result.models
+            if not replica.resident:
+                replica.taken = 0
         self.view.replace(node, now)
 
     def _generation(self, now: float, watch: Watch, result: ProbeResult) -> None:
@@ -625,6 +627,7 @@ class Detection:
         context_tokens = 0
         if kind == "generation":  # another context than it has would have it loaded anew
             context_tokens = watch.node.replicas[model].context_tokens
+            watch.node.replicas[model].taken += 1
         probes.append(Probe(self.probe_id, watch.node.name, kind, model, timeout_s, context_tokens))
 
     def ask_anew(self, now: float, node: NodeView) -> None:
@@ -652,7 +655,7 @@ class Detection:
             if not model or name == model:
                 replica.load_with(0, self.view.parameters)
                 replica.resident = False
-                replica.failures_in_row = 0
+                replica.failures_in_row = replica.taken = 0
         self.view.replace(node, now)
 
     def restarted(self, now: float, node: NodeView) -> None:
@@ -662,7 +665,7 @@ class Detection:
             replica.load_with(0, self.view.parameters)
             replica.resident = replica.loading = False
             replica.generates = True
-            replica.failures_in_row = 0
+            replica.failures_in_row = replica.taken = 0
         self.slowness.forget(node.name)
         self.view.replace(node, now)
 

@@ -108,6 +108,9 @@ class RouterParameters:
         "s",
         "Longest wait for a connection to a node. Of the live world alone: the twin's gateways have theirs open.",
     )
+    prompt_limits: bool = _switch(
+        True, "Keep prompts from a node whose runner dies of prompts as long as these, and of no shorter ones."
+    )
     slow_start_s: float = _number(
         10.0,
         0,
@@ -452,6 +455,9 @@ class PredictorParameters:
         True, "Use the signatures of known failures.", "predictive_detection.enable_pattern_recognition"
     )
     ml: bool = _switch(True, "Use the trained model.", "predictive_detection.enable_ml_detection")
+    by_count: bool = _switch(
+        True, "Foretell the failure of a runner that failed after about as many requests each time, from the third on."
+    )
     confidence_threshold: float = _number(
         0.6,
         0,
