@@ -12,6 +12,7 @@ import structlog
 from live.controller.commands import CommandRunner
 from live.controller.look_ahead import RecentLoad
 from live.controller.probes import Prober
+from live.controller.tally import Tally
 from live.hands.protocol import Hands
 from twin.policy.healer import RELAPSE_S
 from twin.policy.vocabulary import (
@@ -74,6 +75,7 @@ class PolicyDriver:
         self._ended_incidents = 0
         self._commands = CommandRunner(self, prober, hands, recorder)
         self.load = RecentLoad()
+        self.tally = Tally()
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
@@ -127,6 +129,7 @@ class PolicyDriver:
             if not attempt:
                 self.load.arrived(now, request)
             route = self.policy.route(now, request, attempt)
+            self.tally.routed(route, attempt)
             self._rearm()
         except Exception as error:  # noqa: BLE001
             self.fail(error)
@@ -155,6 +158,7 @@ class PolicyDriver:
             return
         now = self.now()
         self.load.observed(observation)
+        self.tally.observed(observation)
         try:
             self.policy.observe(now, observation)
             if self.policy.waiting:
@@ -198,6 +202,7 @@ class PolicyDriver:
         for request_id, route in self.policy.released(now):
             waiter = self._waiters.pop(request_id)
             waiter.route = route
+            self.tally.released(route)
             if not waiter.turn.done():  # else it was cancelled, and looks at its route when it comes to run
                 waiter.turn.set_result(None)
 

@@ -8,10 +8,9 @@ not measured, when it is late or busy, or when it has died, the answer says so, 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from live.controller.simulating import SimulatingProcess
 from twin.policy.vocabulary import (
     NEVER_S,
     Advice,
@@ -72,7 +72,7 @@ class RecentLoad:
         answers = [float(tokens) for _, tokens in self.answers]
         deadline_s = sum(it.deadline_s - it.arrival_s for it in requests) / len(requests)
         return {
-            "arrivals": {"kind": "poisson", "rate_rps": round((len(requests) - 1) / over_s, 4)},
+            "arrivals": _arrivals([at_s for at_s, _ in self.arrivals]),
             "models": {name: count / len(requests) for name, count in counts.items()},
             "prompt_tokens": _lengths(prompts),
             "output_tokens": _lengths(answers),
@@ -81,6 +81,20 @@ class RecentLoad:
             "warmup_s": 0.0,
             "duration_s": 60.0,  # the question says how long
         }
+
+
+BURSTY_CV = 1.2
+"""Of the gaps between arrivals: below it they are taken for independent."""
+
+
+def _arrivals(times_s: list[float]) -> dict[str, Any]:
+    gaps_s = [later - earlier for earlier, later in itertools.pairwise(times_s)]
+    mean_s = sum(gaps_s) / len(gaps_s)
+    cv = (sum((gap_s - mean_s) ** 2 for gap_s in gaps_s) / len(gaps_s)) ** 0.5 / mean_s
+    rate_rps = round(1.0 / mean_s, 4)
+    if cv < BURSTY_CV:
+        return {"kind": "poisson", "rate_rps": rate_rps}
+    return {"kind": "bursty", "rate_rps": rate_rps, "cv": round(cv, 2)}
 
 
 def _lengths(values: list[float]) -> dict[str, Any]:
@@ -102,33 +116,28 @@ class LookAhead:
         load: RecentLoad,
     ) -> None:
         """`profile`: of `ollamamax calibrate`; None: the twin is not calibrated for this cluster. `settings`: the policy's
-        parameters, as a scenario has them."""
+        parameters, as a scenario has them; whoever changes the policy's changes these, too."""
         self._profile = profile
         self._cluster = cluster
         self._settings = settings
         self._snapshot = snapshot
         self._now = now
         self._load = load
-        self._pool: ProcessPoolExecutor | None = None
+        self._worker = SimulatingProcess("look_ahead", _warm_up)
         self._busy: asyncio.Future[dict[str, Any]] | None = None
 
     def start(self) -> None:
         """Start the worker, and have it import what it needs before it is asked."""
         if self._profile is not None:
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-            asyncio.get_running_loop().run_in_executor(self._pool, _warm_up).add_done_callback(_warmed_up)
+            self._worker.start()
 
     async def stop(self) -> None:
         """End the worker, whatever it does."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            for process in list(getattr(pool, "_processes", {}).values()):
-                process.terminate()
-            await asyncio.to_thread(pool.shutdown, True, cancel_futures=True)
+        await self._worker.stop()
 
     async def answer(self, question: Question) -> Advice:
         """The answer, in time."""
-        if self._profile is None or self._pool is None:
+        if self._profile is None or not self._worker.running:
             detail = "no profile of these nodes; `ollamamax calibrate` writes one, `calibration:` names it"
             return Advice(question.question_id, question.node, "uncalibrated", {}, detail)
         if self._busy is not None and not self._busy.done():
@@ -148,7 +157,7 @@ class LookAhead:
             "seed": question.question_id,
             "limit_s": limit_s,
         }
-        self._busy = asyncio.get_running_loop().run_in_executor(self._pool, simulate, task)
+        self._busy = self._worker.submit(simulate, task)
         try:
             said = await asyncio.wait_for(asyncio.shield(self._busy), limit_s)
             return Advice(question.question_id, question.node, said["status"], said["lost"], said["detail"])
@@ -156,8 +165,7 @@ class LookAhead:
             return Advice(question.question_id, question.node, "late", {}, f"it took longer than {limit_s:.2f} s")
         except BrokenProcessPool:
             _log.warning("look_ahead_worker_died")
-            await self.stop()
-            self.start()
+            await self._worker.restart()
             return Advice(question.question_id, question.node, "unavailable", {}, "the simulating process has died")
         except Exception as error:  # noqa: BLE001
             # A simulation that is not possible is no reason to stop the controller; the reason of the action has it.
@@ -223,11 +231,6 @@ def read_calibration(path: Path | None) -> dict[str, Any] | None:
 
 def _warm_up() -> None:
     import twin.experiment.advisor  # noqa: F401, PLC0415  # the first question must not wait for it
-
-
-def _warmed_up(future: asyncio.Future[None]) -> None:
-    if not future.cancelled() and future.exception() is not None:
-        _log.warning("look_ahead_worker_failed", error=repr(future.exception()))
 
 
 def simulate(task: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mypy_extensions import mypyc_attr
 
+from twin.policy.adaptation import ADAPTABLE
 from twin.policy.detection import FAST_PROBE_S, Detection
 from twin.policy.forecast import Forecast, Forecaster
 from twin.policy.foresight import Foresight
@@ -25,6 +26,7 @@ from twin.policy.tracking import Tracker
 from twin.policy.views import ClusterView
 from twin.policy.vocabulary import (
     NEVER_S,
+    Action,
     ActionResult,
     Advice,
     AttemptEnded,
@@ -42,6 +44,7 @@ from twin.policy.vocabulary import (
     RequestSpec,
     RequestWithdrawn,
     Route,
+    SettingsChanged,
     TelemetrySample,
 )
 from twin.policy.wear import Wear
@@ -77,6 +80,7 @@ class ClusterPolicy(Policy):
         self.operator = Operator(self.view, self.detection, self.healer)
         self.period_s = parameters.probes.period_s
         self.active = parameters.probes.enabled or parameters.circuit_breaker.enabled or parameters.redundancy.enabled
+        self.changes: list[Action] = []  # of settings, still to be written down
         self._due_s = 0.0
         self._looked_s = 0.0  # when it decided last: the time of its snapshots
 
@@ -145,6 +149,8 @@ class ClusterPolicy(Policy):
             self.detection.sampled(now, observation)
             self.watching.sampled(now, observation)
         elif type(observation) is ActionResult:
+            if observation.kind == "set":
+                return
             self.watching.acted(now, observation)
             if self.operator.result(now, observation):
                 self._due_s = now
@@ -159,12 +165,34 @@ class ClusterPolicy(Policy):
             self.view.learn(now, observation)
         elif type(observation) is Advice:
             self.healer.advice(now, observation)
+        elif type(observation) is SettingsChanged:
+            self._change(now, observation)
+
+    def _change(self, now: float, change: SettingsChanged) -> None:
+        """Take another value of a parameter, and have that written down. Raises `ParameterError`."""
+        if change.key not in ADAPTABLE:
+            raise ParameterError(f"{change.key} cannot change while the policy runs; there are {sorted(ADAPTABLE)}")
+        was = self.view.parameters.values()[change.key]
+        value = int(change.value) if isinstance(was, int) else change.value
+        parameters = self.view.parameters.with_values({change.key: value})
+        self.changes.append(self.healer.change(now, f"{change.key} {was} -> {value}: {change.reason}"))
+        self._due_s = now
+        if self.healer.advises:
+            return
+        self.view.parameters = parameters
+        self.router.configure(parameters)
+        self.detection.configure(parameters)
+        self.period_s = parameters.probes.period_s
+        for node in self.view.nodes.values():
+            for replica in node.replicas.values():
+                replica.set_limits(parameters)
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""
         self.detection.observer.called(self.next_wakeup(), now)
         self._looked_s = now
-        commands: list[Command] = []
+        commands: list[Command] = [*self.changes]
+        self.changes.clear()
         probes: list[Probe] = []
         self.view.let_rise(now)
         self.operator.decide(now, commands)

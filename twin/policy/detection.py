@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 from twin.policy.activity import CROWDED_MAX_S, Activity
 from twin.policy.health import ROUTABLE
 from twin.policy.observer import Observer
+from twin.policy.parameters import Parameters
 from twin.policy.phi_accrual import PhiAccrual
 from twin.policy.slowness import Slowness
 from twin.policy.views import ClusterView, NodeView, Replica
@@ -156,6 +157,11 @@ class Detection:
         self.probe_id = 0
         self.wake_s = NEVER_S  # when something should be asked, if before the next period
         self.unwell = 0  # nodes that are not serving
+
+    def configure(self, parameters: Parameters) -> None:
+        """Take other values of what may change while nodes are watched."""
+        self.probes = parameters.probes
+        self.slowness.configure(parameters.slowness)
 
     # -- passive --------------------------------------------------------------------------------------------------
 

@@ -582,6 +582,12 @@ class Healer:
             advice=advice,
         )
 
+    def change(self, now: float, reason: str) -> Action:
+        """A change of a setting, for the record."""
+        self.action_id += 1
+        deadline_s = now + BOOKKEEPING_TIMEOUT_S
+        return Action(self.action_id, "set", "", "", reason, deadline_s, 0.0, advice=self.advises)
+
     def snapshot(self, now: float) -> dict[str, Any]:
         """What has been learnt, as plain data."""
         return {

@@ -7,6 +7,7 @@ from typing import Final
 
 from twin.policy.health import HOPEFUL, ROUTABLE
 from twin.policy.model_names import ModelNames
+from twin.policy.parameters import Parameters
 from twin.policy.views import ClusterView, NodeView, Pool, Replica, Waiting, limit
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
 
@@ -86,6 +87,16 @@ class Router:
         self.budget_ratio: float = self.retry.budget_ratio
         self.budget = self.budget_reserve
         self.delayed: list[tuple[float, RequestId, Pool]] = []  # heap of waiting retries that are not due yet
+
+    def configure(self, parameters: Parameters) -> None:
+        """Take other values of what may change while requests are under way."""
+        self.retry = parameters.retry
+        self.queue_max = parameters.admission.queue_max
+        self.budget_ratio = parameters.retry.budget_ratio
+        if self.patience:
+            self.fast_start_s = (
+                min(parameters.router.stall_timeout_s, parameters.router.first_token_deadline_s) / self.patience
+            )
 
     # -- the hot path ---------------------------------------------------------------------------------------------
 
