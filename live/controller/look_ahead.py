@@ -121,7 +121,7 @@ class LookAhead:
         self._cluster = cluster
         self._settings = settings
         self._snapshot = snapshot
-        self._now = now
+        self.now = now
         self._load = load
         self._worker = SimulatingProcess("look_ahead", _warm_up)
         self._busy: asyncio.Future[dict[str, Any]] | None = None
@@ -147,17 +147,8 @@ class LookAhead:
         workload = self._load.workload()
         if workload is None:
             return Advice(question.question_id, question.node, "unavailable", {}, "too few requests to know the load")
-        limit_s = max(0.05, question.deadline_s - self._now() - SPARE_S)
-        names = {node.name: f"node-{place}" for place, node in enumerate(self._cluster.nodes)}
-        task = {
-            "document": scenario_document(self._profile, self._cluster, workload, self._settings),
-            "parts": renamed(self._snapshot().parts, names),
-            "names": names,
-            "question": {"node": question.node, "options": list(question.options), "horizon_s": question.horizon_s},
-            "seed": question.question_id,
-            "limit_s": limit_s,
-        }
-        self._busy = self._worker.submit(simulate, task)
+        limit_s = max(0.05, question.deadline_s - self.now() - SPARE_S)
+        self._busy = self._worker.submit(simulate, self.task_of(question, workload, limit_s))
         try:
             said = await asyncio.wait_for(asyncio.shield(self._busy), limit_s)
             return Advice(question.question_id, question.node, said["status"], said["lost"], said["detail"])
@@ -171,6 +162,20 @@ class LookAhead:
             # A simulation that is not possible is no reason to stop the controller; the reason of the action has it.
             _log.warning("look_ahead_failed", error=repr(error))
             return Advice(question.question_id, question.node, "unavailable", {}, f"it failed: {type(error).__name__}")
+
+
+    def task_of(self, question: Question, workload: dict[str, Any], limit_s: float) -> dict[str, Any]:
+        """What the worker gets: the present, and the question."""
+        assert self._profile is not None
+        names = {node.name: f"node-{place}" for place, node in enumerate(self._cluster.nodes)}
+        return {
+            "document": scenario_document(self._profile, self._cluster, workload, self._settings),
+            "parts": renamed(self._snapshot().parts, names),
+            "names": names,
+            "question": {"node": question.node, "options": list(question.options), "horizon_s": question.horizon_s},
+            "seed": question.question_id,
+            "limit_s": limit_s,
+        }
 
 
 def scenario_document(

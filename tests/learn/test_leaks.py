@@ -1,0 +1,92 @@
+"""The check for leaks: it passes a model that knows nothing, and finds one that reads the future."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import ollamamax
+from tests.learn.worlds import SHORT
+from twin.experiment.engines import LocalEngine
+from twin.learn import leaks
+from twin.learn.collect import Asked, Seen, see
+from twin.learn.leaks import checked, shares, words
+from twin.learn.training import HORIZON_S, train
+from twin.policy.parameters import PredictorParameters
+
+
+@pytest.fixture(scope="module")
+def one() -> Seen:
+    return see(Asked("test", 3, HORIZON_S, PredictorParameters(), SHORT))
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[dict[str, Any], dict[str, Any]]:
+    engine = LocalEngine(1)
+    return train(engine, 2, [SHORT]), train(engine, 2, [SHORT], shuffle_labels=True)
+
+
+def of_each_split(one: Seen) -> list[Seen]:
+    return [dataclasses.replace(one, split=split) for split in shares(1)]
+
+
+def test_a_model_from_shuffled_labels_weighs_nothing_and_foretells_nothing(
+    models: tuple[dict[str, Any], dict[str, Any]], one: Seen
+) -> None:
+    knows, blind = models
+    assert blind["data"]["shuffled_labels"] is True
+    weights = np.array(blind["fusion"]["7"])[:, 1:]
+    assert weights.sum() < 0.3 * np.array(knows["fusion"]["7"])[:, 1:].sum()
+    found = checked(knows, blind, of_each_split(one))
+    strict = {row["what"]: row for row in found["rows"] if row["alarms"] == "strict"}
+    assert strict["labels as they are"]["foretold"] == 2
+    assert strict["labels shuffled"]["at_chance"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_who_foretells_what_has_no_precursor_is_found(
+    models: tuple[dict[str, Any], dict[str, Any]], one: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The world has its signs, and is given out as one without."""
+    found = checked(*models, of_each_split(one))
+    removed = [row for row in found["rows"] if row["what"] == "precursors removed"]
+    assert {row["foretold"] for row in removed} == {2}
+    assert not all(row["at_chance"] for row in removed)
+    assert not found["passed"]
+    assert "LEAKS" in {row["verdict"] for row in words(found)}
+
+
+def test_the_command_prints_the_table_and_fails_where_something_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {
+        "what": "labels shuffled", "alarms": "loose", "failures": 40, "foretold": 1, "recall": 0.025,
+        "recall_ci95": [0.0, 0.13], "alarms_a_node_day": 4.0, "chance": 0.0124, "at_most": 4, "at_chance": True,
+        "is_check": True,
+    }  # fmt: skip
+    asked: list[tuple[int, int]] = []
+
+    def check(document: Any, engine: Any, worlds: int, training_worlds: int, progress: Any) -> dict[str, Any]:
+        asked.append((worlds, training_worlds))
+        return {"rows": [row], "passed": row["at_chance"]}
+
+    monkeypatch.setattr(leaks, "leak_check", check)
+    runner = CliRunner()
+    result = runner.invoke(ollamamax.app, ["evaluate", "--shuffle-labels", "--worlds", "100"])
+    assert result.exit_code == 0, result.output
+    assert "at chance" in result.output
+    assert "no leak was found" in result.output
+    assert asked == [(100, 60)], "as many training worlds as the shipped model has at most"
+    row |= {"foretold": 20, "at_chance": False}
+    result = runner.invoke(ollamamax.app, ["evaluate", "--shuffle-labels"])
+    assert result.exit_code == 1
+    assert "it leaks" in result.output
+
+
+def test_it_is_for_models_not_for_series() -> None:
+    result = CliRunner().invoke(ollamamax.app, ["evaluate", "--shuffle-labels", "--data", "somewhere"])
+    assert result.exit_code == 2
+    assert "--shuffle-labels is for a model" in result.output
