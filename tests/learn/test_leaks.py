@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 import ollamamax
 from tests.learn.worlds import SHORT
+from twin.errors import OperatorError
 from twin.experiment.engines import LocalEngine
 from twin.learn import leaks
 from twin.learn.collect import Asked, Seen, see
 from twin.learn.leaks import checked, shares, words
-from twin.learn.training import HORIZON_S, train
+from twin.learn.training import HORIZON_S, TRAINING_WORLDS, train
 from twin.policy.parameters import PredictorParameters
 
 
@@ -50,7 +51,7 @@ def test_a_model_from_shuffled_labels_weighs_nothing_and_foretells_nothing(
 
 
 def test_who_foretells_what_has_no_precursor_is_found(
-    models: tuple[dict[str, Any], dict[str, Any]], one: Seen, monkeypatch: pytest.MonkeyPatch
+    models: tuple[dict[str, Any], dict[str, Any]], one: Seen
 ) -> None:
     """The world has its signs, and is given out as one without."""
     found = checked(*models, of_each_split(one))
@@ -79,7 +80,7 @@ def test_the_command_prints_the_table_and_fails_where_something_leaks(monkeypatc
     assert result.exit_code == 0, result.output
     assert "at chance" in result.output
     assert "no leak was found" in result.output
-    assert asked == [(100, 60)], "as many training worlds as the shipped model has at most"
+    assert asked == [(100, TRAINING_WORLDS)], "no more training worlds than the shipped model has"
     row |= {"foretold": 20, "at_chance": False}
     result = runner.invoke(ollamamax.app, ["evaluate", "--shuffle-labels"])
     assert result.exit_code == 1
@@ -88,5 +89,5 @@ def test_the_command_prints_the_table_and_fails_where_something_leaks(monkeypatc
 
 def test_it_is_for_models_not_for_series() -> None:
     result = CliRunner().invoke(ollamamax.app, ["evaluate", "--shuffle-labels", "--data", "somewhere"])
-    assert result.exit_code == 2
-    assert "--shuffle-labels is for a model" in result.output
+    assert isinstance(result.exception, OperatorError)
+    assert "--shuffle-labels is for a model" in str(result.exception)
