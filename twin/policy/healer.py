@@ -156,7 +156,7 @@ class Healer:
             return
         if known is not None:
             self._failed_again(now, node)
-            waits = known.incident.state == "open" and known.incident.diagnosis != "server_down"
+            waits = known.incident.state == "open" and known.ailment != "server_down"
             if waits and confirmed.diagnosis == "server_down":
                 # No network that a restart would not mend, and no runner without a server: what was waited for is over.
                 known.incident.diagnosis = known.ailment = confirmed.diagnosis
@@ -291,7 +291,7 @@ class Healer:
             self.closed[node.name] = (now, work.relapses + 1)
             self.ended.pop(node.name, None)
             if work.lost_server:
-                self.ended[node.name] = work
+                self.ended[node.name] = work  # an orphan would be of that
         del self.open[node.name]
         self.detection.in_incident.discard(node.name)
 
