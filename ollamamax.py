@@ -514,9 +514,7 @@ def evaluate(
         print_evaluation(found, Console(highlight=False))
 
 
-def _check_for_leaks(
-    document: dict[str, Any], worlds: int, jobs: int | None, out: Path | None, as_json: bool
-) -> None:
+def _check_for_leaks(document: dict[str, Any], worlds: int, jobs: int | None, out: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
     from reports.progress import progress_bar

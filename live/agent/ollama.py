@@ -73,7 +73,7 @@ def _expires_at(model: dict[str, object]) -> float | None:
 
 
 class OllamaProcesses:
-    """The server that listens where Ollama should, the runners that it has started, and those that outlived an earlier one."""
+    """The server that listens where Ollama should, the runners that it has started, and those that outlived another."""
 
     def __init__(self, url: str, now: Callable[[], float] = time.monotonic) -> None:
         self._port = urlsplit(url).port or OLLAMA_PORT

@@ -84,7 +84,7 @@ class Adapting:
             await asyncio.sleep(self._own.interval_s)
             try:
                 await self.look()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 # Better settings are no reason to stop serving.
                 _log.exception("adaptation_failed", error=repr(error))
                 return

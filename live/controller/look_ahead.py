@@ -163,7 +163,6 @@ class LookAhead:
             _log.warning("look_ahead_failed", error=repr(error))
             return Advice(question.question_id, question.node, "unavailable", {}, f"it failed: {type(error).__name__}")
 
-
     def task_of(self, question: Question, workload: dict[str, Any], limit_s: float) -> dict[str, Any]:
         """What the worker gets: the present, and the question."""
         assert self._profile is not None

@@ -50,9 +50,7 @@ def test_a_model_from_shuffled_labels_weighs_nothing_and_foretells_nothing(
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_who_foretells_what_has_no_precursor_is_found(
-    models: tuple[dict[str, Any], dict[str, Any]], one: Seen
-) -> None:
+def test_who_foretells_what_has_no_precursor_is_found(models: tuple[dict[str, Any], dict[str, Any]], one: Seen) -> None:
     """The world has its signs, and is given out as one without."""
     found = checked(*models, of_each_split(one))
     removed = [row for row in found["rows"] if row["what"] == "precursors removed"]

@@ -242,9 +242,7 @@ class ClusterPolicy(Policy):
             for node in self.view.nodes.values()
         }
         open_incidents = {
-            name: [it.trouble, it.incident.evidence]
-            for name, it in self.healer.open.items()
-            if not it.foreseen
+            name: [it.trouble, it.incident.evidence] for name, it in self.healer.open.items() if not it.foreseen
         }
         parts = {
             "nodes": nodes,

@@ -95,7 +95,9 @@ class Healer:
         self.closed: dict[
             str, tuple[float, int]
         ] = {}  # by node: when its last incident closed, the how manieth in a row
-        self.ended: dict[str, OpenIncident] = {}  # by node: its last incident, where a runner may have outlived a server
+        self.ended: dict[
+            str, OpenIncident
+        ] = {}  # by node: its last incident, where a runner may have outlived a server
         self.slow_since_s: dict[str, float] = {}
         self.to_return: list[NodeView] = []  # drained nodes whose repair is over
 

@@ -22,8 +22,8 @@ REMEMBERED: Final = 4
 """Failures of a replica, the newest."""
 
 ALIKE: Final = 1.1
-"""Counts whose largest is at most this many times the smallest agree. (Of failures that come whenever they like, whose counts
-are exponential, two do so in one of twenty cases: (r - 1) / (r + 1).)"""
+"""Counts whose largest is at most this many times the smallest agree. (Two failures that come whenever they like, so that
+their counts are exponential, do so in one of twenty cases: (r - 1) / (r + 1).)"""
 
 HORIZON_S: Final = 600.0
 MARGIN: Final = 0.95

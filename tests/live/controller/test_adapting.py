@@ -190,7 +190,7 @@ def test_its_parameters_go_together_or_are_refused() -> None:
 
 def test_a_policy_takes_no_other_setting_while_it_runs() -> None:
     policy = ClusterPolicy(CLUSTER, preset("default", PLAIN))
-    with pytest.raises(ParameterError, match="router.slow_start_s cannot change while the policy runs"):
+    with pytest.raises(ParameterError, match=r"router.slow_start_s cannot change while the policy runs"):
         policy.observe(1.0, SettingsChanged("router.slow_start_s", 3.0, "?"))
 
 
