@@ -43,12 +43,13 @@ def takes(it: Wear, until: int, rate_rps: float = 1.0) -> list[Any]:
 
 def test_after_two_failures_alike_the_third_is_foretold_with_its_reason() -> None:
     it = wear()
-    hangs_after(it, 500, 510)
+    hangs_after(it, 500, 520)
     (said,) = takes(it, 400)
     assert (said.node, said.failure, said.horizon_s) == ("node-0", "runner_failure", HORIZON_S)
-    assert said.probability == pytest.approx(0.75)
+    by_chance = (520 / 500 - 1) / (520 / 500 + 1)
+    assert said.probability == pytest.approx(0.3 / (0.3 + 0.7 * by_chance))
     assert said.lead_s == pytest.approx(MARGIN * 500 - 400)
-    assert said.reasons == ("m failed there after 500, 510 requests, and its runner has taken 400",)
+    assert said.reasons == ("m failed there after 500, 520 requests, and its runner has taken 400",)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +70,18 @@ def test_else_nothing_is_foretold(counts: tuple[int, ...], why: str) -> None:
 def test_what_is_far_off_is_not_foretold_yet() -> None:
     it = wear()
     hangs_after(it, 5000, 5000)
-    assert takes(it, 2000) == []
-    assert takes(it, 4500)
+    assert takes(it, 4500) == []
+    assert takes(it, 4700)
+
+
+def test_counts_that_agree_better_and_more_often_are_believed_more() -> None:
+    believed = []
+    for counts in ((500, 545), (500, 501), (500, 501, 502)):
+        it = wear()
+        hangs_after(it, *counts)
+        believed.append(takes(it, 440)[0].probability)
+    assert believed == sorted(believed)
+    assert 0.85 < believed[0] < believed[1] < 0.99 < believed[2] < 1.0
 
 
 def test_a_runner_that_outlasts_it_refutes_the_belief() -> None:

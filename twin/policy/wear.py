@@ -25,7 +25,14 @@ ALIKE: Final = 1.1
 """Counts whose largest is at most this many times the smallest agree. (Two failures that come whenever they like, so that
 their counts are exponential, do so in one of twenty cases: (r - 1) / (r + 1).)"""
 
-HORIZON_S: Final = 600.0
+WORN_SHARE: Final = 0.3
+"""Assumption: of runners that hang more than once, so many do it by their count."""
+
+CHANCE_MIN: Final = 0.01
+"""Assumption: counts that agree better than by this chance prove no more; others may take requests past us."""
+
+HORIZON_S: Final = 120.0
+"""What is further off can wait: the longer a runner lives, the fewer are replaced."""
 MARGIN: Final = 0.95
 """Of the smallest count: by then it is to be done, since requests that we do not see count too."""
 
@@ -46,6 +53,12 @@ class Count:
     def agrees(self) -> bool:
         """Whether the failures came after about as many requests each time."""
         return len(self.failures) >= 2 and max(self.failures) <= ALIKE * min(self.failures)
+
+    def probability(self) -> float:
+        """That it is the count which decides, after so many failures that agree so well."""
+        ratio = max(self.failures) / min(self.failures)
+        by_chance = max(CHANCE_MIN, (ratio - 1.0) / (ratio + 1.0)) ** (len(self.failures) - 1)
+        return WORN_SHARE / (WORN_SHARE + (1.0 - WORN_SHARE) * by_chance)
 
     def look(self, now: float, taken: int) -> None:
         """Follow how fast it takes requests."""
@@ -91,18 +104,17 @@ class Wear(Forecaster):
             count.look(now, replica.taken)
             if not count.agrees():
                 continue
-            least, times = min(count.failures), len(count.failures)
+            least = min(count.failures)
             if replica.taken > ALIKE * max(count.failures):  # it was something else
                 count.failures = []
                 continue
             left = MARGIN * least - replica.taken
             if not count.rate_rps or left > HORIZON_S * count.rate_rps:
                 continue
-            probability = (times + 1.0) / (times + 2.0)  # Laplace's rule of succession
             said = ", ".join([str(it) for it in count.failures])
             reason = f"{model} failed there after {said} requests, and its runner has taken {replica.taken}"
             lead_s = max(0.0, left / count.rate_rps)
-            found.append(Forecast(name, "runner_failure", probability, HORIZON_S, lead_s, (reason,)))
+            found.append(Forecast(name, "runner_failure", count.probability(), HORIZON_S, lead_s, (reason,)))
         return found
 
     def snapshot(self) -> list[list[Any]]:
