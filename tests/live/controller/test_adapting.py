@@ -71,7 +71,8 @@ class Controller:
         self.burst(requests)
         self.clock_s += self.parameters.config_adaptation.interval_s
         await self.adapting.look()
-        for _ in range(4):  # the policy is woken, and what it orders begins
+        self.driver._wake()  # its timer is of the real clock, which this one has left behind
+        for _ in range(4):  # what is ordered begins, and ends
             await asyncio.sleep(0)
 
     @property
