@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -135,6 +136,11 @@ class LookAhead:
         """End the worker, whatever it does."""
         await self._worker.stop()
 
+    async def settled(self) -> None:
+        """Wait until it simulates nothing, not even what would come too late."""
+        if self._busy is not None:
+            await asyncio.wait([self._busy])
+
     async def answer(self, question: Question) -> Advice:
         """The answer, in time."""
         if self._profile is None or not self._worker.running:
@@ -148,7 +154,7 @@ class LookAhead:
         if workload is None:
             return Advice(question.question_id, question.node, "unavailable", {}, "too few requests to know the load")
         limit_s = max(0.05, question.deadline_s - self.now() - SPARE_S)
-        self._busy = self._worker.submit(simulate, self.task_of(question, workload, limit_s))
+        self._busy = self.simulate(self.task_of(question, workload, limit_s))
         try:
             said = await asyncio.wait_for(asyncio.shield(self._busy), limit_s)
             return Advice(question.question_id, question.node, said["status"], said["lost"], said["detail"])
@@ -162,6 +168,14 @@ class LookAhead:
             # A simulation that is not possible is no reason to stop the controller; the reason of the action has it.
             _log.warning("look_ahead_failed", error=repr(error))
             return Advice(question.question_id, question.node, "unavailable", {}, f"it failed: {type(error).__name__}")
+
+    async def ready(self) -> None:
+        """Wait until the worker has warmed up."""
+        await self._worker.warmed_up()
+
+    def simulate(self, task: dict[str, Any]) -> asyncio.Future[dict[str, Any]]:
+        """Have the worker do a task, as `task_of` makes it."""
+        return self._worker.submit(simulate, task)
 
     def task_of(self, question: Question, workload: dict[str, Any], limit_s: float) -> dict[str, Any]:
         """What the worker gets: the present, and the question."""
@@ -233,16 +247,40 @@ def read_calibration(path: Path | None) -> dict[str, Any] | None:
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
+WARM_UP: dict[str, Any] = {
+    "schema": 1,
+    "name": "warm-up",
+    "claim": "The first question is answered as fast as the next.",
+    "cluster": {"nodes": 1, "hardware": "rtx-4090", "models": {"llama3.1:8b": {"replicas": 1}}},
+    "workload": {
+        "arrivals": {"kind": "poisson", "rate_rps": 1.0},
+        "prompt_tokens": {"kind": "constant", "mean": 10},
+        "output_tokens": {"kind": "constant", "mean": 10},
+        "warmup_s": 0,
+        "duration_s": 10,
+    },
+}
+
+
 def _warm_up() -> None:
-    import twin.experiment.advisor  # noqa: F401, PLC0415  # the first question must not wait for it
+    """A question of no interest: what is imported and read at the first one takes longer than a question has."""
+    from twin.experiment.advisor import answer  # noqa: PLC0415
+    from twin.policy.cluster_policy import ClusterPolicy  # noqa: PLC0415
+    from twin.scenario.schema import Scenario  # noqa: PLC0415
+
+    scenario = Scenario.model_validate(WARM_UP)
+    policy = ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+    policy.decide(0.0)
+    answer(scenario, present_of(policy.snapshot().parts), Question(0, "node-0", ("nothing",), 10.0, NEVER_S), 0)
 
 
 def simulate(task: dict[str, Any]) -> dict[str, Any]:
     """Answer a question from a state; runs in the worker. Plain data both ways: what is compiled and frozen cannot be
-    pickled. The answer: `status`, `lost` by option, `detail`, as an `Advice` has them."""
+    pickled. The answer: `status`, `lost` by option, `detail`, as an `Advice` has them, and the processor time it took."""
     from twin.experiment.advisor import answer  # noqa: PLC0415
     from twin.scenario.schema import Scenario  # noqa: PLC0415
 
+    began_s = time.process_time()
     asked: dict[str, Any] = task["question"]
     name = task["names"][asked["node"]]
     question = Question(1, name, tuple(asked["options"]), asked["horizon_s"], NEVER_S)
@@ -253,7 +291,8 @@ def simulate(task: dict[str, Any]) -> dict[str, Any]:
         status: AdviceStatus = "uncalibrated" if "calibration" in said else "unavailable"
         return {"status": status, "lost": {}, "detail": said}
     advice = answer(scenario, present_of(task["parts"]), question, task["seed"], task["limit_s"])
-    return {"status": advice.status, "lost": dict(advice.lost), "detail": advice.detail}
+    took_s = time.process_time() - began_s
+    return {"status": advice.status, "lost": dict(advice.lost), "detail": advice.detail, "processor_s": took_s}
 
 
 def present_of(parts: dict[str, Any]) -> Any:

@@ -4,8 +4,9 @@
     python -m live.controller.look_ahead_bench --nodes 50 --json
 
 A policy is put under load, its clock turned by hand, until it knows its nodes. Then it is asked, as in `ollamamax serve`:
-by the same object, with the same worker process. `prepared_ms` is what a question costs the loop that relays requests. The
-last rows show what must be said where there is no answer: a controller without a calibration, and too little time.
+by the same object, with the same worker process. `processor_s` is the processor time of an answer, whoever else wants the
+processor; `prepared_ms` is what a question costs the loop that relays requests. The last rows show what must be said where
+there is no answer: a controller without a calibration, and too little time.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ async def measure(nodes: int, rate_rps: float, questions: int, horizon_s: float,
         return it
 
     async def ask(it: LookAhead, number: int, within_s: float) -> tuple[str, str, float]:
+        await it.settled()
         question = Question(number, f"gpu-{number % nodes}", OPTIONS, horizon_s, it.now() + within_s)
         began_s = time.perf_counter()
         advice = await it.answer(question)
@@ -91,13 +93,16 @@ async def measure(nodes: int, rate_rps: float, questions: int, horizon_s: float,
 
     it = looking(PROFILE)
     try:
-        status, detail, first_s = await ask(it, 0, 600.0)  # it imports, and compiled code is looked for
+        await it.ready()
+        status, detail, first_s = await ask(it, 0, 600.0)
         if status != "done":
             raise RuntimeError(f"the first question was not answered: {status}, {detail}")
         began_s = time.perf_counter()
-        for _ in range(5):
-            it.task_of(Question(0, "gpu-0", OPTIONS, horizon_s, 1.0), {}, limit_s)
+        workload = cluster.load.workload()
+        assert workload is not None
+        tasks = [it.task_of(Question(0, "gpu-0", OPTIONS, horizon_s, 1.0), workload, 600.0) for _ in range(5)]
         prepared_s = (time.perf_counter() - began_s) / 5
+        processor_s = [float((await it.simulate(task))["processor_s"]) for task in tasks]
         answers = [await ask(it, number, limit_s) for number in range(1, questions + 1)]
         hurried = await ask(it, questions + 1, 0.15)
     finally:
@@ -115,6 +120,7 @@ async def measure(nodes: int, rate_rps: float, questions: int, horizon_s: float,
         "compiled": _is_compiled(),
         "questions": questions,
         "in_time": done,
+        "processor_s": round(statistics.median(processor_s), 3),
         "median_s": round(statistics.median(took_s), 3),
         "longest_s": round(took_s[-1], 3),
         "first_s": round(first_s, 3),

@@ -23,6 +23,7 @@ class SimulatingProcess:
         self._warm_up = warm_up
         self._niceness = niceness
         self._pool: ProcessPoolExecutor | None = None
+        self._warming: asyncio.Future[None] | None = None
 
     @property
     def running(self) -> bool:
@@ -33,8 +34,13 @@ class SimulatingProcess:
         """Start it."""
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, context, _give_way, (self._niceness,))
-        warmed_up = asyncio.get_running_loop().run_in_executor(self._pool, self._warm_up)
-        warmed_up.add_done_callback(self._warmed_up)
+        self._warming = asyncio.get_running_loop().run_in_executor(self._pool, self._warm_up)
+        self._warming.add_done_callback(self._has_warmed_up)
+
+    async def warmed_up(self) -> None:
+        """Wait until it has imported what it needs."""
+        if self._warming is not None:
+            await asyncio.wait([self._warming])
 
     async def stop(self) -> None:
         """End it, whatever it does."""
@@ -51,11 +57,18 @@ class SimulatingProcess:
 
     def submit(self, work: Callable[[dict[str, Any]], dict[str, Any]], task: dict[str, Any]) -> asyncio.Future[Any]:
         """Have it do that; the result to come. Raises `BrokenProcessPool` there where it has died."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, work, task)
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work, task)
+        future.add_done_callback(_seen)  # what comes when nobody waits any more is no news
+        return future
 
-    def _warmed_up(self, future: asyncio.Future[None]) -> None:
+    def _has_warmed_up(self, future: asyncio.Future[None]) -> None:
         if not future.cancelled() and future.exception() is not None:
             _log.warning("simulating_process_failed", name=self._name, error=repr(future.exception()))
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _give_way(niceness: int) -> None:
