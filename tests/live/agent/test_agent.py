@@ -343,7 +343,7 @@ async def test_the_policy_has_an_orphan_killed_that_a_real_agent_sees(lone_ollam
         assert result.status == "done"
         await until(lambda: not psutil.pid_exists(orphan) or not is_running(psutil.Process(orphan)), 5)
         policy.observe(100.0, ActionResult(kill.action_id, "a", "kill_runner", "done"))
-        await until(lambda: source.read()["ollama_processes"] == 1.0, 10)
+        await until(lambda: server._values["ollama_processes"] == 1.0, 10)
         for second in range(120, 240, 20):
             values = checked(json.dumps({"values": (await ask(url))[1]["values"]}).encode())
             assert values["ollama_processes"] == 1.0
