@@ -463,6 +463,12 @@ def evaluate(
         typer.Option(metavar="SECONDS", help="For --data: between samples; by the data set's name unless given."),
     ] = None,
     worlds: Annotated[int, typer.Option(min=1, help="Test worlds; those of other kinds are in proportion.")] = 100,
+    shuffle_labels: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle-labels", help="A check for leaks instead: without labels or precursors recall must be chance."
+        ),
+    ] = False,
     jobs: Jobs = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures into a file.")] = None,
     as_json: AsJson = False,
@@ -473,12 +479,15 @@ def evaluate(
 
     [bold]ollamamax evaluate[/bold]              the figures of docs/prediction.md
     [bold]ollamamax evaluate --data DIR[/bold]   the statistical detector on real machines
+    [bold]ollamamax evaluate --shuffle-labels[/bold]   whether the figures are too good to be true
     """
     from rich.console import Console
 
     if data is not None:
         if model is not None:
             raise OperatorError("give either a model file or --data, not both: they are scored on other things")
+        if shuffle_labels:
+            raise OperatorError("--shuffle-labels is for a model; --data turns its labels in a circle by itself")
         _evaluate_series(data, period_s, out, as_json)
         return
     if period_s is not None:
@@ -491,6 +500,9 @@ def evaluate(
     path = model if model is not None else model_file.SHIPPED
     document = model_file.read(path)
     model_file.model_of(document, path)
+    if shuffle_labels:
+        _check_for_leaks(document, worlds, jobs, out, as_json)
+        return
     with progress_bar("evaluate", "worlds") as on_world:
         found = evaluation.evaluate(
             document, LocalEngine(jobs), worlds, lambda _what, done, wanted: on_world(done, wanted)
@@ -500,6 +512,29 @@ def evaluate(
         _print_json(found)
     else:
         print_evaluation(found, Console(highlight=False))
+
+
+def _check_for_leaks(document: dict[str, Any], worlds: int, jobs: int | None, out: Path | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from reports.progress import progress_bar
+    from reports.tables import print_table
+    from twin.experiment.engines import LocalEngine
+    from twin.learn.leaks import leak_check, words
+    from twin.learn.training import TRAINING_WORLDS
+
+    training_worlds = min(worlds, TRAINING_WORLDS)
+    with progress_bar("leaks", "steps") as on_step:
+        found = leak_check(
+            document, LocalEngine(jobs), worlds, training_worlds, lambda _what, done, wanted: on_step(done, wanted)
+        )
+    _write_figures(found, out)
+    if as_json:
+        _print_json(found)
+    else:
+        print_table(words(found), Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+        typer.echo("no leak was found" if found["passed"] else "something foretells better than chance: it leaks")
+    raise typer.Exit(EXIT_STATUS["pass" if found["passed"] else "fail"])
 
 
 def _evaluate_series(data: Path, period_s: float | None, out: Path | None, as_json: bool) -> None:

@@ -17,6 +17,7 @@ import structlog
 import uvloop
 
 from live.controller.access import read_token, require_token_beyond_loopback
+from live.controller.adapting import Adapting
 from live.controller.admin import AdminApi
 from live.controller.checkpoint import Checkpoint
 from live.controller.discovery import NodeReport, discover
@@ -85,9 +86,10 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
         prober = HttpProber(addresses, names)
         policy = ClusterPolicy(cluster, parameters, model=model_for(parameters))
         driver = PolicyDriver(policy, prober, hands)
-        settings: dict[str, object] = dict(parameters.values())
+        settings: dict[str, Any] = dict(parameters.values())
         look_ahead = LookAhead(calibration, cluster, settings, policy.snapshot, driver.now, driver.load)
         driver.on_question(look_ahead.answer)
+        adapting = Adapting(driver, parameters, calibration, cluster, settings)
         gateway = Gateway(
             driver,
             addresses,
@@ -113,6 +115,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
         )
         stack.push_async_callback(prober.close)
         stack.push_async_callback(look_ahead.stop)
+        stack.push_async_callback(adapting.stop)
         stack.push_async_callback(driver.stop)
         stack.push_async_callback(gateway.stop)
         stack.push_async_callback(poller.stop)
@@ -121,6 +124,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
         await driver.start()
         if parameters.healer.look_ahead:
             look_ahead.start()
+        adapting.start()
         if config.state_file is not None:
             copies = config.replication_factor
             checkpoint = Checkpoint(config.state_file, driver, config.checkpoint_interval_s, copies)

@@ -16,10 +16,14 @@ import psutil
 
 from live.agent.sources import Values
 from live.controller.transport import read_whole
+from live.hands.process import is_running
 
 GIB = 1 << 30
 ANSWER_LIMIT_BYTES = 1 << 20
 ANSWER_LIMIT_S = 5.0
+OLLAMA_PORT = 11434
+MODEL_ARGUMENT = "--model"
+ORPHANS_EVERY_S = 5.0
 ERROR_LINE = re.compile(rb"level=ERROR|^panic: |^fatal error: |\[GIN\] .*\| 5\d\d \|")
 """Ollama's own log: structured lines, Go's last words, and its access log's 5xx."""
 
@@ -69,31 +73,34 @@ def _expires_at(model: dict[str, object]) -> float | None:
 
 
 class OllamaProcesses:
-    """The server that listens where Ollama should, and the runners that it has started."""
+    """The server that listens where Ollama should, the runners that it has started, and those that outlived another."""
 
-    def __init__(self, url: str) -> None:
-        self._port = urlsplit(url).port or 11434
+    def __init__(self, url: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._port = urlsplit(url).port or OLLAMA_PORT
+        self._now = now
         self._server: psutil.Process | None = None
+        self._orphans: list[psutil.Process] = []
+        self._looked_s = -ORPHANS_EVERY_S
 
     def read(self) -> Values:
         """Their values now; null where no such process is seen (another machine, a container, another user's)."""
+        if self._now() - self._looked_s >= ORPHANS_EVERY_S:  # it reads every process of the machine
+            self._orphans, self._looked_s = self.orphans(), self._now()
+        self._orphans = [process for process in self._orphans if is_running(process)]
         server = self.server()
         if server is None:
-            return {}
+            if not self._orphans:
+                return {}
+            return {
+                "ollama_processes": float(len(self._orphans)),
+                "ollama_rss_gib": _resident_bytes(self._orphans) / GIB,
+            }
         try:
-            family = [server, *server.children(recursive=True)]
-            rss = 0
-            for process in family:
-                with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-                    rss += process.memory_info().rss
-            open_files = float(server.num_fds())
+            family = [server, *server.children(recursive=True), *self._orphans]
+            values: Values = {"open_files": float(server.num_fds()), "ollama_rss_gib": _resident_bytes(family) / GIB}
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return {}
-        return {
-            "open_files": open_files,
-            "ollama_processes": float(len(family)),
-            "ollama_rss_gib": rss / GIB,
-        }
+        return values | {"ollama_processes": float(len(family))}
 
     def server(self) -> psutil.Process | None:
         """The server's process; None where it is not seen."""
@@ -107,9 +114,32 @@ class OllamaProcesses:
         found = []
         for child in server.children(recursive=True) if server is not None else []:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if "--model" in child.cmdline():
+                if MODEL_ARGUMENT in child.cmdline():
                     found.append(child)
         return found
+
+    def orphans(self) -> list[psutil.Process]:
+        """The runners whose server is gone, and which were started by one that served here: they hold memory for nobody.
+
+        A runner inherits its server's environment, which says where that served. Of another user's it cannot be read:
+        such a runner is not counted, and not touched.
+        """
+        found = []
+        for pid in psutil.pids():
+            # Ended meanwhile, or another user's.
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+                process = psutil.Process(pid)
+                words = process.cmdline()
+                if MODEL_ARGUMENT in words and self._is_ollamas(words) and not _has_server(process):
+                    served = process.environ().get("OLLAMA_HOST", "")
+                    if _port_of(served) == self._port and is_running(process):
+                        found.append(process)
+        return found
+
+    @staticmethod
+    def _is_ollamas(words: list[str]) -> bool:
+        """Whether a command line is that of a runner: `ollama runner ...`, or a binary that Ollama brings along."""
+        return "runner" in words[1:3] or "ollama" in words[0].lower()
 
     def _find(self) -> psutil.Process | None:
         try:
@@ -122,6 +152,30 @@ class OllamaProcesses:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     return psutil.Process(connection.pid)
         return None
+
+
+def _resident_bytes(processes: list[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            total += process.memory_info().rss
+    return total
+
+
+def _has_server(runner: psutil.Process) -> bool:
+    """Whether the process that started a runner is there: else the system has given the runner to another parent."""
+    parent = runner.parent()
+    return parent is not None and "serve" in parent.cmdline()
+
+
+def _port_of(ollama_host: str) -> int:
+    """The port of OLLAMA_HOST in any of its forms: nothing, HOST, :PORT, HOST:PORT, or a URL."""
+    address = ollama_host.strip().strip("\"'")
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        return parts.port or {"http": OLLAMA_PORT, "https": 443}.get(parts.scheme, OLLAMA_PORT)
+    except ValueError:
+        return OLLAMA_PORT
 
 
 class OllamaLog:

@@ -3,7 +3,7 @@
 GET  /healthz             it runs (no token needed)
 GET  /telemetry           {"node", "ollama", "age_s", "values": {COLUMN: number or null}}
 POST /hands/restart       restart the Ollama of this machine
-POST /hands/kill_runners  SIGKILL to every runner; Ollama loads the models again
+POST /hands/kill_runners  SIGKILL to every runner, also to those that outlived their server; Ollama loads the models again
 """
 
 from __future__ import annotations
@@ -148,16 +148,20 @@ class Agent:
         return web.json_response({"status": status, "detail": detail})
 
     async def _kill_runners(self, _request: web.Request) -> web.Response:
-        killed = await asyncio.to_thread(self._kill)
-        _log.info("kill_runners", killed=killed)
+        killed, orphans = await asyncio.to_thread(self._kill)
+        _log.info("kill_runners", killed=killed, orphans=orphans)
         if not killed:
             return web.json_response({"status": "failed", "detail": "no runner is seen: no model is loaded"})
-        return web.json_response({"status": "done", "detail": f"killed {killed} runners"})
+        detail = f"killed {killed} runners" + (f", {orphans} of them without a server" if orphans else "")
+        return web.json_response({"status": "done", "detail": detail})
 
-    def _kill(self) -> int:
-        killed = 0
-        for runner in self._processes.runners():
+    def _kill(self) -> tuple[int, int]:
+        """How many runners were killed, and how many of them had outlived their server."""
+        killed = orphaned = 0
+        orphans = self._processes.orphans()
+        for runner in [*self._processes.runners(), *orphans]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 runner.send_signal(signal.SIGKILL)
                 killed += 1
-        return killed
+                orphaned += runner in orphans
+        return killed, orphaned

@@ -12,7 +12,9 @@ import structlog
 from live.controller.commands import CommandRunner
 from live.controller.look_ahead import RecentLoad
 from live.controller.probes import Prober
+from live.controller.tally import Tally
 from live.hands.protocol import Hands
+from twin.policy.healer import RELAPSE_S
 from twin.policy.vocabulary import (
     NEVER_S,
     Advice,
@@ -73,6 +75,7 @@ class PolicyDriver:
         self._ended_incidents = 0
         self._commands = CommandRunner(self, prober, hands, recorder)
         self.load = RecentLoad()
+        self.tally = Tally()
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
@@ -126,6 +129,7 @@ class PolicyDriver:
             if not attempt:
                 self.load.arrived(now, request)
             route = self.policy.route(now, request, attempt)
+            self.tally.routed(route, attempt)
             self._rearm()
         except Exception as error:  # noqa: BLE001
             self.fail(error)
@@ -154,6 +158,7 @@ class PolicyDriver:
             return
         now = self.now()
         self.load.observed(observation)
+        self.tally.observed(observation)
         try:
             self.policy.observe(now, observation)
             if self.policy.waiting:
@@ -197,6 +202,7 @@ class PolicyDriver:
         for request_id, route in self.policy.released(now):
             waiter = self._waiters.pop(request_id)
             waiter.route = route
+            self.tally.released(route)
             if not waiter.turn.done():  # else it was cancelled, and looks at its route when it comes to run
                 waiter.turn.set_result(None)
 
@@ -236,12 +242,12 @@ class PolicyDriver:
                 self._release(now)
                 for command in self.policy.decide(now):
                     self._commands.start(command)
-                self._log_incidents()
+                self._log_incidents(now)
             self._arm(max(self.policy.next_wakeup(), self.now() + WAKE_UP_GAP_S))
         except Exception as error:  # noqa: BLE001
             self.fail(error)
 
-    def _log_incidents(self) -> None:
+    def _log_incidents(self, now: float) -> None:
         for incident in self.policy.incidents[self._ended_incidents :]:
             if self._incident_states.get(incident.incident_id) == incident.state:
                 continue
@@ -254,9 +260,9 @@ class PolicyDriver:
                 state=incident.state,
                 evidence=incident.evidence,
             )
-        # Those at the front that have ended need no further look.
+        # Those at the front that have ended need no further look, once they are not opened again.
         for incident in self.policy.incidents[self._ended_incidents :]:
-            if incident.state not in ("closed", "given_up"):
+            if incident.state != "closed" or now - incident.closed_s < RELAPSE_S:
                 break
             del self._incident_states[incident.incident_id]
             self._ended_incidents += 1

@@ -8,10 +8,10 @@ not measured, when it is late or busy, or when it has died, the answer says so, 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from live.controller.simulating import SimulatingProcess
 from twin.policy.vocabulary import (
     NEVER_S,
     Advice,
@@ -72,7 +73,7 @@ class RecentLoad:
         answers = [float(tokens) for _, tokens in self.answers]
         deadline_s = sum(it.deadline_s - it.arrival_s for it in requests) / len(requests)
         return {
-            "arrivals": {"kind": "poisson", "rate_rps": round((len(requests) - 1) / over_s, 4)},
+            "arrivals": _arrivals([at_s for at_s, _ in self.arrivals]),
             "models": {name: count / len(requests) for name, count in counts.items()},
             "prompt_tokens": _lengths(prompts),
             "output_tokens": _lengths(answers),
@@ -81,6 +82,20 @@ class RecentLoad:
             "warmup_s": 0.0,
             "duration_s": 60.0,  # the question says how long
         }
+
+
+BURSTY_CV = 1.2
+"""Of the gaps between arrivals: below it they are taken for independent."""
+
+
+def _arrivals(times_s: list[float]) -> dict[str, Any]:
+    gaps_s = [later - earlier for earlier, later in itertools.pairwise(times_s)]
+    mean_s = sum(gaps_s) / len(gaps_s)
+    cv = (sum((gap_s - mean_s) ** 2 for gap_s in gaps_s) / len(gaps_s)) ** 0.5 / mean_s
+    rate_rps = round(1.0 / mean_s, 4)
+    if cv < BURSTY_CV:
+        return {"kind": "poisson", "rate_rps": rate_rps}
+    return {"kind": "bursty", "rate_rps": rate_rps, "cv": round(cv, 2)}
 
 
 def _lengths(values: list[float]) -> dict[str, Any]:
@@ -102,33 +117,33 @@ class LookAhead:
         load: RecentLoad,
     ) -> None:
         """`profile`: of `ollamamax calibrate`; None: the twin is not calibrated for this cluster. `settings`: the policy's
-        parameters, as a scenario has them."""
+        parameters, as a scenario has them; whoever changes the policy's changes these, too."""
         self._profile = profile
         self._cluster = cluster
         self._settings = settings
         self._snapshot = snapshot
-        self._now = now
+        self.now = now
         self._load = load
-        self._pool: ProcessPoolExecutor | None = None
+        self._worker = SimulatingProcess("look_ahead", _warm_up)
         self._busy: asyncio.Future[dict[str, Any]] | None = None
 
     def start(self) -> None:
         """Start the worker, and have it import what it needs before it is asked."""
         if self._profile is not None:
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-            asyncio.get_running_loop().run_in_executor(self._pool, _warm_up).add_done_callback(_warmed_up)
+            self._worker.start()
 
     async def stop(self) -> None:
         """End the worker, whatever it does."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            for process in list(getattr(pool, "_processes", {}).values()):
-                process.terminate()
-            await asyncio.to_thread(pool.shutdown, True, cancel_futures=True)
+        await self._worker.stop()
+
+    async def settled(self) -> None:
+        """Wait until it simulates nothing, not even what would come too late."""
+        if self._busy is not None:
+            await asyncio.wait([self._busy])
 
     async def answer(self, question: Question) -> Advice:
         """The answer, in time."""
-        if self._profile is None or self._pool is None:
+        if self._profile is None or not self._worker.running:
             detail = "no profile of these nodes; `ollamamax calibrate` writes one, `calibration:` names it"
             return Advice(question.question_id, question.node, "uncalibrated", {}, detail)
         if self._busy is not None and not self._busy.done():
@@ -138,17 +153,8 @@ class LookAhead:
         workload = self._load.workload()
         if workload is None:
             return Advice(question.question_id, question.node, "unavailable", {}, "too few requests to know the load")
-        limit_s = max(0.05, question.deadline_s - self._now() - SPARE_S)
-        names = {node.name: f"node-{place}" for place, node in enumerate(self._cluster.nodes)}
-        task = {
-            "document": scenario_document(self._profile, self._cluster, workload, self._settings),
-            "parts": renamed(self._snapshot().parts, names),
-            "names": names,
-            "question": {"node": question.node, "options": list(question.options), "horizon_s": question.horizon_s},
-            "seed": question.question_id,
-            "limit_s": limit_s,
-        }
-        self._busy = asyncio.get_running_loop().run_in_executor(self._pool, simulate, task)
+        limit_s = max(0.05, question.deadline_s - self.now() - SPARE_S)
+        self._busy = self.simulate(self.task_of(question, workload, limit_s))
         try:
             said = await asyncio.wait_for(asyncio.shield(self._busy), limit_s)
             return Advice(question.question_id, question.node, said["status"], said["lost"], said["detail"])
@@ -156,13 +162,33 @@ class LookAhead:
             return Advice(question.question_id, question.node, "late", {}, f"it took longer than {limit_s:.2f} s")
         except BrokenProcessPool:
             _log.warning("look_ahead_worker_died")
-            await self.stop()
-            self.start()
+            await self._worker.restart()
             return Advice(question.question_id, question.node, "unavailable", {}, "the simulating process has died")
         except Exception as error:  # noqa: BLE001
             # A simulation that is not possible is no reason to stop the controller; the reason of the action has it.
             _log.warning("look_ahead_failed", error=repr(error))
             return Advice(question.question_id, question.node, "unavailable", {}, f"it failed: {type(error).__name__}")
+
+    async def ready(self) -> None:
+        """Wait until the worker has warmed up."""
+        await self._worker.warmed_up()
+
+    def simulate(self, task: dict[str, Any]) -> asyncio.Future[dict[str, Any]]:
+        """Have the worker do a task, as `task_of` makes it."""
+        return self._worker.submit(simulate, task)
+
+    def task_of(self, question: Question, workload: dict[str, Any], limit_s: float) -> dict[str, Any]:
+        """What the worker gets: the present, and the question."""
+        assert self._profile is not None
+        names = {node.name: f"node-{place}" for place, node in enumerate(self._cluster.nodes)}
+        return {
+            "document": scenario_document(self._profile, self._cluster, workload, self._settings),
+            "parts": renamed(self._snapshot().parts, names),
+            "names": names,
+            "question": {"node": question.node, "options": list(question.options), "horizon_s": question.horizon_s},
+            "seed": question.question_id,
+            "limit_s": limit_s,
+        }
 
 
 def scenario_document(
@@ -221,21 +247,40 @@ def read_calibration(path: Path | None) -> dict[str, Any] | None:
 # -- in the worker -----------------------------------------------------------------------------------------------------
 
 
+WARM_UP: dict[str, Any] = {
+    "schema": 1,
+    "name": "warm-up",
+    "claim": "The first question is answered as fast as the next.",
+    "cluster": {"nodes": 1, "hardware": "rtx-4090", "models": {"llama3.1:8b": {"replicas": 1}}},
+    "workload": {
+        "arrivals": {"kind": "poisson", "rate_rps": 1.0},
+        "prompt_tokens": {"kind": "constant", "mean": 10},
+        "output_tokens": {"kind": "constant", "mean": 10},
+        "warmup_s": 0,
+        "duration_s": 10,
+    },
+}
+
+
 def _warm_up() -> None:
-    import twin.experiment.advisor  # noqa: F401, PLC0415  # the first question must not wait for it
+    """A question of no interest: what is imported and read at the first one takes longer than a question has."""
+    from twin.experiment.advisor import answer  # noqa: PLC0415
+    from twin.policy.cluster_policy import ClusterPolicy  # noqa: PLC0415
+    from twin.scenario.schema import Scenario  # noqa: PLC0415
 
-
-def _warmed_up(future: asyncio.Future[None]) -> None:
-    if not future.cancelled() and future.exception() is not None:
-        _log.warning("look_ahead_worker_failed", error=repr(future.exception()))
+    scenario = Scenario.model_validate(WARM_UP)
+    policy = ClusterPolicy(scenario.cluster.spec(), scenario.policy.parameters())
+    policy.decide(0.0)
+    answer(scenario, present_of(policy.snapshot().parts), Question(0, "node-0", ("nothing",), 10.0, NEVER_S), 0)
 
 
 def simulate(task: dict[str, Any]) -> dict[str, Any]:
     """Answer a question from a state; runs in the worker. Plain data both ways: what is compiled and frozen cannot be
-    pickled. The answer: `status`, `lost` by option, `detail`, as an `Advice` has them."""
+    pickled. The answer: `status`, `lost` by option, `detail`, as an `Advice` has them, and the processor time it took."""
     from twin.experiment.advisor import answer  # noqa: PLC0415
     from twin.scenario.schema import Scenario  # noqa: PLC0415
 
+    began_s = time.process_time()
     asked: dict[str, Any] = task["question"]
     name = task["names"][asked["node"]]
     question = Question(1, name, tuple(asked["options"]), asked["horizon_s"], NEVER_S)
@@ -246,7 +291,8 @@ def simulate(task: dict[str, Any]) -> dict[str, Any]:
         status: AdviceStatus = "uncalibrated" if "calibration" in said else "unavailable"
         return {"status": status, "lost": {}, "detail": said}
     advice = answer(scenario, present_of(task["parts"]), question, task["seed"], task["limit_s"])
-    return {"status": advice.status, "lost": dict(advice.lost), "detail": advice.detail}
+    took_s = time.process_time() - began_s
+    return {"status": advice.status, "lost": dict(advice.lost), "detail": advice.detail, "processor_s": took_s}
 
 
 def present_of(parts: dict[str, Any]) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.experiment.test_what_if import cluster, state_at
+from twin.experiment import advisor
 from twin.experiment.advisor import answer, candidate_of
 from twin.experiment.replay import replay
 from twin.experiment.twin_world import TwinWorld
@@ -59,3 +62,29 @@ def test_a_run_that_looks_ahead_says_what_it_saw_and_replays() -> None:
     (restart,) = (it for it in record.table("actions").to_pylist() if it["kind"] == "restart")
     assert "looking ahead, requests lost: nothing 0, restart 0" in restart["reason"]
     assert replay(record, TwinWorld().policy(scenario)).same
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "status", "simulated"),
+    [
+        (1.5, "late", []),
+        (2.5, "done", ["restart", "nothing"]),
+        (3.5, "done", ["restart", "nothing", "rest"]),
+    ],
+)
+def test_what_was_chosen_and_doing_nothing_come_first_and_the_rest_where_there_is_time(
+    monkeypatch: pytest.MonkeyPatch, limit_s: float, status: str, simulated: list[str]
+) -> None:
+    it = cluster()
+    clock_s = 0.0
+
+    def takes_a_second(*_: object) -> list[Any]:
+        nonlocal clock_s
+        clock_s += 1.0
+        return [SimpleNamespace(figures={"requests_lost": 1, "requests_rejected": 0})]
+
+    monkeypatch.setattr(advisor, "look_ahead", takes_a_second)
+    monkeypatch.setattr(advisor, "time", SimpleNamespace(perf_counter=lambda: clock_s))
+    advice = answer(it, state_at(it, 30.0), question("restart", "rest", "nothing"), seed=7, limit_s=limit_s)
+    assert (advice.status, list(advice.lost)) == (status, simulated)
+    assert ("2 of 3 were simulated" in advice.detail) is (limit_s == 2.5)

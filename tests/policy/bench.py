@@ -32,6 +32,7 @@ from twin.policy.vocabulary import (
     RequestSpec,
     RequestWithdrawn,
     Route,
+    TelemetrySample,
 )
 
 COMMANDS = """
@@ -43,6 +44,8 @@ NODE works                                    it answers every probe at once
 NODE refuses | is cut off | hangs | crashes | cannot load | answers in S s
 NODE forgets                                  it lets its models go
 NODE loads s                                  somebody asked it for the small model
+machines are read                             every 5 s: their GPU memory, and Ollama's processes
+NODE keeps an orphan                          a runner that outlived its server, with 6 GiB, until kill_runner is done
 restart NODE done | failed | timed_out        the result of that action; so with load, unload, kill_runner. The others get
                                               theirs at once
 foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: how likely, how soon; within 600 s
@@ -54,6 +57,9 @@ show                                          where everything stands
 """
 
 DECODE_S = 0.05
+SAMPLE_S = 5.0
+SIZES_GIB = {"m": 5.0, "s": 1.0}
+ORPHAN_GIB = 6.0
 SWITCHES = {"true": True, "false": False}
 
 
@@ -107,6 +113,8 @@ class Bench:
         self.answered: dict[tuple[str, str], str] = {}  # what a probe said last: only what is new is printed
         self.health: dict[str, str] = {}
         self.states: dict[int, str] = {}
+        self.orphans: set[str] = set()
+        self.sample_due_s = NEVER_S
         self.wakeups = 0
 
     def say(self, text: str) -> None:
@@ -143,6 +151,10 @@ class Bench:
             self._foretell(words[1:])
         elif words[:2] == ["looking", "ahead"]:
             self._advise(words[2:])
+        elif words == ["machines", "are", "read"]:
+            self.sample_due_s = self.now
+        elif words[1:] == ["keeps", "an", "orphan"]:
+            self.orphans.add(words[0])
         elif words[-1] == "forgets":
             self.loaded[words[0]].clear()
         elif words[1:2] == ["loads"]:
@@ -234,6 +246,8 @@ class Bench:
         action = self.orders.pop(number)
         if status == "done" and action.kind == "unload":
             self.loaded[action.node].discard(action.model)
+        if status == "done" and action.kind == "kill_runner":
+            self.orphans.discard(action.node)
         if status == "done" and action.kind in ("restart", "kill_runner"):
             self.loaded[action.node].clear()
             for asked in [asked for asked in self.answers if asked.probe.node == action.node]:
@@ -262,15 +276,35 @@ class Bench:
         while True:
             wake_s = self.policy.next_wakeup()
             answer_s = self.answers[0].due_s if self.answers else NEVER_S
-            due_s = min(wake_s, answer_s)
+            due_s = min(wake_s, answer_s, self.sample_due_s)
             if due_s > end_s:
                 break
             self.now = max(self.now, due_s)
-            if answer_s <= wake_s:
+            if self.sample_due_s == due_s:
+                self._read_machines()
+            elif answer_s <= wake_s:
                 self._answer()
             else:
                 self._wake()
         self.now = end_s
+
+    def _read_machines(self) -> None:
+        self.sample_due_s = self.now + SAMPLE_S
+        for name, loaded in self.loaded.items():
+            if self.behaviour[name] == "is cut off":
+                continue
+            up = self.behaviour[name] != "refuses"
+            listed_gib = sum(SIZES_GIB[model] for model in loaded) if up else 0.0
+            orphans = float(name in self.orphans)
+            values = {
+                "vram_total_gib": 12.0,
+                "vram_used_gib": listed_gib + ORPHAN_GIB * orphans,
+                "ollama_processes": orphans + (1.0 + len(loaded) if up else 0.0),
+            }
+            if up:
+                values |= {"ollama_resident_models": float(len(loaded)), "ollama_vram_gib": listed_gib}
+            self.policy.observe(self.now, TelemetrySample(name, values))
+        self._watch()
 
     def _wake(self) -> None:
         self.wakeups += 1

@@ -21,7 +21,7 @@ import numpy as np
 from twin.experiment.engines import LocalEngine
 from twin.experiment.statistics import holm, paired
 from twin.experiment.twin_world import TwinWorld
-from twin.policy.adaptation import Adaptation, Proposal, Seen
+from twin.policy.adaptation import REASONS, Adaptation, Proposal, Seen, symptom_of
 from twin.record.figures import compute_figures
 from twin.record.reader import RunRecord, open_run
 from twin.scenario.schema import PolicyChoice, Scenario
@@ -73,9 +73,8 @@ def seen(record: RunRecord) -> Seen:
     errors = Counter(str(error) for error in record.table("attempts", ["error"])["error"].to_pylist())
     reasons = Counter(str(error) for error in record.table("requests", ["error"])["error"].to_pylist())
     symptoms = {name: errors[name] for name in ("first_token_timeout", "stall_timeout")}
-    symptoms["attempts_failed"] = sum(count for why, count in reasons.items() if "attempts failed" in why)
-    symptoms["budget_spent"] = sum(count for why, count in reasons.items() if "budget is spent" in why)
-    symptoms["queue_full"] = sum(count for why, count in reasons.items() if "queue" in why)
+    for _, symptom in REASONS:
+        symptoms[symptom] = sum(count for why, count in reasons.items() if symptom_of(why) == symptom)
     incidents = record.table("incidents", ["actions", "state"]).to_pylist()
     symptoms["false_suspicions"] = sum(it["actions"] == 0 and it["state"] == "closed" for it in incidents)
     symptoms["false_actions"] = figures["false_actions"] or 0
@@ -95,12 +94,7 @@ def recent_load(record: RunRecord, parameters: dict[str, Any]) -> Scenario:
     prompts = _lengths(requests["prompt_tokens"].to_numpy())
     outputs = _lengths(requests["output_tokens"].to_numpy())
     deadline_s = float(np.median(requests["deadline_s"].to_numpy() - requests["arrival_s"].to_numpy()))
-    diagnoses = Counter(record.table("incidents", ["diagnosis"])["diagnosis"].to_pylist())
-    faults: list[dict[str, Any]] = []
-    for diagnosis, _ in diagnoses.most_common():
-        if diagnosis in FAULT_OF and len(faults) < FAULTS_MAX:
-            at_s = WARMUP_S + 20.0 + 40.0 * len(faults)
-            faults.append({**FAULT_OF[diagnosis], "at_s": at_s})
+    faults = faults_like(record.table("incidents", ["diagnosis"])["diagnosis"].to_pylist())
     kept = {key: document["workload"][key] for key in ("streaming", "models") if document["workload"].get(key)}
     return Scenario.model_validate(
         {
@@ -122,6 +116,15 @@ def recent_load(record: RunRecord, parameters: dict[str, Any]) -> Scenario:
             "record": {"journal": False, "telemetry_period_s": 60},
         }
     )
+
+
+def faults_like(diagnoses: Sequence[str]) -> list[dict[str, Any]]:
+    """Faults that give incidents such as these, the most frequent first."""
+    faults: list[dict[str, Any]] = []
+    for diagnosis, _ in Counter(diagnoses).most_common():
+        if diagnosis in FAULT_OF and len(faults) < FAULTS_MAX:
+            faults.append({**FAULT_OF[diagnosis], "at_s": WARMUP_S + 20.0 + 40.0 * len(faults)})
+    return faults
 
 
 def _lengths(tokens: Any) -> dict[str, Any]:
@@ -157,6 +160,21 @@ def adapt(
         return AdaptationReport(interval, evidence="nothing that was seen points at a setting")
     own = dict(record.manifest["scenario"]["policy"]["overrides"])
     base = recent_load(record, own).model_dump(mode="json", by_alias=True)
+    judged, best, evidence = try_out(base, proposals, replications=replications, jobs=jobs, progress=progress)
+    adaptation.tried(best, evidence)
+    return AdaptationReport(interval, judged, best, evidence)
+
+
+def try_out(
+    base: dict[str, Any],
+    proposals: Sequence[Proposal],
+    *,
+    replications: int = REPLICATIONS,
+    jobs: int | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Trial], Proposal | None, str]:
+    """Each proposal beside what is, in paired runs of a scenario; the one that is better with confidence, or None, and
+    the evidence in words."""
     seeds = range(TRIAL_SEED, TRIAL_SEED + replications)
     before = _runs(base, {}, seeds, jobs)
     trials: list[tuple[Proposal, Any, Any]] = []
@@ -181,8 +199,7 @@ def adapt(
             f"in {replications} paired runs of the recent load {best.difference:+.1f} bad requests a run "
             f"(95 % {best.ci95[0]:+.1f} to {best.ci95[1]:+.1f}, p {best.p_adjusted:.3g})"
         )
-    adaptation.tried(best.proposal if best is not None else None, evidence)
-    return AdaptationReport(interval, judged, best.proposal if best is not None else None, evidence)
+    return judged, best.proposal if best is not None else None, evidence
 
 
 def _runs(

@@ -68,7 +68,8 @@ def train(
 ) -> dict[str, Any]:
     """A model document. `worlds`: training worlds, or seeds of each scenario where some are given.
 
-    `shuffle_labels` deals the labels of each world out at random: what comes of it must know nothing.
+    `shuffle_labels` deals the labels of each world out at random, for the trees and for the fusion: what comes of it must
+    know nothing.
     """
     parameters = PredictorParameters()
     training = _asked("training", worlds, scenarios, parameters, 0)
@@ -77,7 +78,7 @@ def train(
     learnt, checked = seen[: len(training)], seen[len(training) :]
     if shuffle_labels:
         random = np.random.default_rng(0)
-        for each in learnt:
+        for each in seen:
             random.shuffle(each.label)
     features, label, until_s = _rows(learnt)
     if not (label >= 0).any():

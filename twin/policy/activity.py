@@ -46,7 +46,7 @@ class Activity:
         self.works: dict[str, bool] = {}  # without a pause, as far as the last sample says
         self.loads: dict[str, bool] = {}
         self.free_gib: dict[str, float] = {}  # GPU memory that nobody uses
-        self.orphans_since_s: dict[str, float] = {}
+        self.orphans: dict[str, tuple[float, float]] = {}  # since when, and by which sample they were seen last
         self.sampled_s: dict[str, float] = {}
 
     def sampled(self, now: float, sample: TelemetrySample) -> None:
@@ -62,13 +62,19 @@ class Activity:
             self.free_gib.pop(name, None)
             return
         self.free_gib[name] = total_gib - used_gib
+        self._look_for_orphans(now, name, used_gib, values)
+
+    def _look_for_orphans(self, now: float, name: str, used_gib: float, values: dict[str, float]) -> None:
         processes = values.get("ollama_processes", 0.0)
         resident = values.get("ollama_resident_models")
+        if resident is None and processes:
+            return  # the server says nothing: whose the processes are will be seen when it does
         hidden_gib = used_gib - values.get("ollama_vram_gib", used_gib)
         if resident is None or processes - 1.0 - resident < 1.0 or hidden_gib < ORPHAN_HOLDS_GIB:
-            self.orphans_since_s.pop(name, None)
-        else:
-            self.orphans_since_s.setdefault(name, now)
+            self.orphans.pop(name, None)
+            return
+        since_s, seen_s = self.orphans.get(name, (now, now))
+        self.orphans[name] = (since_s if now - seen_s <= ORPHANED_S else now, now)
 
     def crowded(self, now: float, node: NodeView) -> bool:
         """Whether its machine has worked without a pause since the node gave something last."""
@@ -89,9 +95,12 @@ class Activity:
         free_gib = self.free_gib.get(node.name)
         return free_gib is None or FIT_SHARE * free_gib >= memory_gib
 
-    def orphaned_for_s(self, now: float, node: NodeView) -> float:
-        """How long a process of Ollama without a model has held memory; 0: none does."""
-        return now - self.orphans_since_s.get(node.name, now)
+    def orphan(self, now: float, node: NodeView) -> str:
+        """In words, that a process of Ollama without a model holds memory for long; empty: none does."""
+        since_s, seen_s = self.orphans.get(node.name, (now, now))
+        if seen_s - since_s < ORPHANED_S or now - seen_s > FRESH_S:
+            return ""
+        return f"a process of Ollama that no model belongs to has held GPU memory for {seen_s - since_s:.0f} s"
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Plain data."""
@@ -99,7 +108,7 @@ class Activity:
             "works": dict(self.works),
             "loads": dict(self.loads),
             "free_gib": dict(self.free_gib),
-            "orphans_s_ago": {name: now - since_s for name, since_s in self.orphans_since_s.items()},
+            "orphans_s_ago": {name: [now - since_s, now - seen_s] for name, (since_s, seen_s) in self.orphans.items()},
             "sampled_s_ago": {name: now - sampled_s for name, sampled_s in self.sampled_s.items()},
         }
 
@@ -108,11 +117,17 @@ class Activity:
         self.works = {str(name): bool(works) for name, works in known["works"].items()}
         self.loads = {str(name): bool(loads) for name, loads in known["loads"].items()}
         self.free_gib = {str(name): float(gib) for name, gib in known["free_gib"].items()}
-        self.orphans_since_s = {str(name): now - float(ago_s) for name, ago_s in known["orphans_s_ago"].items()}
+        self.orphans = {
+            str(name): (now - float(since_s), now - float(seen_s))
+            for name, (since_s, seen_s) in known["orphans_s_ago"].items()
+        }
         self.sampled_s = {str(name): now - float(ago_s) for name, ago_s in known["sampled_s_ago"].items()}
 
     def forget(self, node: str) -> None:
-        """After a repair: what was read before says nothing of now."""
-        self.orphans_since_s.pop(node, None)
+        """After a repair: what was read before says nothing of now. But an orphan outlives a new server, too."""
         self.free_gib.pop(node, None)
         self.sampled_s.pop(node, None)
+
+    def runners_gone(self, node: str) -> None:
+        """The runners of the node were killed, orphans with them."""
+        self.orphans.pop(node, None)

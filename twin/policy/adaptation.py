@@ -86,6 +86,25 @@ LEVERS: Final[tuple[Lever, ...]] = (
 """Where to look. Adding one is a row here."""
 
 
+ADAPTABLE: Final = frozenset({lever.key for lever in LEVERS})
+"""What a policy takes another value of while it runs."""
+
+REASONS: Final[tuple[tuple[str, str], ...]] = (
+    ("attempts failed", "attempts_failed"),
+    ("budget is spent", "budget_spent"),
+    ("queue", "queue_full"),
+)
+"""What stands in the reason with which a request was turned away, and the symptom that it is."""
+
+
+def symptom_of(reason: str) -> str:
+    """The symptom that the reason of a request's end stands for; empty: none."""
+    for said, symptom in REASONS:
+        if said in reason:
+            return symptom
+    return ""
+
+
 class Adaptation:
     """Proposes, one change at a time."""
 
@@ -93,6 +112,7 @@ class Adaptation:
         self.parameters = parameters
         self.phase: Phase = "idle"
         self.due_s = 0.0
+        self.asked_s = 0.0  # when something was proposed last
         self.applied: Proposal | None = None
         self.before: Seen | None = None  # what the applied change is held against
         self.not_before_s: dict[str, float] = {}
@@ -122,17 +142,26 @@ class Adaptation:
                 reason = f"{lever.why}: {count} of {seen.requests} requests"
                 found.append(Proposal(lever.key, value, was, reason))
         if found:
+            self.asked_s = now
             self._happened("proposed")
             self.before = seen
         return found
 
-    def tried(self, best: Proposal | None, evidence: str) -> None:
-        """What the trials gave: the proposal that was better than what is, with confidence; None: none was."""
+    def tried(self, best: Proposal | None, evidence: str, *, advised: bool = False) -> None:
+        """What the trials gave: the proposal that was better than what is, with confidence; None: none was.
+
+        `advised`: it is said, and not applied; nor is it tried again for a day.
+        """
         if self.phase != "trying":
             return
         if best is None:
             self._happened("none_better")
             self.history.append(f"nothing changed: {evidence}")
+            return
+        if advised:
+            self._happened("none_better")
+            self.not_before_s[f"{best.key}={best.value}"] = self.asked_s + BANNED_S
+            self.history.append(f"advice: {best.key} {best.was} -> {best.value}, because {best.reason}; {evidence}")
             return
         self.parameters = self.parameters.with_values({best.key: best.value})
         self.applied = best

@@ -7,6 +7,7 @@ from typing import Any
 
 from mypy_extensions import mypyc_attr
 
+from twin.policy.adaptation import ADAPTABLE
 from twin.policy.detection import FAST_PROBE_S, Detection
 from twin.policy.forecast import Forecast, Forecaster
 from twin.policy.foresight import Foresight
@@ -16,6 +17,7 @@ from twin.policy.parameters import ParameterError, Parameters
 from twin.policy.predictor.memory import predictor_state, restore_predictor
 from twin.policy.predictor.model import ML, Model, families_of
 from twin.policy.predictor.predictor import FusedPredictor, Predictor
+from twin.policy.prompt_limits import PromptLimits
 from twin.policy.redundancy import Redundancy
 from twin.policy.router import Router
 from twin.policy.slots import SlotLearning
@@ -24,6 +26,7 @@ from twin.policy.tracking import Tracker
 from twin.policy.views import ClusterView
 from twin.policy.vocabulary import (
     NEVER_S,
+    Action,
     ActionResult,
     Advice,
     AttemptEnded,
@@ -41,8 +44,10 @@ from twin.policy.vocabulary import (
     RequestSpec,
     RequestWithdrawn,
     Route,
+    SettingsChanged,
     TelemetrySample,
 )
+from twin.policy.wear import Wear
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -68,11 +73,14 @@ class ClusterPolicy(Policy):
         self.detection = Detection(self.view)
         self.tracker = Tracker(self.view)
         self.healer = Healer(self.view, self.detection, self.tracker)
+        self.wear = Wear(self.view)
+        self.prompts = PromptLimits(self.view)
         self.foresight = Foresight(self.view, self.healer, self.tracker)
         self.redundancy = Redundancy(self.view, self.healer, self.foresight)
         self.operator = Operator(self.view, self.detection, self.healer)
         self.period_s = parameters.probes.period_s
         self.active = parameters.probes.enabled or parameters.circuit_breaker.enabled or parameters.redundancy.enabled
+        self.changes: list[Action] = []  # of settings, still to be written down
         self._due_s = 0.0
         self._looked_s = 0.0  # when it decided last: the time of its snapshots
 
@@ -124,6 +132,12 @@ class ClusterPolicy(Policy):
             elif observation.outcome == "failed":
                 self.tracker.failed += 1
             self.detection.attempt_ended(now, observation, replica)
+            if observation.error in ("server_error", "error_record"):  # by them a server tells that its runner died
+                if observation.first_token_s != observation.first_token_s:  # nan: it had none yet
+                    self.prompts.died(now, replica, self.router.ended_prompt_tokens)
+                self.wear.failed(replica)
+            elif self.prompts.suspected and observation.outcome == "succeeded":
+                self.prompts.survived(now, replica, self.router.ended_prompt_tokens)
             if self.foresees:
                 self.watching.attempt_ended(now, observation, replica.node)
             while self.router.refuted:
@@ -135,6 +149,8 @@ class ClusterPolicy(Policy):
             self.detection.sampled(now, observation)
             self.watching.sampled(now, observation)
         elif type(observation) is ActionResult:
+            if observation.kind == "set":
+                return
             self.watching.acted(now, observation)
             if self.operator.result(now, observation):
                 self._due_s = now
@@ -149,12 +165,34 @@ class ClusterPolicy(Policy):
             self.view.learn(now, observation)
         elif type(observation) is Advice:
             self.healer.advice(now, observation)
+        elif type(observation) is SettingsChanged:
+            self._change(now, observation)
+
+    def _change(self, now: float, change: SettingsChanged) -> None:
+        """Take another value of a parameter, and have that written down. Raises `ParameterError`."""
+        if change.key not in ADAPTABLE:
+            raise ParameterError(f"{change.key} cannot change while the policy runs; there are {sorted(ADAPTABLE)}")
+        was = self.view.parameters.values()[change.key]
+        value = int(change.value) if isinstance(was, int) else change.value
+        parameters = self.view.parameters.with_values({change.key: value})
+        self.changes.append(self.healer.change(now, f"{change.key} {was} -> {value}: {change.reason}"))
+        self._due_s = now
+        if self.healer.advises:
+            return
+        self.view.parameters = parameters
+        self.router.configure(parameters)
+        self.detection.configure(parameters)
+        self.period_s = parameters.probes.period_s
+        for node in self.view.nodes.values():
+            for replica in node.replicas.values():
+                replica.set_limits(parameters)
 
     def decide(self, now: float) -> Sequence[Command]:
         """What to do now."""
         self.detection.observer.called(self.next_wakeup(), now)
         self._looked_s = now
-        commands: list[Command] = []
+        commands: list[Command] = [*self.changes]
+        self.changes.clear()
         probes: list[Probe] = []
         self.view.let_rise(now)
         self.operator.decide(now, commands)
@@ -166,7 +204,9 @@ class ClusterPolicy(Policy):
         self.detection.close_due_breakers(now)
         self.tracker.look(now)
         self.healer.decide(now, commands)
-        self.foresight.decide(now, self.predictor.forecasts(now), commands)
+        self.wear.look(self.healer.incidents)
+        self.prompts.look(now)
+        self.foresight.decide(now, [*self.predictor.forecasts(now), *self.wear.forecasts(now)], commands)
         self.redundancy.decide(now, commands)
         self.detection.ask(now, probes)
         commands.extend(probes)
@@ -202,9 +242,7 @@ class ClusterPolicy(Policy):
             for node in self.view.nodes.values()
         }
         open_incidents = {
-            name: [it.incident.diagnosis, it.incident.evidence]
-            for name, it in self.healer.open.items()
-            if not it.foreseen
+            name: [it.trouble, it.incident.evidence] for name, it in self.healer.open.items() if not it.foreseen
         }
         parts = {
             "nodes": nodes,
@@ -218,6 +256,8 @@ class ClusterPolicy(Policy):
             "activity": self.detection.activity.snapshot(now),
             "slow": dict(self.detection.slowness.slow),
             "predictor": predictor_state(self.watching, now),
+            "wear": self.wear.snapshot(),
+            "prompt_limits": self.prompts.snapshot(now),
         }
         return PolicyState(now, parts)
 
@@ -265,6 +305,8 @@ class ClusterPolicy(Policy):
             {name: why for name, why in parts["slow"].items() if name in self.view.nodes}
         )
         restore_predictor(self.watching, now, parts["predictor"])
+        self.wear.restore(parts["wear"])
+        self.prompts.restore(now, parts["prompt_limits"])
 
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:
         """Take over a request that is at a node already."""

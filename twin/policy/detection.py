@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, TypeAlias
 
-from twin.policy.activity import CROWDED_MAX_S, ORPHANED_S, Activity
+from twin.policy.activity import CROWDED_MAX_S, Activity
 from twin.policy.health import ROUTABLE
 from twin.policy.observer import Observer
+from twin.policy.parameters import Parameters
 from twin.policy.phi_accrual import PhiAccrual
 from twin.policy.slowness import Slowness
 from twin.policy.views import ClusterView, NodeView, Replica
@@ -157,6 +158,11 @@ class Detection:
         self.wake_s = NEVER_S  # when something should be asked, if before the next period
         self.unwell = 0  # nodes that are not serving
 
+    def configure(self, parameters: Parameters) -> None:
+        """Take other values of what may change while nodes are watched."""
+        self.probes = parameters.probes
+        self.slowness.configure(parameters.slowness)
+
     # -- passive --------------------------------------------------------------------------------------------------
 
     def attempt_ended(self, now: float, ended: AttemptEnded, replica: Replica) -> None:
@@ -250,10 +256,10 @@ class Detection:
         """What was read of a node's machine: a node that was taken for busy is not, where its GPU does nothing."""
         self.activity.sampled(now, sample)
         watch = self.watches[sample.node]
-        orphaned_s = self.activity.orphaned_for_s(now, watch.node)
-        if orphaned_s >= ORPHANED_S and sample.node not in self.in_incident and watch.node.health in ROUTABLE:
-            evidence = f"a process of Ollama that no model belongs to has held GPU memory for {orphaned_s:.0f} s"
-            self._confirm(now, watch.node, "orphan_runner", evidence)
+        if sample.node not in self.in_incident and watch.node.health in ROUTABLE:  # else the healer looks for itself
+            evidence = self.activity.orphan(now, watch.node)
+            if evidence:
+                self._confirm(now, watch.node, "orphan_runner", evidence)
         if watch.crowded and not self.activity.crowded(now, watch.node):
             watch.crowded = False
             if watch.node.health == "suspect":
@@ -392,6 +398,8 @@ class Detection:
             return
         for name, replica in node.replicas.items():
             replica.resident = name in result.models
+            if not replica.resident:
+                replica.taken = 0
         self.view.replace(node, now)
 
     def _generation(self, now: float, watch: Watch, result: ProbeResult) -> None:
@@ -625,6 +633,7 @@ class Detection:
         context_tokens = 0
         if kind == "generation":  # another context than it has would have it loaded anew
             context_tokens = watch.node.replicas[model].context_tokens
+            watch.node.replicas[model].taken += 1
         probes.append(Probe(self.probe_id, watch.node.name, kind, model, timeout_s, context_tokens))
 
     def ask_anew(self, now: float, node: NodeView) -> None:
@@ -646,11 +655,13 @@ class Detection:
     def runners_gone(self, now: float, node: NodeView, model: str = "") -> None:
         """The runners of the node were killed, or that model was let go: it is loaded again when it is asked for."""
         self.ask_anew(now, node)
+        if not model:
+            self.activity.runners_gone(node.name)
         for name, replica in node.replicas.items():
             if not model or name == model:
                 replica.load_with(0, self.view.parameters)
                 replica.resident = False
-                replica.failures_in_row = 0
+                replica.failures_in_row = replica.taken = 0
         self.view.replace(node, now)
 
     def restarted(self, now: float, node: NodeView) -> None:
@@ -660,7 +671,7 @@ class Detection:
             replica.load_with(0, self.view.parameters)
             replica.resident = replica.loading = False
             replica.generates = True
-            replica.failures_in_row = 0
+            replica.failures_in_row = replica.taken = 0
         self.slowness.forget(node.name)
         self.view.replace(node, now)
 

@@ -56,6 +56,9 @@ ABORT_TIMEOUT_S: Final = 5.0
 BOOKKEEPING_TIMEOUT_S: Final = 5.0
 """Drain and return change what the policy does, not the node."""
 
+NOT_OF_AN_ORPHAN: Final = frozenset({"orphan_runner", "load_path_stuck"})
+"""Troubles that a runner which outlived its server does not explain, or that are it."""
+
 WITHHELD: Final = "not set aside while fewer replicas of a model serve elsewhere than"
 """Of the evidence of an incident whose repair waited for the floor of replicas."""
 
@@ -92,6 +95,9 @@ class Healer:
         self.closed: dict[
             str, tuple[float, int]
         ] = {}  # by node: when its last incident closed, the how manieth in a row
+        self.ended: dict[
+            str, OpenIncident
+        ] = {}  # by node: its last incident, where a runner may have outlived a server
         self.slow_since_s: dict[str, float] = {}
         self.to_return: list[NodeView] = []  # drained nodes whose repair is over
 
@@ -148,14 +154,17 @@ class Healer:
         if known is not None and known.foreseen and known.happened("dropped"):
             self._close(now, node, known)
             known = None
+        if known is None and confirmed.diagnosis == "orphan_runner" and self._goes_on(now, node, confirmed.evidence):
+            return
         if known is not None:
             self._failed_again(now, node)
-            waits = known.incident.state == "open" and known.incident.diagnosis != "server_down"
+            waits = known.incident.state == "open" and known.ailment != "server_down"
             if waits and confirmed.diagnosis == "server_down":
                 # No network that a restart would not mend, and no runner without a server: what was waited for is over.
                 known.incident.diagnosis = known.ailment = confirmed.diagnosis
                 known.incident.evidence += f"; then {confirmed.evidence}"
                 known.not_before_s = now
+                known.lost_server = True
         else:
             work = self._open(now, node, confirmed.diagnosis, confirmed.evidence)
             self._relapsed(now, node, confirmed.diagnosis)
@@ -171,6 +180,7 @@ class Healer:
         incident = Incident(len(self.incidents), node.name, diagnosis, evidence, now)
         self.incidents.append(incident)
         work = OpenIncident(incident, ailment=diagnosis, probability=CONFIRMED_CERTAINTY)
+        work.lost_server = diagnosis == "server_down"
         acted_s, in_a_row = self.last_action.get(node.name, (-math.inf, 0))
         if now - acted_s < RELAPSE_S:
             work.earlier_actions = in_a_row
@@ -195,6 +205,32 @@ class Healer:
         work.choice = option
         work.reason = reason
 
+    def _goes_on(self, now: float, node: NodeView, evidence: str) -> bool:
+        """Whether the node's last incident was not yet over: a runner outlived its server then. It is opened again."""
+        work = self.ended.pop(node.name, None)
+        if work is None or now - work.incident.closed_s >= RELAPSE_S:
+            return False
+        work.incident.closed_s = math.nan
+        self.open[node.name] = work
+        self.detection.in_incident.add(node.name)
+        self._left_behind(now, work, evidence)
+        return True
+
+    def _left_behind(self, now: float, work: OpenIncident, evidence: str) -> None:
+        """The failure, or a repair of it, left an orphan: that is to be mended next, and healing is judged after it."""
+        work.happened("left_behind")
+        if work.ailment == "orphan_runner":  # it has been killed, and that seemed to help
+            self._relapsed(now, self.view.nodes[work.incident.node], work.ailment)
+            work.tried["kill_runner"] = work.tried.get("kill_runner", 0) + 1
+        else:
+            work.ailment = "orphan_runner"
+            work.tried = {}
+        work.choice = None
+        work.question = 0
+        work.not_before_s = now
+        work.incident.evidence += f"; then {evidence}"
+        self.look_s = now
+
     def _relapsed(self, now: float, node: NodeView, ailment: str) -> None:
         """The node fails again in the same way: what had seemed to help did not."""
         remedy, earlier, until_s = self.helped.pop(node.name, ("", "", -math.inf))
@@ -217,7 +253,7 @@ class Healer:
 
     @staticmethod
     def _still_serves(work: OpenIncident) -> bool:
-        return work.foreseen or work.incident.diagnosis in STILL_SERVING
+        return work.foreseen or work.ailment in STILL_SERVING
 
     def _holds(self, now: float, work: OpenIncident) -> None:
         if work.happened("passed"):
@@ -228,7 +264,7 @@ class Healer:
     def _works_by_itself(self, now: float, node: NodeView, diagnosis: Diagnosis) -> None:
         """What was wrong with a node that still serves is over, and nothing has been done to it so far."""
         work = self.open.get(node.name)
-        if work is not None and work.incident.diagnosis == diagnosis and node.health in ROUTABLE:
+        if work is not None and work.trouble == diagnosis and node.health in ROUTABLE:
             self._holds(now, work)
 
     def _cooldown_s(self, work: OpenIncident) -> float:
@@ -247,12 +283,17 @@ class Healer:
         work.tried[choice.name] = work.tried.get(choice.name, 0) + 1
         if self.parameters.learning:
             self.rates.note(choice.name, work.ailment, work.incident.node, 0.0, 1.0)
+        if work.ailment == "orphan_runner" and not work.foreseen:
+            work.ailment = work.incident.diagnosis  # that was not all; where it is still there, it is seen again
 
     def _close(self, now: float, node: NodeView, work: OpenIncident) -> None:
         """The incident has ended, well or because there is nothing more to do about it."""
         work.incident.closed_s = now
         if not work.foreseen:
             self.closed[node.name] = (now, work.relapses + 1)
+            self.ended.pop(node.name, None)
+            if work.lost_server:
+                self.ended[node.name] = work  # an orphan would be of that
         del self.open[node.name]
         self.detection.in_incident.discard(node.name)
 
@@ -269,6 +310,10 @@ class Healer:
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _step(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
+        if work.trouble not in NOT_OF_AN_ORPHAN and not work.foreseen:
+            evidence = self.detection.activity.orphan(now, node)
+            if evidence and work.incident.state in ("open", "verifying", "holding"):
+                self._left_behind(now, work, evidence)
         state = work.incident.state
         if state == "holding" and now >= work.hold_until_s and node.health in ROUTABLE:
             self._held(now, node, work)
@@ -284,7 +329,7 @@ class Healer:
                 work.happened("dropped")
                 self._close(now, node, work)
                 return
-            if work.incident.diagnosis == "slow" and node.name not in self.detection.slowness.slow:
+            if work.trouble == "slow" and node.name not in self.detection.slowness.slow:
                 self._works_by_itself(now, node, "slow")
             if work.incident.state in ("open", "draining"):
                 self._remedy(now, node, work, commands)
@@ -313,7 +358,7 @@ class Healer:
             return
         if len(self.detection.under_repair) >= self.parameters.concurrent_max:
             return
-        if work.incident.diagnosis == "unreachable" and self._blind():
+        if work.trouble == "unreachable" and self._blind():
             return
         if work.ailment == "runner_hung" and self.detection.is_busy(now, node, work.incident.opened_s):
             return  # it is asked again, with patience
@@ -322,7 +367,7 @@ class Healer:
         choice = work.choice
         assert choice is not None
         about = choice.remedy.about
-        if self._still_serves(work):
+        if self._still_serves(work) and node.health != "down":
             if not self._asked(now, node, work, commands):
                 return
             choice = work.choice
@@ -337,7 +382,7 @@ class Healer:
 
     def _choose(self, node: NodeView, work: OpenIncident) -> bool:
         if not work.foreseen:
-            share = SERVING_SHARE if work.incident.diagnosis in STILL_SERVING else 1.0
+            share = SERVING_SHARE if work.ailment in STILL_SERVING else 1.0
             work.harm = share * self.tracker.rate_rps(node) * HARM_HORIZON_S
         case = self.case(node, work.ailment, work.probability, work.harm, work.tried)
         options = weigh(case, self.remedies, self.rates, self.parameters)
@@ -356,7 +401,7 @@ class Healer:
             # It was drained for this; there is nothing more to order.
             work.rest_until_s = now + REST_S
             return
-        reason = f"{work.incident.diagnosis}: {work.incident.evidence}; {work.reason}"
+        reason = f"{work.trouble}: {work.incident.evidence}; {work.reason}"
         timeout_s = self.parameters.action_timeout_s
         context_tokens = lowered_of(node.replicas[choice.model]) if about.action == "load" else 0
         order = self.action(
@@ -371,7 +416,7 @@ class Healer:
 
     def _blind(self) -> bool:
         """Most of a fleet is out of reach at once: then it is we who see nothing, and no restart mends that."""
-        unreachable = sum(work.incident.diagnosis == "unreachable" for work in self.open.values())
+        unreachable = sum(work.trouble == "unreachable" for work in self.open.values())
         return unreachable > len(self.view.nodes) / 2
 
     def leaves_enough(self, node: NodeView) -> bool:
@@ -394,7 +439,7 @@ class Healer:
             self.view.happened(node, "drain", now)
             work.happened("set_aside")
             what = "left alone for a while" if work.choice is not None and work.choice.name == "rest" else "repaired"
-            reason = f"{work.incident.diagnosis}: {work.incident.evidence}; it is {what} once it is idle: {work.reason}"
+            reason = f"{work.trouble}: {work.incident.evidence}; it is {what} once it is idle: {work.reason}"
             commands.append(self.action(now, "drain", node, "", reason, BOOKKEEPING_TIMEOUT_S, 0.0))
             work.drained_at_s = now
         elif not self.leaves_enough(node):
@@ -484,6 +529,7 @@ class Healer:
         if result.status == "done":
             self.tracker.took(result.kind, now - ordered_s)
             if result.kind == "restart":
+                work.lost_server = True
                 self.detection.restarted(now, node)
             else:
                 model = work.choice.model if work.choice is not None else ""
@@ -537,6 +583,12 @@ class Healer:
             context_tokens=context_tokens,
             advice=advice,
         )
+
+    def change(self, now: float, reason: str) -> Action:
+        """A change of a setting, for the record."""
+        self.action_id += 1
+        deadline_s = now + BOOKKEEPING_TIMEOUT_S
+        return Action(self.action_id, "set", "", "", reason, deadline_s, 0.0, advice=self.advises)
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """What has been learnt, as plain data."""

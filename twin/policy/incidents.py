@@ -20,6 +20,7 @@ IncidentEvent: TypeAlias = Literal[
     "held",  # nothing failed for the hold time
     "exhausted",  # no remedy is left
     "dropped",  # what was to be forestalled has come as an incident of its own, or there is nothing more to do about it
+    "left_behind",  # the failure left something behind that must be mended, too
 ]
 
 TRANSITIONS: Final[dict[tuple[IncidentState, IncidentEvent], IncidentState]] = {
@@ -42,6 +43,10 @@ TRANSITIONS: Final[dict[tuple[IncidentState, IncidentEvent], IncidentState]] = {
     ("holding", "held"): "closed",
     ("given_up", "passed"): "holding",
     ("given_up", "dropped"): "closed",
+    ("verifying", "left_behind"): "open",
+    ("holding", "left_behind"): "open",
+    ("given_up", "left_behind"): "open",
+    ("closed", "left_behind"): "open",  # a short while ago: it was not yet over
 }
 """What is not listed changes nothing."""
 
@@ -61,6 +66,7 @@ class OpenIncident:
     relapses: int = 0  # earlier incidents that this one follows soon, each the last
     ailment: str = ""  # what remedies are chosen by: the diagnosis, or the failure class that was foretold
     foreseen: bool = False  # nothing has failed so far
+    lost_server: bool = False  # its server process ended, by the failure or by a repair: a runner may have outlived it
     probability: float = 1.0  # that it is so, or would be
     harm: float = 0.0  # requests that a foreseen failure would cost
     choice: Option | None = None  # what is being done, or was last
@@ -70,6 +76,11 @@ class OpenIncident:
     drop_at_s: float = NEVER_S  # a foreseen failure about which nothing could be done until then
     question: int = 0  # to who looks ahead; 0: none was asked
     answer_by_s: float = NEVER_S
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, or is expected to be, in one word. In the course of an incident it may become another."""
+        return self.incident.diagnosis if self.foreseen else self.ailment
 
     def happened(self, event: IncidentEvent) -> bool:
         """Advance the state; true where it changed."""

@@ -108,6 +108,9 @@ class RouterParameters:
         "s",
         "Longest wait for a connection to a node. Of the live world alone: the twin's gateways have theirs open.",
     )
+    prompt_limits: bool = _switch(
+        True, "Keep prompts from a node whose runner dies of prompts as long as these, and of no shorter ones."
+    )
     slow_start_s: float = _number(
         10.0,
         0,
@@ -435,6 +438,12 @@ class ConfigAdaptationParameters:
     """Learning of settings: proposed for what was seen, tried in the twin, watched."""
 
     enabled: bool = _switch(True, "Propose better settings.", "config_adaptation.enabled")
+    live: bool = _switch(
+        False,
+        "Have a running controller do so for the load of late: what is better with confidence in the twin is taken, "
+        "watched for an interval, and taken back where more goes wrong. It needs a calibration of the nodes.",
+    )
+    trial_limit_s: float = _number(300.0, 1, 3600, "s", "Longest time for the trials of an interval's proposals.")
     interval_s: float = _number(
         900.0, 60, 86400, "s", "Between two proposals; also how long a change is watched.", "config_adaptation.interval"
     )
@@ -452,6 +461,9 @@ class PredictorParameters:
         True, "Use the signatures of known failures.", "predictive_detection.enable_pattern_recognition"
     )
     ml: bool = _switch(True, "Use the trained model.", "predictive_detection.enable_ml_detection")
+    by_count: bool = _switch(
+        True, "Foretell the failure of a runner that failed after about as many requests each time, from the third on."
+    )
     confidence_threshold: float = _number(
         0.6,
         0,
@@ -559,6 +571,15 @@ def _rules(it: Parameters) -> list[tuple[bool, str]]:
         (
             not it.predictor.enabled or it.predictor.statistical or it.predictor.pattern or it.predictor.ml,
             "predictor: no family is on; switch statistical, pattern or ml on, or say predictor.enabled=false",
+        ),
+        (
+            it.config_adaptation.enabled or not it.config_adaptation.live,
+            "config_adaptation.live proposes nothing while config_adaptation.enabled is false; set both or neither",
+        ),
+        (
+            not it.config_adaptation.live or it.config_adaptation.trial_limit_s < it.config_adaptation.interval_s,
+            f"config_adaptation.trial_limit_s {it.config_adaptation.trial_limit_s:g} is not below "
+            f"config_adaptation.interval_s {it.config_adaptation.interval_s:g}: trials would still run at the next one",
         ),
         (
             it.config_adaptation.interval_s >= 10.0 * healer.period_s,

@@ -7,6 +7,7 @@ from typing import Final
 
 from twin.policy.health import HOPEFUL, ROUTABLE
 from twin.policy.model_names import ModelNames
+from twin.policy.parameters import Parameters
 from twin.policy.views import ClusterView, NodeView, Pool, Replica, Waiting, limit
 from twin.policy.vocabulary import NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
 
@@ -74,7 +75,9 @@ class Router:
         self.zombie_grace_s = limit(parameters.router.zombie_grace_s)
         self.normalise_names = parameters.router.normalise_names
         self.names = ModelNames(view.models)
-        self.open: dict[RequestId, tuple[float, Replica]] = {}  # attempts that have not ended, with their deadline
+        # Attempts that have not ended: their deadline, where they are, and the tokens of their prompt.
+        self.open: dict[RequestId, tuple[float, Replica, int]] = {}
+        self.ended_prompt_tokens = 0  # of the attempt that ended last
         self.reap_due_s = 0.0
         self.reaped = 0
         self.waiting = 0
@@ -84,6 +87,16 @@ class Router:
         self.budget_ratio: float = self.retry.budget_ratio
         self.budget = self.budget_reserve
         self.delayed: list[tuple[float, RequestId, Pool]] = []  # heap of waiting retries that are not due yet
+
+    def configure(self, parameters: Parameters) -> None:
+        """Take other values of what may change while requests are under way."""
+        self.retry = parameters.retry
+        self.queue_max = parameters.admission.queue_max
+        self.budget_ratio = parameters.retry.budget_ratio
+        if self.patience:
+            self.fast_start_s = (
+                min(parameters.router.stall_timeout_s, parameters.router.first_token_deadline_s) / self.patience
+            )
 
     # -- the hot path ---------------------------------------------------------------------------------------------
 
@@ -95,6 +108,8 @@ class Router:
             if pool is None:
                 return Route("shed", reason=f"no node serves model {request.model}")
         avoid = pool.too_short_for(request) if pool.shortened else 0
+        if pool.prompt_limits:
+            avoid |= pool.deadly_for(request)
         if attempt:
             refusal = self._refuse_retry(now, request, attempt)
             if refusal is not None:
@@ -124,7 +139,7 @@ class Router:
     def _dispatch(self, now: float, pool: Pool, replica: Replica, request: RequestSpec) -> Route:
         replica.in_flight += 1
         replica.node.in_flight += 1
-        self.open[request.request_id] = (request.deadline_s, replica)
+        self.open[request.request_id] = (request.deadline_s, replica, request.prompt_tokens)
         pool.place(replica, now)
         if pool.shortened and pool.too_short_for(request) & replica.node.bit:
             # Nobody else could take it: it is loaded anew with its own context, before the prompt's front is cut off.
@@ -154,9 +169,13 @@ class Router:
         """Account for the end of an attempt; the replica that it was at."""
         own = self.view.nodes[ended.node].replicas[ended.model]
         member = own if self.by_model else self.view.indexed(own)
-        if self.open.pop(ended.request_id, None) is not None:  # else it was struck off before
+        was = self.open.pop(ended.request_id, None)
+        self.ended_prompt_tokens = 0
+        if was is not None:  # else it was struck off before
+            self.ended_prompt_tokens = was[2]
             member.in_flight -= 1
             member.node.in_flight -= 1
+        own.taken += 1
         if ended.outcome == "succeeded":
             if own.resident:  # else a load is in it, which not every dialect tells
                 self._note_start(own.node, ended)
@@ -192,9 +211,9 @@ class Router:
         if now < self.reap_due_s:
             return
         self.reap_due_s = now + REAP_PERIOD_S
-        overdue = [request_id for request_id, (due_s, _) in self.open.items() if due_s + self.zombie_grace_s < now]
+        overdue = [request_id for request_id, (due_s, _, _) in self.open.items() if due_s + self.zombie_grace_s < now]
         for request_id in overdue:
-            _, replica = self.open.pop(request_id)
+            _, replica, _ = self.open.pop(request_id)
             replica.in_flight -= 1
             replica.node.in_flight -= 1
             replica.pool.place(replica, now)
@@ -367,9 +386,10 @@ class Router:
             waiting = pool.waiting[request_id]
             replica = pool.pick(waiting.avoid)
             if replica is None:
-                avoid = waiting.avoid if now < waiting.not_before_s else 0
+                deadly = pool.deadly_for(waiting.request) if pool.prompt_limits else 0
+                avoid = waiting.avoid if now < waiting.not_before_s else deadly
                 replica = (
-                    (pool.pick(0) if waiting.avoid and not avoid else None)
+                    (pool.pick(avoid) if waiting.avoid != avoid else None)
                     or self._pick_to_load(pool, waiting.request.model, avoid)
                     or pool.pick_last_resort(avoid)
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from twin.policy.parameters import SlownessParameters
 from twin.policy.views import BATCH_SIZES, ClusterView, NodeView, Pace, Replica
 from twin.policy.vocabulary import AttemptEnded
 
@@ -33,6 +34,11 @@ class Slowness:
         self.latency_floor_s: float = self.parameters.latency_floor_s
         self.paces = {name: node.pace for name, node in view.nodes.items()}
         self.slow: dict[str, str] = {}  # node to evidence, while it decodes slowly
+
+    def configure(self, parameters: SlownessParameters) -> None:
+        """Take other values of what may change while nodes are watched."""
+        self.parameters = parameters
+        self.ratio_max = 2.0 * parameters.failing_ratio
 
     def attempt(self, replica: Replica, ended: AttemptEnded) -> None:
         """A request that ended well says how fast its node decodes."""

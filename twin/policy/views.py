@@ -130,6 +130,7 @@ class Replica:
         "pool",
         "resident",
         "stored",
+        "taken",
     )
 
     def __init__(self, node: NodeView, model: ModelSpec, pool: Pool, capacity: int, parameters: Parameters) -> None:
@@ -147,6 +148,7 @@ class Replica:
         self.failures_in_row = 0
         self.generates = True  # as far as is known: it has not said that it does something else
         self.breaker_open_until_s = -NEVER_S
+        self.taken = 0  # requests that its runner has taken, as far as they went through us
         self.set_limits(parameters)
 
     def set_limits(self, parameters: Parameters) -> None:
@@ -200,6 +202,7 @@ class Pool:
         "levels",
         "members",
         "needs_residency",
+        "prompt_limits",
         "queue",
         "routable",
         "served_until_s",
@@ -218,6 +221,7 @@ class Pool:
         self.cursor = 0
         self.served_until_s = 0.0  # when the last node that gets traffic was lost
         self.shortened: dict[int, int] = {}  # node's bit: the context of its replica, where that is less than its own
+        self.prompt_limits: dict[int, int] = {}  # node's bit: the shortest prompt that its runner dies of
         self.service_s = 0.0  # mean time of a request at a node, of late
         self.queue = FairQueue()  # order of waiting; may hold ids that wait no longer
         self.waiting: dict[RequestId, Waiting] = {}
@@ -256,6 +260,11 @@ class Pool:
         """Bit set of the nodes whose replica has too short a context for a request: its front would be cut off."""
         needs_tokens = request.context_tokens or CONTEXT_PER_PROMPT * request.prompt_tokens
         return sum([bit for bit, tokens in self.shortened.items() if tokens < needs_tokens])
+
+    def deadly_for(self, request: RequestSpec) -> int:
+        """Bit set of the nodes whose runner would die of this prompt; empty where no other node has the model."""
+        deadly = sum([bit for bit, tokens in self.prompt_limits.items() if request.prompt_tokens >= tokens])
+        return deadly if self.routable & ~deadly else 0
 
     def note_service(self, took_s: float) -> None:
         """A request took this long at a node."""

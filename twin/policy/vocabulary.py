@@ -63,8 +63,9 @@ ActionKind: TypeAlias = Literal[
     "drain",  # send no new request to the node
     "return",  # end a drain
     "shift",  # send the node fewer requests than others, for a while
+    "set",  # take another value of a parameter; of no node
 ]
-BOOKKEEPING_ACTIONS: Final[frozenset[str]] = frozenset({"drain", "return", "shift"})
+BOOKKEEPING_ACTIONS: Final[frozenset[str]] = frozenset({"drain", "return", "shift", "set"})
 """Actions that happen within the policy; a world has nothing to do for them but to write them down."""
 
 DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "kill_runner", "unload"})
@@ -353,6 +354,15 @@ class Advice:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    """Another value of one parameter, from now on; in the mode `advise` it is only written down."""
+
+    key: str
+    value: float
+    reason: str  # for a person to read
+
+
 Observation: TypeAlias = (
     AttemptEnded
     | RequestWithdrawn
@@ -362,6 +372,7 @@ Observation: TypeAlias = (
     | OperatorOrder
     | NodeInventory
     | Advice
+    | SettingsChanged
 )
 
 

@@ -34,6 +34,7 @@ from twin.policy.vocabulary import (
     RequestSpec,
     RequestWithdrawn,
     Route,
+    SettingsChanged,
     TelemetrySample,
 )
 from twin.record.forwarding import ForwardingPolicy
@@ -52,6 +53,7 @@ OBSERVATION_KINDS: dict[str, type[Any]] = {
     "operator_order": OperatorOrder,
     "node_inventory": NodeInventory,
     "advice": Advice,
+    "settings_changed": SettingsChanged,
 }
 COMMAND_KINDS: dict[str, type[Any]] = {"probe": Probe, "action": Action, "question": Question}
 _KIND_OF = {kind: name for name, kind in (OBSERVATION_KINDS | COMMAND_KINDS).items()}

@@ -60,7 +60,7 @@ TELEMETRY_COLUMNS: tuple[TelemetryColumn, ...] = (
     TelemetryColumn("disk_read_mib_per_s", "MiB/s", "read from all disks since the last sample", ("psutil",)),
     TelemetryColumn("network_errors", "count", "packets in error or dropped, all interfaces, since boot", ("psutil",)),
     TelemetryColumn("open_files", "count", "open file descriptors of the Ollama server", ("ollama_process",)),
-    TelemetryColumn("ollama_processes", "count", "the Ollama server and its runners", ("ollama_process",)),
+    TelemetryColumn("ollama_processes", "count", "the Ollama server and all runners, orphans too", ("ollama_process",)),
     TelemetryColumn("ollama_rss_gib", "GiB", "resident memory of the server and its runners", ("ollama_process",)),
     TelemetryColumn("ollama_resident_models", "count", "models that /api/ps names", ("ollama_api",)),
     TelemetryColumn("ollama_vram_gib", "GiB", "GPU memory of these models, sum of size_vram", ("ollama_api",)),

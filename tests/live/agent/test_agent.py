@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from live.agent.command import run
 from live.agent.config import AgentConfig, load_agent_config
-from live.agent.ollama import OllamaProcesses
+from live.agent.ollama import OllamaApi, OllamaProcesses, _port_of
 from live.agent.server import Agent
 from live.agent.sources import Collector, Values
 from live.controller.telemetry import AgentPoller, checked, telemetry_row
 from live.gateway.config import ConfigError
 from live.hands.agent import AgentHands
+from live.hands.ollama_api import OllamaApiHands
+from live.hands.process import ManagedProcess, is_running, plain_environment
 from live.hands.router import HandsByKind
 from live.rig.processes import free_port
 from tests.live.conftest import MODEL, MakeNode
 from tests.live.gateway.doubles import StubNode, answers, until
 from twin.errors import OperatorError
-from twin.policy.vocabulary import Action, TelemetrySample
+from twin.policy.cluster_policy import ClusterPolicy
+from twin.policy.parameters import preset
+from twin.policy.vocabulary import Action, ActionResult, ClusterSpec, ModelSpec, NodeSpec, TelemetrySample
 from twin.record.schema import TELEMETRY
 
 
@@ -159,8 +168,6 @@ async def test_a_controller_is_told_where_the_agent_is() -> None:
 
 @pytest.mark.real
 async def test_beside_a_real_ollama_it_kills_runners_and_says_so(make_node: MakeNode) -> None:
-    from live.hands.ollama_api import OllamaApiHands
-
     node = await make_node()
     server = agent(ollama=node.address)
     hands = AgentHands({"a": await server.start()}, "secret")
@@ -225,6 +232,136 @@ async def test_a_supervised_real_ollama_is_restarted_by_order_of_the_controller(
         await running
         await hands.close()
     assert processes.server() is None
+
+
+class SmallGpu:
+    """A GPU of 12 GiB that somebody uses; the processes beside it are real."""
+
+    def read(self) -> Values:
+        return {"vram_total_gib": 12.0, "vram_used_gib": 7.0}
+
+
+@pytest.fixture
+async def lone_ollama(ollama: Path, models: Path, tmp_path: Path) -> AsyncIterator[tuple[ManagedProcess, str]]:
+    """`ollama serve` as an operator would run it, and its address."""
+    address = f"127.0.0.1:{free_port()}"
+    environment = {
+        **plain_environment(),
+        "HOME": str(tmp_path),
+        "OLLAMA_HOST": address,
+        "OLLAMA_MODELS": str(models),
+        "OLLAMA_NO_CLOUD": "1",
+    }
+    mark = ("OLLAMAMAX_TEST_NODE", uuid.uuid4().hex)
+    process = ManagedProcess(
+        "ollama", [ollama, "serve"], log=tmp_path / "ollama.log", environment=environment, mark=mark
+    )
+    await process.start(f"http://{address}/api/version", 20.0)
+    yield process, f"http://{address}"
+    await process.stop()
+
+
+async def _orphan_of(process: ManagedProcess, address: str) -> int:
+    """Load a model, kill the server alone, start another: the runner that is left."""
+    api = OllamaApiHands({"a": address})
+    await api.perform(Action(0, "load", "a", MODEL, "", 60.0, 0.0))
+    await api.close()
+    [runner] = [child.pid for child in process.children() if "--model" in child.cmdline()]
+    process.send(signal.SIGKILL)
+    await until(lambda: not process.is_alive(), 5)
+    await process.start(f"{address}/api/version", 20.0)
+    return runner
+
+
+@pytest.mark.real
+async def test_a_runner_that_outlived_its_server_is_counted_and_killed(
+    lone_ollama: tuple[ManagedProcess, str],
+) -> None:
+    process, address = lone_ollama
+    orphan = await _orphan_of(process, address)
+    processes = OllamaProcesses(address)
+    assert [it.pid for it in processes.orphans()] == [orphan]
+    assert processes.runners() == []
+    assert processes.read()["ollama_processes"] == 2.0, "the new server, and what the old one left"
+    assert OllamaProcesses("http://127.0.0.1:9").orphans() == [], "it is another server's"
+    server = agent(ollama=address)
+    hands = AgentHands({"a": await server.start()}, "secret")
+    try:
+        result = await hands.order("a", "kill_runners")
+        assert result.detail == "killed 1 runners, 1 of them without a server"
+        await until(lambda: not psutil.pid_exists(orphan) or not is_running(psutil.Process(orphan)), 5)
+        assert processes.read()["ollama_processes"] == 1.0
+        assert process.is_alive()
+    finally:
+        await hands.close()
+        await server.stop()
+
+
+@pytest.mark.real
+async def test_an_orphan_is_still_counted_while_no_server_runs(lone_ollama: tuple[ManagedProcess, str]) -> None:
+    process, address = lone_ollama
+    api = OllamaApiHands({"a": address})
+    await api.perform(Action(0, "load", "a", MODEL, "", 60.0, 0.0))
+    await api.close()
+    processes = OllamaProcesses(address)
+    assert processes.read()["ollama_processes"] == 2.0
+    assert processes.orphans() == [], "its server lives"
+    process.send(signal.SIGKILL)
+    await until(lambda: not process.is_alive(), 5)
+    seen = OllamaProcesses(address).read()
+    assert seen["ollama_processes"] == 1.0
+    assert (seen["ollama_rss_gib"] or 0.0) > 0.0
+    assert "open_files" not in seen
+
+
+@pytest.mark.real
+async def test_the_policy_has_an_orphan_killed_that_a_real_agent_sees(lone_ollama: tuple[ManagedProcess, str]) -> None:
+    """The processes and the agent are real; the policy's minutes pass at once."""
+    process, address = lone_ollama
+    orphan = await _orphan_of(process, address)
+    source = OllamaProcesses(address)
+    api = OllamaApi(address)
+    server = Agent("a", address, Collector([SmallGpu(), source], [api]), source, HandsByKind({}), period_s=0.1)
+    hands = AgentHands({"a": (url := await server.start())}, "")
+    names = ("a", "b")
+    spec = ClusterSpec(
+        tuple(NodeSpec(name, 12.0) for name in names),
+        (ModelSpec(MODEL, 5.0, 2, 2),),
+        {name: (MODEL,) for name in names},
+    )
+    policy = ClusterPolicy(spec, preset("default", {"predictor.enabled": False, "probes.enabled": False}))
+    ordered: list[Action] = []
+    try:
+        for second in range(0, 100, 20):
+            values = checked(json.dumps({"values": (await ask(url))[1]["values"]}).encode())
+            policy.observe(float(second), TelemetrySample("a", values))
+            ordered += [it for it in policy.decide(float(second)) if isinstance(it, Action)]
+        [drain, kill] = [it for it in ordered if it.node == "a"][:2]
+        assert (drain.kind, kill.kind) == ("drain", "kill_runner")
+        assert "a process of Ollama that no model belongs to has held GPU memory" in kill.reason
+        result = await hands.perform(kill)
+        assert result.status == "done"
+        await until(lambda: not psutil.pid_exists(orphan) or not is_running(psutil.Process(orphan)), 5)
+        policy.observe(100.0, ActionResult(kill.action_id, "a", "kill_runner", "done"))
+        await until(lambda: server._values["ollama_processes"] == 1.0, 10)
+        for second in range(120, 240, 20):
+            values = checked(json.dumps({"values": (await ask(url))[1]["values"]}).encode())
+            assert values["ollama_processes"] == 1.0
+            policy.observe(float(second), TelemetrySample("a", values))
+            policy.decide(float(second))
+        assert [it.diagnosis for it in policy.incidents] == ["orphan_runner"]
+    finally:
+        await api.close()
+        await hands.close()
+        await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("", 11434), ("0.0.0.0", 11434), (":8080", 8080), ("gpu1:8080", 8080), ("https://gpu1", 443), ("[::1]:99", 99)],
+)
+def test_where_a_server_serves_is_read_as_ollama_reads_it(host: str, port: int) -> None:
+    assert _port_of(host) == port
 
 
 async def _status(url: str) -> int:

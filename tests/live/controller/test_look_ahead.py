@@ -80,15 +80,15 @@ async def test_without_a_profile_the_twin_is_not_calibrated_for_this_cluster() -
 
 async def test_of_a_load_that_is_not_known_nothing_is_said() -> None:
     it = looking(PROFILE, load(5))
-    it._pool = object()  # type: ignore[assignment]  # it is not to get that far
+    it._worker._pool = object()  # type: ignore[assignment]  # it is not to get that far
     assert (await it.answer(question())).status == "unavailable"
 
 
 async def test_what_comes_too_late_is_late_and_so_is_whoever_asks_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     it = looking(PROFILE, load())
-    it._pool = object()  # type: ignore[assignment]
+    it._worker._pool = object()  # type: ignore[assignment]
     never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    monkeypatch.setattr(asyncio.get_running_loop().__class__, "run_in_executor", lambda *_: never, raising=False)
+    monkeypatch.setattr(it._worker, "submit", lambda *_: never)
     first = await it.answer(question(0.15))
     assert (first.status, first.detail) == ("late", "it took longer than 0.05 s")
     second = await it.answer(question(0.15))
