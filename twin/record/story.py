@@ -22,6 +22,7 @@ ROWS_MAX = 500
 SPANS_MAX = 3000
 TROUBLED_MAX = 200
 FAULTS_MAX = 100
+SLACK_S = 1.0  # more than what adding times up can round off
 LATENCY_STEPS_MAX = over_time.STEPS_MAX // 2
 
 
@@ -216,11 +217,11 @@ def _troubled(ask: Query) -> list[Row]:
         "request_id IN (SELECT unnest($ids)) ORDER BY end_s",
         ids=[row["request_id"] for row in rows],
     )
+    of_request: dict[int, list[Row]] = {row["request_id"]: [] for row in rows}
+    for each in failed:
+        of_request[each.pop("request_id")].append(each)
     for row in rows:
-        of_request = [each for each in failed if each["request_id"] == row["request_id"]]
-        row["failed_attempts"] = [
-            {key: each[key] for key in ("node", "end_s", "error", "tokens")} for each in of_request
-        ]
+        row["failed_attempts"] = of_request[row["request_id"]]
     return rows
 
 
@@ -265,9 +266,15 @@ def _touched(record: RunRecord, spans: list[tuple[float, float]]) -> list[Row]:
     arrival_s, end_s = numbers(requests, "arrival_s"), numbers(requests, "end_s")
     succeeded, lost, _ = outcomes(requests)
     rejected, saved = ~flags(requests, "admitted"), succeeded & (numbers(requests, "attempts") > 1)
+    order = np.argsort(arrival_s, kind="stable")
+    arrivals_s = arrival_s[order]
+    longest_s = float(np.fmax.reduce(end_s - arrival_s, initial=0.0))  # who arrived longer ago than that has gone
     found = []
     for from_s, to_s in spans:
-        here = np.flatnonzero((arrival_s <= to_s) & (end_s >= from_s))
+        first = np.searchsorted(arrivals_s, from_s - longest_s - SLACK_S)
+        last = np.searchsorted(arrivals_s, to_s, side="right")
+        near = order[first:last]
+        here = near[end_s[near] >= from_s]
         served = here[succeeded[here]]
         counts = {
             name: int(mask[here].sum()) for name, mask in (("lost", lost), ("rejected", rejected), ("saved", saved))
