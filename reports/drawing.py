@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,7 +18,12 @@ LIGHT_BLUE, YELLOW = "#56b4e9", "#c9b72b"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 MARKS_MAX = 800
 HEIGHT_PX = 170
-LEGEND_COLUMNS = 3  # as many as a phone has room for
+LEGEND_COLUMNS = 3
+LABEL_CHARACTERS = 26  # in a line of a label: a phone has room for that many beside a chart
+CHARACTER_PX = 6.6  # of labels, on average
+SYMBOL_PX = 34  # what a legend's entry has beside its label
+PLOT_PX, LANE_PLOT_PX = 275, 165  # how wide a plot is on a phone, and one beside labels of lanes
+LINE_PX = 15
 X_TITLE = "Time since the start of the run (s)"
 
 
@@ -60,21 +66,42 @@ def axis(title: str, **changes: Any) -> alt.Axis:
     return alt.Axis(title=title, tickCount=4, minExtent=64, **changes)
 
 
-def legend(columns: int = LEGEND_COLUMNS) -> alt.Legend:
-    """A legend below the chart, where a narrow screen has room for it. Beside wide labels there is room for one column."""
+def legend(labels: Iterable[str], room_px: int = PLOT_PX) -> alt.Legend:
+    """A legend below the chart, with as many columns as these labels leave room for on a phone."""
+    entry_px = SYMBOL_PX + CHARACTER_PX * max(map(len, labels), default=0)
+    columns = max(1, min(LEGEND_COLUMNS, int(room_px // entry_px)))
     return alt.Legend(orient="bottom", direction="horizontal", columns=columns)
 
 
-def colours_of(field: str, colours: dict[str, str], columns: int = LEGEND_COLUMNS) -> alt.Color:
+def colours_of(field: str, colours: dict[str, str], room_px: int = PLOT_PX) -> alt.Color:
     """Colours by the values of a field."""
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color(f"{field}:N", scale=scale, title=None, legend=legend(columns))
+    return alt.Color(f"{field}:N", scale=scale, title=None, legend=legend(colours, room_px))
 
 
 def colours_seen(field: str, colours: dict[str, str], rows: Sequence[Row]) -> alt.Color:
     """The same, for lanes with labels, with those values alone that are in the rows."""
     seen = {name: colour for name, colour in colours.items() if any(row[field] == name for row in rows)}
-    return colours_of(field, seen, columns=1)
+    return colours_of(field, seen, LANE_PLOT_PX)
+
+
+def wrapped(text: str, characters: int = LABEL_CHARACTERS) -> list[str]:
+    """A label in lines that a narrow screen has room for: broken behind blanks, commas, dots, equals signs, else
+    anywhere."""
+    lines = [""]
+    for piece in re.findall(r"[^ ,.=/]*[ ,.=/]+|[^ ,.=/]+", text):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > characters:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1].rstrip()) > characters:
+            lines[-1:] = [lines[-1][:characters], lines[-1][characters:]]
+    return [line.strip() for line in lines]
+
+
+def lanes_px(labels: Iterable[str], lane_px: int) -> int:
+    """How high a chart with a lane for each of these labels is; a lane has room for the longest of them."""
+    lines = [len(wrapped(label)) for label in labels]
+    return max(1, len(lines)) * max(lane_px, LINE_PX * max(lines, default=1) + 6) + 10
 
 
 def points_with_intervals(
