@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -68,9 +69,14 @@ def axis(title: str, **changes: Any) -> alt.Axis:
 
 def legend(labels: Iterable[str], room_px: int = PLOT_PX) -> alt.Legend:
     """A legend below the chart, with as many columns as these labels leave room for on a phone."""
+    labels = list(labels)
     entry_px = SYMBOL_PX + CHARACTER_PX * max(map(len, labels), default=0)
     columns = max(1, min(LEGEND_COLUMNS, int(room_px // entry_px)))
-    return alt.Legend(orient="bottom", direction="horizontal", columns=columns)
+    key = alt.Legend(orient="bottom", direction="horizontal", columns=columns)
+    if entry_px > room_px:
+        characters = int((room_px - SYMBOL_PX) / CHARACTER_PX)
+        key.labelExpr = f"({json.dumps({label: wrapped(label, characters) for label in labels})})[datum.label]"
+    return key
 
 
 def colours_of(field: str, colours: dict[str, str], room_px: int = PLOT_PX) -> alt.Color:

@@ -108,7 +108,7 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
         shown = group.faults[: max(1, MARKS_MAX // len(groups))]
         for index, fault in enumerate(shown):
             spread = ((index * 0.618034) % 1.0 - 0.5) * 0.5  # evenly, and the same each time
-            said = "longer than this: not seen to its end" if fault["censored"] else "observed"
+            said = "not seen to its end" if fault["censored"] else "observed"
             points.append({**fault, "value_s": rounded(fault["value_s"]), "y": place + 0.5 + spread, "seen": said})
         median, ci95 = group.summary["median"], group.summary["ci95"] or [None, None]
         if median is not None:
@@ -122,7 +122,7 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
             )
     x = alt.X("value_s:Q", axis=alt.Axis(title=in_seconds(what), grid=True, tickCount=8), scale=alt.Scale(zero=True))
     y = lane_axis(labels)
-    kinds = {"observed": ("circle", BLUE), "longer than this: not seen to its end": ("triangle-right", VERMILION)}
+    kinds = {"observed": ("circle", BLUE), "not seen to its end": ("triangle-right", VERMILION)}
     seen = [said for said in kinds if any(row["seen"] == said for row in points)]
     key = legend(seen, LANE_PLOT_PX) if seen != ["observed"] else None
     layers = [
@@ -288,7 +288,7 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
     ]
     y = lane_axis(labels)
     unit = FIGURES.get(name.partition(".")[0], ("", ""))[0]
-    x_axis = alt.Axis(title=f"Difference from the baseline{f' ({unit})' if unit else ''}", tickCount=6)
+    x_axis = alt.Axis(title=wrapped(f"Difference from the baseline{f' ({unit})' if unit else ''}"), tickCount=6)
     layers = [
         chart([{"zero": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("zero:Q", axis=x_axis)),
         *points_with_intervals(rows, "mean", y, colour, tips, {"axis": x_axis}),

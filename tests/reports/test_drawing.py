@@ -31,3 +31,9 @@ def test_a_legend_has_as_many_columns_as_its_labels_leave_room_for() -> None:
     assert legend(["p50", "p95", "p99"]).columns == 3
     assert legend(["unnoticed fault", "down"]).columns == 2
     assert legend(["cluster.nodes=3, policy.preset=default"]).columns == 1
+
+
+def test_a_label_that_no_column_has_room_for_is_broken_in_the_legend() -> None:
+    long = "cluster.nodes=3, workload.arrivals.rate_rps=2"
+    assert '["cluster.nodes=3, workload.", "arrivals.rate_rps=2"]' in legend([long, "none"], 220).labelExpr
+    assert "labelExpr" not in legend(["p50"]).to_dict()
