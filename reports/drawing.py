@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -41,13 +42,28 @@ class Drawing:
         # The tests validate every chart; to do it each time a page is drawn would take most of its time.
         spec: dict[str, Any] = self.chart.to_dict(validate=False)
         spec.pop("config", None)  # the page has its own looks
+        spec["datasets"] = {name: data.rows for name, data in spec["datasets"].items()}
         return spec
+
+
+class Rows:
+    """Rows that Altair passes on as they are: a list it would copy, value by value, for every chart that it is part of,
+    which took most of a page's time."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def __str__(self) -> str:  # Altair names a dataset by its text: the same rows have the same name, and are kept once
+        return hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()
 
 
 def chart(rows: list[Row]) -> alt.Chart:
     """Rows of data as a chart without a mark yet."""
     with debug_mode(False):  # plain data is not checked, row by row, against the schema of Vega-Lite
-        return alt.Chart(alt.InlineData(values=rows))
+        return alt.Chart(alt.InlineData(values=Rows(rows)))
 
 
 def layered(layers: Sequence[Any], height_px: int = HEIGHT_PX) -> alt.LayerChart:

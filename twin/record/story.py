@@ -5,7 +5,7 @@ All of it is plain data, so that it can be kept as JSON (`cached`). Times are se
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from twin.record.figures import compute_figures
 from twin.record.health import health_intervals
 from twin.record.query import CANCELLED, LOST, REJECTED, SUCCEEDED, Query, Row, query
 from twin.record.reader import RunRecord
-from twin.record.recovery import Recovery, flags, numbers, outcomes, recoveries
+from twin.record.recovery import Duration, Recovery, flags, numbers, outcomes, recoveries
 
 NODES_MAX = 12
 ROWS_MAX = 500
@@ -75,7 +75,7 @@ def tell(record: RunRecord) -> Story:
         return Story(
             manifest=record.manifest,
             figures=compute_figures(record, found),
-            recoveries=[asdict(each) | fault for each, fault in zip(found, faults, strict=True)],
+            recoveries=[_plain(each) | fault for each, fault in zip(found, faults, strict=True)],
             step_s=steps.width_s,
             success=over_time.success_over_time(ask, steps),
             requests=over_time.requests_over_time(ask, steps),
@@ -109,6 +109,15 @@ def tell(record: RunRecord) -> Story:
                 warmup_s=record.number("scenario.workload.warmup_s"),
             )[0],
         )
+
+
+def _plain(recovery: Recovery) -> Row:
+    """As plain data. Written out: `asdict` copies value by value, which of very many faults takes longest of all."""
+    plain: Row = {name: getattr(recovery, name) for name in ("fault_id", "kind", "node", "injected_s")}
+    for name in ("ttd", "ttm", "ttr"):
+        of: Duration = getattr(recovery, name)
+        plain[name] = {"value_s": of.value_s, "censored": of.censored, "at_least_s": of.at_least_s}
+    return plain
 
 
 def node_states(record: RunRecord, nodes: list[str]) -> list[Row]:
