@@ -14,7 +14,8 @@ from reports.drawing import LABEL_CHARACTERS, LINE_PX, lanes_px, legend, wrapped
         ("", [""]),
         ("Time to recovery (TTR, s)", ["Time to recovery (TTR, s)"]),
         ("cluster.nodes=3, workload.arrivals.rate_rps=2", ["cluster.nodes=3, workload.", "arrivals.rate_rps=2"]),
-        ("x" * 30, ["x" * 26, "x" * 4]),
+        ("Time to first token, p95 (s)", ["Time to first token, p95 (s)"]),
+        ("x" * 30, ["x" * 29, "x"]),
     ],
 )
 def test_a_label_is_broken_where_it_may_be_broken(text: str, lines: list[str]) -> None:
