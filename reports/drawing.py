@@ -63,7 +63,7 @@ class Rows:
 def chart(rows: list[Row]) -> alt.Chart:
     """Rows of data as a chart without a mark yet."""
     with debug_mode(False):  # plain data is not checked, row by row, against the schema of Vega-Lite
-        return alt.Chart(alt.InlineData(values=Rows(rows)))
+        return alt.Chart(alt.InlineData(values=Rows(rows)))  # type: ignore[arg-type]  # it takes what it passes on
 
 
 def layered(layers: Sequence[Any], height_px: int = HEIGHT_PX) -> alt.LayerChart:
@@ -173,7 +173,7 @@ def theme(dark: bool) -> Row:
             "titleFontWeight": 500,
             "labelLimit": 260,
         },
-        "axisX": {"labelOverlap": "greedy", "labelSeparation": 6},
+        "axisX": {"labelOverlap": "greedy", "labelSeparation": 6, "labelBound": 4},
         "legend": {
             "labelColor": text,
             "titleColor": text,

@@ -109,6 +109,6 @@ def _why(error: urllib.error.HTTPError) -> str:
     """What a status other than 200 means here."""
     if error.code == 401:
         return ": it wants its token; name the file that holds it"
-    if error.code == 404:
+    if error.code in (404, 501):
         return ": it is no admin API; that is where --admin of ollamamax serve says, not where clients connect"
     return ""

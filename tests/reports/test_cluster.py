@@ -180,7 +180,7 @@ def test_beliefs_are_said_in_words() -> None:
     first, second = of_nodes(policy)
     assert first["Set back by"] == "2, as it is slow; a token takes 3.0 times its normal time on this node"
     assert first["Forecast"] == "vram leak within 600 s: 40 %"
-    assert first["Serves"] == "0.50 requests/s"
+    assert first["Serves"] == "0.500 requests/s"
     assert set(second.values()) == {"b", "–"}
     assert remedies(policy) == [{"Remedy": "restart", "Against": "server down", "Helped": "3 of 4"}]
     said = " ".join(budgets(policy))

@@ -36,7 +36,8 @@ PAGES = {
 CUT = """JSON.stringify([...document.querySelectorAll('.chart svg text')].filter(text => {
   const box = text.getBoundingClientRect(), whole = text.closest('svg').getBoundingClientRect();
   const outside = box.left < whole.left - 1 || box.right > whole.right + 1;
-  return box.width > 0 && (outside || text.textContent.includes('…'));
+  const shown = box.width > 0 && getComputedStyle(text).opacity !== '0';  // Vega hides labels that have no room
+  return shown && (outside || text.textContent.includes('…'));
 }).map(text => text.textContent))"""
 """The words of the charts that do not stand in them whole."""
 
