@@ -22,6 +22,7 @@ from reports.drawing import (
     chart,
     clock,
     colours_seen,
+    lanes_px,
     layered,
     legend,
     or_none,
@@ -113,7 +114,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         "Twin against live",
         "The point is the twin's mean against what was measured live, the bar its 95 % interval; grey is how far live runs "
         f"differ among themselves. A point in the grey cannot be told from live. {said}",
-        layered(layers, max(1, len(drawn)) * 28 + 10),
+        layered(layers, lanes_px(labels, 28)),
     )
 
 
@@ -192,7 +193,9 @@ def _overlay(
         for row in getattr(story, series)
     ]
     worlds = [TWIN_LINES, LIVE_LINES]
-    colour = alt.Color("world:N", scale=alt.Scale(domain=worlds, range=[BLUE, PURPLE]), title=None, legend=legend())
+    colour = alt.Color(
+        "world:N", scale=alt.Scale(domain=worlds, range=[BLUE, PURPLE]), title=None, legend=legend(worlds)
+    )
     y_axis = axis(axis_title)
     zero = alt.Scale(zero=True)
     if series == "success":

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from reports.drawing import AMBER, BLUE, GREEN, GREY, VERMILION, YELLOW, Drawing, chart, layered, legend, tip
+from reports.drawing import AMBER, BLUE, GREEN, GREY, VERMILION, YELLOW, Drawing, chart, lanes_px, layered, legend, tip
 from reports.study_charts import lane_axis
 
 HEALTH = {
@@ -40,10 +40,11 @@ def load_of_nodes(nodes: Sequence[Mapping[str, Any]]) -> Drawing:
         "state:N",
         scale=alt.Scale(domain=shown, range=[colours.get(words, GREY) for words in shown]),
         title=None,
-        legend=legend(),
+        legend=legend(shown),
     )
     tips = [tip("node", "node", "N"), tip("state", "state", "N"), tip("in_flight", "in flight")]
-    y = lane_axis([str(node["name"]) for node in nodes])
+    names = [str(node["name"]) for node in nodes]
+    y = lane_axis(names)
     layers = [
         chart(rows)
         .mark_rule(strokeWidth=12)
@@ -53,5 +54,5 @@ def load_of_nodes(nodes: Sequence[Mapping[str, Any]]) -> Drawing:
     return Drawing(
         "Load of the nodes",
         "The longer a bar, the more requests a node is serving at this moment; the colour is what the policy takes it for.",
-        layered(layers, max(1, len(rows)) * 30 + 10),
+        layered(layers, lanes_px(names, 30)),
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,7 +20,12 @@ LIGHT_BLUE, YELLOW = "#56b4e9", "#c9b72b"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 MARKS_MAX = 800
 HEIGHT_PX = 170
-LEGEND_COLUMNS = 3  # as many as a phone has room for
+LEGEND_COLUMNS = 3
+LABEL_CHARACTERS = 29  # in a line of a label: a phone has room for that many beside a chart
+CHARACTER_PX = 6.6  # of labels, on average
+SYMBOL_PX = 34  # what a legend's entry has beside its label
+PLOT_PX, LANE_PLOT_PX = 275, 165  # how wide a plot is on a phone, and one beside labels of lanes
+LINE_PX = 15
 X_TITLE = "Time since the start of the run (s)"
 
 
@@ -34,13 +42,28 @@ class Drawing:
         # The tests validate every chart; to do it each time a page is drawn would take most of its time.
         spec: dict[str, Any] = self.chart.to_dict(validate=False)
         spec.pop("config", None)  # the page has its own looks
+        spec["datasets"] = {name: data.rows for name, data in spec["datasets"].items()}
         return spec
+
+
+class Rows:
+    """Rows that Altair passes on as they are: a list it would copy, value by value, for every chart that it is part of,
+    which took most of a page's time."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def __str__(self) -> str:  # Altair names a dataset by its text: the same rows have the same name, and are kept once
+        return hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()
 
 
 def chart(rows: list[Row]) -> alt.Chart:
     """Rows of data as a chart without a mark yet."""
     with debug_mode(False):  # plain data is not checked, row by row, against the schema of Vega-Lite
-        return alt.Chart(alt.InlineData(values=rows))
+        return alt.Chart(alt.InlineData(values=Rows(rows)))  # type: ignore[arg-type]  # it takes what it passes on
 
 
 def layered(layers: Sequence[Any], height_px: int = HEIGHT_PX) -> alt.LayerChart:
@@ -60,21 +83,47 @@ def axis(title: str, **changes: Any) -> alt.Axis:
     return alt.Axis(title=title, tickCount=4, minExtent=64, **changes)
 
 
-def legend(columns: int = LEGEND_COLUMNS) -> alt.Legend:
-    """A legend below the chart, where a narrow screen has room for it. Beside wide labels there is room for one column."""
-    return alt.Legend(orient="bottom", direction="horizontal", columns=columns)
+def legend(labels: Iterable[str], room_px: int = PLOT_PX) -> alt.Legend:
+    """A legend below the chart, with as many columns as these labels leave room for on a phone."""
+    labels = list(labels)
+    entry_px = SYMBOL_PX + CHARACTER_PX * max(map(len, labels), default=0)
+    columns = max(1, min(LEGEND_COLUMNS, int(room_px // entry_px)))
+    key = alt.Legend(orient="bottom", direction="horizontal", columns=columns)
+    if entry_px > room_px:
+        characters = int((room_px - SYMBOL_PX) / CHARACTER_PX)
+        key.labelExpr = f"({json.dumps({label: wrapped(label, characters) for label in labels})})[datum.label]"
+    return key
 
 
-def colours_of(field: str, colours: dict[str, str], columns: int = LEGEND_COLUMNS) -> alt.Color:
+def colours_of(field: str, colours: dict[str, str], room_px: int = PLOT_PX) -> alt.Color:
     """Colours by the values of a field."""
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color(f"{field}:N", scale=scale, title=None, legend=legend(columns))
+    return alt.Color(f"{field}:N", scale=scale, title=None, legend=legend(colours, room_px))
 
 
 def colours_seen(field: str, colours: dict[str, str], rows: Sequence[Row]) -> alt.Color:
     """The same, for lanes with labels, with those values alone that are in the rows."""
     seen = {name: colour for name, colour in colours.items() if any(row[field] == name for row in rows)}
-    return colours_of(field, seen, columns=1)
+    return colours_of(field, seen, LANE_PLOT_PX)
+
+
+def wrapped(text: str, characters: int = LABEL_CHARACTERS) -> list[str]:
+    """A label in lines that a narrow screen has room for: broken behind blanks, commas, dots, equals signs, else
+    anywhere."""
+    lines = [""]
+    for piece in re.findall(r"[^ ,.=/]*[ ,.=/]+|[^ ,.=/]+", text):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > characters:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1].rstrip()) > characters:
+            lines[-1:] = [lines[-1][:characters], lines[-1][characters:]]
+    return [line.strip() for line in lines]
+
+
+def lanes_px(labels: Iterable[str], lane_px: int) -> int:
+    """How high a chart with a lane for each of these labels is; a lane has room for the longest of them."""
+    lines = [len(wrapped(label)) for label in labels]
+    return max(1, len(lines)) * max(lane_px, LINE_PX * max(lines, default=1) + 6) + 10
 
 
 def points_with_intervals(
@@ -124,7 +173,7 @@ def theme(dark: bool) -> Row:
             "titleFontWeight": 500,
             "labelLimit": 260,
         },
-        "axisX": {"labelOverlap": "greedy", "labelSeparation": 6},
+        "axisX": {"labelOverlap": "greedy", "labelSeparation": 6, "labelBound": 4},
         "legend": {
             "labelColor": text,
             "titleColor": text,

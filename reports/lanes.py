@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import altair as alt
@@ -12,6 +13,7 @@ import altair as alt
 from reports.drawing import (
     AMBER,
     BLUE,
+    CHARACTER_PX,
     GREEN,
     GREY,
     LIGHT_BLUE,
@@ -49,6 +51,8 @@ LABELLED_MAX = 6
 TIMES = ("ttd", "ttm", "ttr")
 SAID_MAX = 3
 ROUNDING_S = 1e-6
+INSIDE = f"min(5, width - scale('x', datum.at) - {CHARACTER_PX} * length(datum.label))"
+"""How far right of its moment a label begins, in Vega's language: as far left as it takes to end within the chart."""
 LABEL_ROW = 0.12  # of a lane
 LATE_S = 10.0  # a failure so long after the recovery is hardly the fault's
 CLOSE_UP_SHARE = 0.4  # of the run: a fault whose story is longer needs no close-up
@@ -76,8 +80,8 @@ class _Lanes:
 
     def points(self, rows: Iterable[Row], height: float) -> list[Row]:
         """Rows of `node` and `at` within what is drawn, at their place."""
-        seen = [row for row in rows if row["node"] in self.nodes and self.from_s <= row["at"] <= self.to_s]
-        return [{**row, "y": self.nodes.index(row["node"]) + height} for row in seen[:MARKS_MAX]]
+        seen = (row for row in rows if row["node"] in self.nodes and self.from_s <= row["at"] <= self.to_s)
+        return [{**row, "y": self.nodes.index(row["node"]) + height} for row in islice(seen, MARKS_MAX)]
 
     def x(self, field: str) -> alt.X:
         """The clock."""
@@ -213,7 +217,7 @@ def _layers(story: Story, lanes: _Lanes, found: Sequence[Row], labels: bool) -> 
                 "state:N",
                 scale=alt.Scale(domain=shown, range=[colours.get(words, PURPLE) for words in shown]),
                 title="State",
-                legend=legend(),
+                legend=legend(shown),
             ),
             tooltip=[tip("node", "node", "N"), *span_tips],
         ),
@@ -226,7 +230,7 @@ def _layers(story: Story, lanes: _Lanes, found: Sequence[Row], labels: bool) -> 
         .encode(
             x=lanes.x("at"),
             y=y,
-            shape=alt.Shape("action:N", scale=shapes, title="Action", legend=legend()),
+            shape=alt.Shape("action:N", scale=shapes, title="Action", legend=legend(kinds)),
             tooltip=[
                 tip("number", "decision", "N"),
                 tip("action", "action", "N"),
@@ -247,7 +251,7 @@ def _worded(row: Row) -> Row:
 
 
 def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[alt.Chart]:
-    marks = [
+    marks = (  # made as they are asked for: of very many only the first are drawn
         {
             "node": each["node"],
             "at": rounded(each["injected_s"] + each[name]["value_s"]),
@@ -257,7 +261,7 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
         for each in found
         for row, name in enumerate(TIMES)
         if each[name]["value_s"] is not None
-    ]
+    )
     rows = [{**row, "y2": row["y"] + 0.96} for row in lanes.points(marks, 0.02)]
     if labels and len(lanes.nodes) == 1:  # a line begins at its own label, so that it does not cross those above
         rows = [{**row, "y": row["y"] + LABEL_ROW * row["row"]} for row in rows]
@@ -271,11 +275,9 @@ def _recovery_marks(found: Sequence[Row], lanes: _Lanes, labels: bool) -> list[a
     ):  # a lane has room for one line: all times of a fault in it, the first few faults
         rows = lanes.points([_label(each) for each in found[:LABELLED_MAX]], 0.12)
     if labels:
-        middle_s = (lanes.from_s + lanes.to_s) / 2
-        labelled = [{**row, "y": row["y"] + 0.08} for row in rows]
-        left = chart([row for row in labelled if row["at"] < middle_s]).mark_text(align="left", dx=5, fontSize=12)
-        right = chart([row for row in labelled if row["at"] >= middle_s]).mark_text(align="right", dx=-5, fontSize=12)
-        drawn += [side.encode(x=lanes.x("at"), y=lanes.y(), text="label:N") for side in (left, right)]
+        labelled = chart([{**row, "y": row["y"] + 0.08} for row in rows])
+        said = labelled.mark_text(align="left", fontSize=12, dx=alt.ExprRef(INSIDE))
+        drawn.append(said.encode(x=lanes.x("at"), y=lanes.y(), text="label:N"))
     return drawn
 
 

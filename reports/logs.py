@@ -51,13 +51,14 @@ def fault_log(story: Story) -> Log:
         if story.recoveries
         else "No fault was injected.",
         ("Fault", "Node", "Injected (s) >", "Ended", "Detected after >", "Mitigated after >", "Recovered after >"),
+        left_out=max(0, len(story.recoveries) - ROWS_MAX),
     )
-    for each in story.recoveries:
+    for each in story.recoveries[:ROWS_MAX]:
         ended = f"{clock_time(each['ended_s'])} s, by {each['ended_by']}" if each["ended_s"] is not None else "never"
         mitigated = duration(each["ttm"], "nothing failed")
         cells = (duration(each["ttd"]), mitigated, duration(each["ttr"]))
         log.rows.append((each["kind"], each["node"], clock_time(each["injected_s"]), ended, *cells))
-    return _cut(log)
+    return log
 
 
 def duration(of: Mapping[str, Any], nothing: str = NOT_OBSERVED) -> str:

@@ -155,7 +155,7 @@ def _spans(story: NodeStory) -> list[Any]:
                 "outcome:N",
                 scale=alt.Scale(domain=shown, range=[colours[each] for each in shown]),
                 title=None,
-                legend=legend(),
+                legend=legend(shown),
             ),
             tooltip=tips,
         ),

@@ -20,7 +20,9 @@ from reports.drawing import (
     Row,
     axis,
     chart,
+    lanes_px,
     layered,
+    legend,
     rounded,
     tip,
 )
@@ -55,7 +57,7 @@ def recall_curves(evaluation: Mapping[str, Any]) -> Drawing:
             domain=methods, range=[METHOD_COLOURS[place % len(METHOD_COLOURS)] for place in range(len(methods))]
         ),
         title=None,
-        legend=alt.Legend(orient="bottom", columns=3),
+        legend=legend(methods),
     )
     tips = [
         tip("method", "method", "N"),
@@ -137,7 +139,7 @@ def lead_times(evaluation: Mapping[str, Any]) -> Drawing:
         "Lead time",
         "How long before it came each failure was foretold; the stroke is the median of its class. Right of the dashed line "
         f"there was time for a drain, a restart and the loads after it ({action_s:g} s).",
-        layered(layers, max(1, len(classes)) * 40 + 10),
+        layered(layers, lanes_px(labels, 40)),
     )
 
 
@@ -231,7 +233,7 @@ def class_recalls(evaluation: Mapping[str, Any]) -> Drawing:
         "Class by class",
         "Of the failures of each class that show beforehand, the share that was foretold in time, with its 95 % interval: a "
         "wide bar is a class with few failures.",
-        layered(layers, max(1, len(rows)) * 34 + 10),
+        layered(layers, lanes_px(labels, 34)),
     )
 
 

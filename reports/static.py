@@ -198,7 +198,8 @@ def _unlike_line(live: Story, twin: Story) -> str:
     differing = unlike(live, twin)
     if not differing:
         return ""
-    return f"These two did not run the same: {'; '.join(differing)}. So a difference need not be the twin's error."
+    said = "; ".join(differing).replace("`", "")  # this page has no Markdown
+    return f"These two did not run the same: {said}. So a difference need not be the twin's error."
 
 
 def _rule_of_verdicts() -> str:

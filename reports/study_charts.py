@@ -13,6 +13,7 @@ from reports.drawing import (
     BLUE,
     GREEN,
     GREY,
+    LANE_PLOT_PX,
     MARKS_MAX,
     PURPLE,
     VERMILION,
@@ -21,12 +22,14 @@ from reports.drawing import (
     axis,
     chart,
     colours_seen,
+    lanes_px,
     layered,
     legend,
     or_none,
     points_with_intervals,
     rounded,
     tip,
+    wrapped,
 )
 from reports.words import LABELS, figure, number, seconds
 from twin.experiment.conduct import words
@@ -36,6 +39,7 @@ from twin.experiment.study import key_of
 from twin.record.names import FIGURES
 
 ROW_PX = 46
+TITLE_CHARACTERS = 40  # in a line of a title below a chart
 PAIR_PX = 40
 TIME_WORDS = {
     "ttd_s": "Time to detection (TTD)",
@@ -104,7 +108,7 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
         shown = group.faults[: max(1, MARKS_MAX // len(groups))]
         for index, fault in enumerate(shown):
             spread = ((index * 0.618034) % 1.0 - 0.5) * 0.5  # evenly, and the same each time
-            said = "longer than this: not seen to its end" if fault["censored"] else "observed"
+            said = "not seen to its end" if fault["censored"] else "observed"
             points.append({**fault, "value_s": rounded(fault["value_s"]), "y": place + 0.5 + spread, "seen": said})
         median, ci95 = group.summary["median"], group.summary["ci95"] or [None, None]
         if median is not None:
@@ -118,9 +122,9 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
             )
     x = alt.X("value_s:Q", axis=alt.Axis(title=in_seconds(what), grid=True, tickCount=8), scale=alt.Scale(zero=True))
     y = lane_axis(labels)
-    kinds = {"observed": ("circle", BLUE), "longer than this: not seen to its end": ("triangle-right", VERMILION)}
+    kinds = {"observed": ("circle", BLUE), "not seen to its end": ("triangle-right", VERMILION)}
     seen = [said for said in kinds if any(row["seen"] == said for row in points)]
-    key = legend(1) if seen != ["observed"] else None
+    key = legend(seen, LANE_PLOT_PX) if seen != ["observed"] else None
     layers = [
         chart(points)
         .mark_point(size=42, opacity=0.75)
@@ -167,12 +171,13 @@ def recovery_strip(groups: Sequence[TimesOf]) -> Drawing:
         .mark_rule(strokeDash=[5, 4], color=AMBER, strokeWidth=2)
         .encode(x=alt.X("at:Q"), y=lane_axis(labels, "y1"), y2="y2:Q", tooltip=tip("label", "limit", "N")),
     ]
-    return Drawing(what, _recovery_sentence(groups), layered(layers, max(1, len(groups)) * ROW_PX + 10))
+    return Drawing(what, _recovery_sentence(groups), layered(layers, lanes_px(labels, ROW_PX)))
 
 
 def recovery_curves(groups: Sequence[TimesOf]) -> Drawing:
     """The share of faults that have not been detected, mitigated or recovered from so far."""
     verb = {"ttd_s": "detected", "ttm_s": "mitigated", "ttr_s": "recovered from"}[groups[0].name]
+    labels = [group.label for group in groups]
     rows = [
         {"after": rounded(row["after_s"]), "share": rounded(row["share"]), "group": group.label}
         for group in groups
@@ -186,9 +191,7 @@ def recovery_curves(groups: Sequence[TimesOf]) -> Drawing:
                 "after:Q", axis=alt.Axis(title="Time since the injection (s)", tickCount=8), scale=alt.Scale(zero=True)
             ),
             y=alt.Y("share:Q", axis=axis("Share of faults (0 to 1)"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color(
-                "group:N", title=None, legend=legend(1), scale=alt.Scale(domain=[group.label for group in groups])
-            ),
+            color=alt.Color("group:N", title=None, legend=legend(labels), scale=alt.Scale(domain=labels)),
             tooltip=[tip("group", "of", "N"), tip("after", "after (s)"), tip("share", f"share not yet {verb}")],
         )
     )
@@ -285,7 +288,7 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
     ]
     y = lane_axis(labels)
     unit = FIGURES.get(name.partition(".")[0], ("", ""))[0]
-    x_axis = alt.Axis(title=f"Difference from the baseline{f' ({unit})' if unit else ''}", tickCount=6)
+    x_axis = alt.Axis(title=wrapped(f"Difference from the baseline{f' ({unit})' if unit else ''}"), tickCount=6)
     layers = [
         chart([{"zero": 0.0}]).mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.X("zero:Q", axis=x_axis)),
         *points_with_intervals(rows, "mean", y, colour, tips, {"axis": x_axis}),
@@ -296,7 +299,7 @@ def _forest(name: str, pairs: Sequence[Mapping[str, Any]]) -> Drawing | None:
         bare_label(name),
         f"Mean of the differences from {base} on the same seeds, with its 95 % interval; on the dashed line there is "
         f"none. {said}.",
-        layered(layers, len(shown) * PAIR_PX + 10),
+        layered(layers, lanes_px(labels, PAIR_PX)),
     )
 
 
@@ -369,7 +372,8 @@ def sweep_curve(study: Mapping[str, Any], name: str, along: str, fixed: Mapping[
     else:
         x = alt.X("along:N", sort=order, axis=alt.Axis(title=along, labelAngle=0))
     y_axis = axis(label_of(name))
-    colour = alt.Color("of:N", title=None, legend=legend() if len({row["of"] for row in rows}) > 1 else None, sort=None)
+    lines = list(dict.fromkeys(row["of"] for row in rows))
+    colour = alt.Color("of:N", title=None, legend=legend(lines) if len(lines) > 1 else None, sort=None)
     tips = [
         tip("of", "where", "N"),
         tip("along", along, "N"),
@@ -503,12 +507,13 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
                 "n": row["n"],
             }
         )
-    y = lane_axis([label_of(name) for name in figures])
+    labels = [label_of(name) for name in figures]
+    y = lane_axis(labels)
     colour = alt.Color(
         "variant:N",
         scale=alt.Scale(domain=variants, range=list(SERIES[: len(variants)])),
         title=None,
-        legend=legend() if len(variants) > 1 else None,
+        legend=legend(variants, LANE_PLOT_PX) if len(variants) > 1 else None,
     )
     x_axis = alt.Axis(title="Difference (% of the baseline)", values=list(PERCENTS))
     far = alt.Scale(type="symlog", constant=5)  # even near 0, and room for what is far off
@@ -537,7 +542,7 @@ def cost_chart(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         "What it costs where nothing breaks",
         "The same requests on the same seeds with and without: to the right of the dashed line at 0 it is dearer; the amber "
         f"line is the promised 5 %. {said}",
-        layered(layers, len(figures) * 36 + 10),
+        layered(layers, lanes_px(labels, 36)),
     )
 
 
@@ -593,7 +598,7 @@ def proxy_chart(targets: Sequence[Mapping[str, Any]], name: str, title: str, uni
         for place, (label, each) in enumerate(zip(labels, shown, strict=True))
     ]
     colour = alt.Color("ours:N", scale=alt.Scale(domain=["OllamaMax", "others"], range=[BLUE, GREY]), legend=None)
-    x_axis = alt.Axis(title=f"{title} ({unit})", tickCount=6)
+    x_axis = alt.Axis(title=wrapped(f"{title} ({unit})", TITLE_CHARACTERS), tickCount=6)
     tips = [
         tip("target", "proxy", "N"),
         tip("median", f"median ({unit})"),
@@ -606,7 +611,7 @@ def proxy_chart(targets: Sequence[Mapping[str, Any]], name: str, title: str, uni
         title,
         "Measured in front of the same stub node, interleaved: the point is the median over the rounds, the bar their "
         "lowest and highest. Further to the left is better.",
-        layered(layers, max(1, len(rows)) * 34 + 10),
+        layered(layers, lanes_px(labels, 34)),
     )
 
 
@@ -618,11 +623,12 @@ def lane_axis(labels: Sequence[str], field: str = "y") -> alt.Y:
         scale=alt.Scale(domain=[0, max(1, len(labels))], reverse=True, nice=False),
         axis=alt.Axis(
             values=values,
-            labelExpr=f"{json.dumps(list(labels))}[floor(datum.value)]",
+            labelExpr=f"{json.dumps([wrapped(label) for label in labels])}[floor(datum.value)]",
             title=None,
             grid=False,
             ticks=False,
             minExtent=64,
+            labelPadding=8,
             labelLimit=230,
             labelOverlap=False,
         ),

@@ -7,6 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import psutil
@@ -23,14 +24,26 @@ from live.rig.hands import RigHands
 from live.rig.injection import LiveInjection
 from live.rig.ledger import Ledger
 from live.rig.machine import pin, usable_cores
-from live.rig.model_files import DEFAULT, EMBEDDING, ensure_models
+from live.rig.model_files import DEFAULT, EMBEDDING, ModelSize, ensure_models
 from live.rig.node import RigNode
 from live.rig.ollama_node import OllamaNode
 from twin.policy.vocabulary import Action
-from twin.scenario.schema import Scenario
+from twin.scenario.schema import Cluster, Scenario
 
 NodeKind: TypeAlias = Literal["real", "emulated"]
 LOAD_LIMIT_S = 120.0
+
+
+def model_sizes(cluster: Cluster) -> dict[str, ModelSize]:
+    """The models as files for real nodes, each with weights of its own: Ollama runs two names of one file in one runner,
+    and tells of the first alone that it is loaded."""
+    texts = [name for name in sorted(cluster.models) if not cluster.is_embedding(name)]
+    others = [name for name in sorted(cluster.models) if cluster.is_embedding(name)]
+    return {
+        name: replace(size, seed=size.seed + place)
+        for size, names in ((DEFAULT, texts), (EMBEDDING, others))
+        for place, name in enumerate(names)
+    }
 
 
 class RigCluster(DrillCluster):
@@ -89,8 +102,7 @@ class RigCluster(DrillCluster):
         ollama = await asyncio.to_thread(find_or_build, "ollama")
         self.components["ollama"] = await asyncio.to_thread(version, ollama)
         cluster = self.scenario.cluster
-        sizes = {name: EMBEDDING if cluster.is_embedding(name) else DEFAULT for name in cluster.models}
-        models = await ensure_models(ollama, sizes)
+        models = await ensure_models(ollama, model_sizes(cluster))
         cores = self.node_cores or [0]
         each = math.ceil(len(cluster.node_names()) / len(cores))  # neighbours share a core, as in `cluster.hosts`
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +15,9 @@ from typing import Any
 ANSWER_LIMIT_S = 3.0
 ANSWER_LIMIT_BYTES = 1 << 24
 NODE_KEYS = {"name", "url", "health", "operator", "in_flight", "resident", "incident", "agent", "telemetry"}
+INCIDENT_KEYS = {"node", "diagnosis", "evidence", "opened_s", "state"}
+ACTION_KEYS = {"ordered_s", "kind", "node", "status", "detail", "reason"}
+EXAMPLE = "http://127.0.0.1:11436"
 
 
 class Unreachable(Exception):
@@ -34,39 +39,76 @@ class ControllerView:
 
 def look(admin: str, token_file: Path | None) -> ControllerView:
     """Ask it. Raises `Unreachable`."""
-    headers = {}
-    if token_file is not None:
-        try:
-            headers["Authorization"] = f"Bearer {token_file.read_text(encoding='ascii').strip()}"
-        except (OSError, ValueError) as error:
-            raise Unreachable(f"{token_file} cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    url = (admin if "://" in admin else f"http://{admin}").rstrip("/")
+    url = (admin if "://" in admin else f"http://{admin}").strip().rstrip("/")
+    if not admin.strip():
+        raise Unreachable(f"no address is given; one looks like {EXAMPLE}")
+    if not url.startswith(("http://", "https://")):
+        raise Unreachable(f"{admin} is no address of an admin API; one looks like {EXAMPLE}")
+    headers = {} if token_file is None else {"Authorization": f"Bearer {_token(token_file)}"}
     nodes, actions = _get(f"{url}/-/nodes", headers), _get(f"{url}/-/actions", headers)
-    known = nodes.get("nodes")
-    if not isinstance(known, list) or not all(isinstance(node, dict) and set(node) >= NODE_KEYS for node in known):
-        raise Unreachable(f"{url} answers, but is no admin API of this version")
     return ControllerView(
-        now_s=float(nodes.get("now_s") or 0.0),
-        waiting=int(nodes.get("waiting") or 0),
-        nodes=known,
-        incidents=list(nodes.get("incidents") or ()),
-        actions=list(actions.get("actions") or ()),
-        policy=dict(nodes.get("policy") or {}),
+        now_s=_number(nodes.get("now_s")),
+        waiting=int(_number(nodes.get("waiting"))),
+        nodes=_rows(nodes.get("nodes"), NODE_KEYS, url),
+        incidents=_rows(nodes.get("incidents"), INCIDENT_KEYS, url),
+        actions=_rows(actions.get("actions"), ACTION_KEYS, url),
+        policy=nodes["policy"] if isinstance(nodes.get("policy"), dict) else {},
         looked_at=datetime.now().strftime("%H:%M:%S"),
     )
 
 
+def _token(file: Path) -> str:
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise Unreachable(f"{file} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if len(token.split()) != 1:
+        raise Unreachable(f"{file} has no token; it is one line without a blank")
+    return token
+
+
+def _rows(rows: Any, keys: Collection[str], url: str) -> list[dict[str, Any]]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= set(keys) for row in rows):
+        raise Unreachable(f"{url} answers, but is no admin API of this version")
+    return rows
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The token is for the address that was given, and for no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def _get(url: str, headers: dict[str, str]) -> dict[str, Any]:
+    # An operator's proxy is not for this.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
     try:
         request = urllib.request.Request(url, headers=headers)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # an operator's proxy is not for this
         with opener.open(request, timeout=ANSWER_LIMIT_S) as response:
-            answer = json.loads(response.read(ANSWER_LIMIT_BYTES))
+            body = response.read(ANSWER_LIMIT_BYTES)
     except urllib.error.HTTPError as error:
-        wants = "; it wants a token" if error.code == 401 else ""
-        raise Unreachable(f"{url} answered with status {error.code}{wants}") from error
-    except (OSError, ValueError) as error:
-        raise Unreachable(f"{url} does not answer ({getattr(error, 'reason', error)})") from error
+        raise Unreachable(f"{url} answered with status {error.code}{_why(error)}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        why = getattr(error, "reason", error)
+        raise Unreachable(f"{url} does not answer ({getattr(why, 'strerror', None) or why})") from error
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Unreachable(f"{url} answers, but is no admin API of ollamamax serve") from error
     if not isinstance(answer, dict):
         raise Unreachable(f"{url} answers, but is no admin API of ollamamax serve")
     return answer
+
+
+def _why(error: urllib.error.HTTPError) -> str:
+    """What a status other than 200 means here."""
+    if error.code == 401:
+        return ": it wants its token; name the file that holds it"
+    if error.code in (404, 501):
+        return ": it is no admin API; that is where --admin of ollamamax serve says, not where clients connect"
+    return ""

@@ -72,13 +72,17 @@ class Tab:
 
     async def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> dict[str, Any]:
         """Open a page and wait until it stands still; what it then looks like, in numbers and text."""
+        await self.go(url, width=width, height=height, dark=dark)
+        return await self.still()
+
+    async def go(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Open a page that never stands still."""
         await self.call("Page.enable")
         await self.call("Runtime.enable")
         colours = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         await self.call("Emulation.setEmulatedMedia", features=colours)
         await self._size(width, height)
         await self.call("Page.navigate", url=url)
-        return await self.still()
 
     async def still(self) -> dict[str, Any]:
         """Wait until the page stands still."""
@@ -93,13 +97,25 @@ class Tab:
         found: dict[str, Any] = json.loads(before)
         return found
 
-    async def picture(self, path: Path, *, width: int, height: int = 0, height_max: int = 9000) -> None:
-        """Photograph it, as high as it is unless a height is given."""
+    async def until(self, words: str) -> str:
+        """Wait until the page says so; all that it then says. It may change all the while."""
+        async with asyncio.timeout(STILL_LIMIT_S):
+            while words not in (text := str(await self.evaluate("document.body.innerText") or "")):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)  # the page is another program's
+        return text
+
+    async def picture(
+        self, path: Path, *, width: int, height: int = 0, height_max: int = 9000, moves: bool = False
+    ) -> None:
+        """Photograph it, as high as it is unless a height is given; when it stands still, unless it always `moves`."""
         if not height:
             looked = json.loads(await self.evaluate(LOOK))
             height = min(height_max, int(looked["height"]) + 60)
         await self._size(width, height)
-        await self.still()
+        if moves:
+            await asyncio.sleep(STILL_LOOKS * LOOK_S)
+        else:
+            await self.still()
         taken = await self.call("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(taken["data"]))
 

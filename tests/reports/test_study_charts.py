@@ -26,7 +26,10 @@ def test_a_difference_has_the_unit_of_its_figure() -> None:
     lost = PAIR | {"figure": "requests_lost"}
     drawings = pair_forest([PAIR, lost])
     axes = [drawing.spec()["layer"][0]["encoding"]["x"]["axis"]["title"] for drawing in drawings]
-    assert axes == ["Difference from the baseline (s)", "Difference from the baseline (requests)"]
+    assert [" ".join(lines) for lines in axes] == [
+        "Difference from the baseline (s)",
+        "Difference from the baseline (requests)",
+    ]
     assert [drawing.title for drawing in drawings] == ["Arrival to end, p95", "Requests lost"]
 
 

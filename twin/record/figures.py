@@ -25,9 +25,11 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +62,7 @@ COLUMNS = (
 OF_THE_NETWORK = frozenset(name for name, kind in FAULT_KINDS.items() if issubclass(kind, NetworkFault))
 """Kinds that leave the node itself alone."""
 
+Fault: TypeAlias = dict[str, Any]
 ROUNDING_S = 1e-6  # a hidden wait below this is what is left of adding durations up
 
 
@@ -144,29 +147,25 @@ def _healing(record: RunRecord) -> dict[str, Any]:
         "incidents", ["node", "opened_s", "state", "verified_s", "closed_s", "actions"]
     ).to_pylist()
     faults = record.table("faults", ["kind", "node", "injected_s", "planned_end_s", "ended_s"]).to_pylist()
-    of_node: dict[str, list[dict[str, Any]]] = {}
-    for fault in faults:
-        of_node.setdefault(fault["node"], []).append(fault)
-    false_actions = [
+    disruptive = [
         action
         for action in actions
         if action["status"] != "advised"
         and action["kind"] in DISRUPTIVE_ACTIONS
         and action["reason"] != OPERATOR_REASON
-        and not any(
-            fault["kind"] not in OF_THE_NETWORK for fault in _holding(of_node, action["node"], action["time_s"])
-        )
     ]
+    curable = [fault for fault in faults if fault["kind"] not in OF_THE_NETWORK]
+    held_then = holding(curable, [(action["node"], action["time_s"]) for action in disruptive])
+    held_when_opened = holding(faults, [(incident["node"], incident["opened_s"]) for incident in incidents])
     healed = [
-        incident
-        for incident in incidents
-        if any(_heals(incident, fault) for fault in _holding(of_node, incident["node"], incident["opened_s"]))
+        any(_heals(incident, fault) for fault in held)
+        for incident, held in zip(incidents, held_when_opened, strict=True)
     ]
     return {
         "actions": dict(sorted(Counter(_kind(action) for action in actions).items())),
         "incidents": len(incidents),
-        "incidents_healed": len(healed),
-        "false_actions": len(false_actions),
+        "incidents_healed": sum(healed),
+        "false_actions": sum(not held for held in held_then),
     }
 
 
@@ -174,16 +173,28 @@ def _kind(action: dict[str, Any]) -> str:
     return "advised" if action["status"] == "advised" else str(action["kind"])
 
 
-def _holding(of_node: dict[str, list[dict[str, Any]]], node: str, time_s: float) -> list[dict[str, Any]]:
-    """The faults that held the node at that time."""
-    return [
-        fault
-        for fault in of_node.get(node, ())
-        if fault["injected_s"] <= time_s and (fault["ended_s"] is None or time_s <= fault["ended_s"])
-    ]
+def holding(faults: Iterable[Fault], moments: Sequence[tuple[str, float]]) -> list[list[Fault]]:
+    """For each moment, a node and a time, the faults that held the node then; a fault holds from its injection to its
+    end, both included. One sweep over the time of each node: a fault is taken up once and put down once."""
+    of_node: dict[str, list[Fault]] = {}
+    for fault in sorted(faults, key=lambda it: float(it["injected_s"]), reverse=True):
+        of_node.setdefault(fault["node"], []).append(fault)  # the next to strike is the last
+    held: dict[str, list[tuple[float, int, Fault]]] = {node: [] for node in of_node}  # heaps: the next to end is first
+    found: list[list[Fault]] = [[] for _ in moments]
+    for place in sorted(range(len(moments)), key=lambda it: moments[it][1]):
+        node, time_s = moments[place]
+        to_come, now = of_node.get(node, []), held.get(node, [])
+        while to_come and to_come[-1]["injected_s"] <= time_s:
+            fault = to_come.pop()
+            ended_s = math.inf if fault["ended_s"] is None else float(fault["ended_s"])
+            heapq.heappush(now, (ended_s, len(to_come), fault))
+        while now and now[0][0] < time_s:
+            heapq.heappop(now)
+        found[place] = [fault for _, _, fault in now]
+    return found
 
 
-def _heals(incident: dict[str, Any], fault: dict[str, Any]) -> bool:
+def _heals(incident: dict[str, Any], fault: Fault) -> bool:
     verified_s, ended_s, planned_end_s = incident["verified_s"], fault["ended_s"], fault["planned_end_s"]
     return (
         incident["state"] == "closed"

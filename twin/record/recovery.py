@@ -27,7 +27,9 @@ A fault is watched until the next injection on the same node, else until the run
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,6 +40,7 @@ from twin.record.reader import RunRecord
 
 Times: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
+Places: TypeAlias = NDArray[np.intp]
 CANDIDATES_AT_ONCE = 4096
 SOON_S = 30.0
 
@@ -79,13 +82,15 @@ class _Events:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What was seen of one node."""
+    """What was seen of one node, in the order of time, so that each fault looks only at its own share of it."""
 
     began: Times  # of what succeeded there: when it was begun, at the earliest
-    succeeded: Times  # and when it was over, in order
-    failed: Times  # ends of failed attempts and of probes that did not pass, sorted
-    load_path: list[tuple[float, bool]]  # probes of it, in order, and whether they passed
+    succeeded: Times  # and when it was over
+    failed: Times  # ends of failed attempts and of probes that did not pass
+    load_path: Times  # probes of it
+    load_path_passed: Flags  # whether they passed
     opened: Times  # incidents
+    injections: Times  # of faults
 
 
 def recoveries(record: RunRecord) -> list[Recovery]:
@@ -102,36 +107,29 @@ def recoveries(record: RunRecord) -> list[Recovery]:
     probes = record.table("probes", ["time_s", "node", "kind", "ok", "latency_s"])
     incidents = record.table("incidents", ["node", "opened_s"])
     ok, lost, counted = outcomes(requests)
-    ended = numbers(requests, "end_s")
-    events = _events(record, ended, ok, counted)
-    started = _started(requests, attempts)
-    seen = {  # once for each node: a long run has many faults on one
-        node: _seen_at(node, started[here], ended[here], attempts, probes, incidents)
-        for node in {fault["node"] for fault in faults}
-        for here in (np.flatnonzero(ok & equals(requests, "node", node)),)
-    }
-    injections = {
-        node: np.array([fault["injected_s"] for fault in faults if fault["node"] == node], dtype=np.float64)
-        for node in seen
-    }
-    failed = _failures_of(faults, attempts, requests.filter(lost), hold_s)
+    events = _events(record, numbers(requests, "end_s"), ok, counted)
+    injected = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
+    nodes = sorted({fault["node"] for fault in faults})
+    seen = _seen(nodes, faults, requests, ok, attempts, probes, incidents)
+    failed = _failures_of(nodes, faults, injected, attempts, requests.filter(lost), hold_s)
     found: list[Recovery] = []
-    for fault in faults:
-        node, injected_s = fault["node"], float(fault["injected_s"])
-        until_s = _next(injections[node], injected_s, end_s)
+    for place, fault in enumerate(faults):
+        node, injected_s = fault["node"], float(injected[place])
+        here = seen[node]
+        until_s = _next(here.injections, injected_s, end_s)
         found.append(
             Recovery(
                 fault["fault_id"],
                 fault["kind"],
                 node,
                 injected_s,
-                _detection(seen[node].opened, injected_s, until_s),
-                _mitigation(failed[len(found)], injected_s, until_s, hold_s),
+                _detection(here.opened, injected_s, until_s),
+                _mitigation(failed[place], injected_s, until_s, hold_s),
                 _recovery(
                     events,
-                    _successes(seen[node], injected_s, until_s),
-                    _failures(seen[node], injected_s, until_s),
-                    _stuck_load_path(seen[node].load_path, injected_s, fault["ended_s"]),
+                    _successes(here, injected_s, until_s),
+                    _within(here.failed, injected_s, until_s),
+                    _stuck_load_path(here, injected_s, until_s, fault["ended_s"]),
                     (injected_s, _over_s(fault), until_s, hold_s),
                 ),
             )
@@ -186,9 +184,27 @@ def equals(table: pa.Table, name: str, text: str) -> Flags:
     return np.concatenate(found)
 
 
+def rows_by_node(table: pa.Table, nodes: Sequence[str]) -> list[Places]:
+    """The rows of each of the nodes, in the table's order. One sort, however many nodes there are."""
+    places = {node: place for place, node in enumerate(nodes)}
+    found = [np.zeros(0, dtype=np.int32)]
+    for chunk in table["node"].chunks:
+        # The last entry is for null, whose code is -1, as for every node that is not asked for.
+        known = np.array([*(places.get(text, -1) for text in chunk.dictionary.to_pylist()), -1], dtype=np.int32)
+        found.append(known[chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)])
+    return _grouped(np.concatenate(found), len(nodes))
+
+
+def _grouped(of: NDArray[np.integer[Any]], count: int) -> list[Places]:
+    """The places at which `of` is 0, 1, ... count - 1, each in order."""
+    order = np.argsort(of, kind="stable")
+    bounds = np.searchsorted(of[order], np.arange(count + 1))
+    return [order[first:last] for first, last in pairwise(bounds)]
+
+
 def _next(injections: Times, after_s: float, end_s: float) -> float:
-    later = injections[injections > after_s]
-    return float(later.min()) if later.size else end_s
+    later = np.searchsorted(injections, after_s, side="right")
+    return float(injections[later]) if later < injections.size else end_s
 
 
 def _events(record: RunRecord, ends: Times, ok: Flags, counted: Flags) -> _Events:
@@ -201,27 +217,33 @@ def _events(record: RunRecord, ends: Times, ok: Flags, counted: Flags) -> _Event
     return _Events(ended, ended[~succeeded], succeeded_before, unsteady_before, window_s, minimum)
 
 
-def _failures_of(faults: list[dict[str, Any]], attempts: pa.Table, lost: pa.Table, hold_s: float) -> list[Times]:
+def _failures_of(
+    nodes: list[str],
+    faults: list[dict[str, Any]],
+    injected: Times,
+    attempts: pa.Table,
+    lost: pa.Table,
+    hold_s: float,
+) -> list[Times]:
     """The times of the failures that are put down to each fault, in order: those of attempts and of lost requests."""
     times = np.concatenate((numbers(attempts, "end_s"), numbers(lost, "end_s")))
-    nodes = np.array([*attempts["node"].to_pylist(), *lost["node"].to_pylist()], dtype=object)
-    order = np.argsort(times, kind="stable")
-    times, nodes = times[order], nodes[order]
-    injected = np.array([fault["injected_s"] for fault in faults], dtype=np.float64)
     owner = np.full(len(times), -1)  # of the faults of its node, one: the last that struck it
-    for node in {fault["node"] for fault in faults}:
-        own = sorted((place for place, fault in enumerate(faults) if fault["node"] == node), key=injected.__getitem__)
+    of_node: dict[str, list[int]] = {node: [] for node in nodes}
+    for place in np.argsort(injected, kind="stable").tolist():
+        of_node[faults[place]["node"]].append(place)
+    of_attempts, of_lost = rows_by_node(attempts, nodes), rows_by_node(lost, nodes)
+    for node, failed, gone in zip(nodes, of_attempts, of_lost, strict=True):
+        here = np.concatenate((failed, gone + attempts.num_rows))
+        own = np.array(of_node[node])
         over = np.array([np.inf if (ended_s := faults[place]["ended_s"]) is None else ended_s for place in own])
-        here = np.flatnonzero(nodes == node)
         last = np.searchsorted(injected[own], times[here], side="right") - 1
         struck = (last >= 0) & (times[here] <= over[last] + hold_s)
-        owner[here[struck]] = np.array(own)[last[struck]]
-    known = np.unique(injected)
+        owner[here[struck]] = own[last[struck]]
+    known, which = np.unique(injected, return_inverse=True)
     latest = np.searchsorted(known, times, side="right") - 1  # of all injections; -1: before the first
-    return [
-        times[(owner == place) | ((owner < 0) & (latest >= 0) & (known[latest] == injected_s))]
-        for place, injected_s in enumerate(injected)
-    ]
+    latest[owner >= 0] = -1
+    owned, shared = _grouped(owner, len(faults)), _grouped(latest, len(known))
+    return [np.sort(times[np.concatenate((owned[place], shared[which[place]]))]) for place in range(len(faults))]
 
 
 def _by_end(ends: Times, ok: Flags, counted: Flags) -> tuple[Times, Flags]:
@@ -258,25 +280,48 @@ def _started(requests: pa.Table, attempts: pa.Table) -> Times:
     return started
 
 
-def _seen_at(
-    node: str, started: Times, ended: Times, attempts: pa.Table, probes: pa.Table, incidents: pa.Table
-) -> _Seen:
-    """What was seen of a node; `started` and `ended` are those of the requests that succeeded there."""
-    here = equals(probes, "node", node)
-    passed, generation = flags(probes, "ok"), equals(probes, "kind", "generation") & here
-    load_path, time_s = equals(probes, "kind", "load_path") & here, numbers(probes, "time_s")
-    refuted = time_s[~passed & (generation | load_path)]
-    asked = passed & generation
-    began = np.concatenate((started, (time_s - numbers(probes, "latency_s"))[asked]))
-    succeeded = np.concatenate((ended, time_s[asked]))
-    order = np.argsort(succeeded, kind="stable")
-    return _Seen(
-        began[order],
-        succeeded[order],
-        np.sort(np.concatenate((numbers(attempts, "end_s")[equals(attempts, "node", node)], refuted))),
-        sorted(zip(time_s[load_path].tolist(), passed[load_path].tolist(), strict=True)),
-        numbers(incidents, "opened_s")[equals(incidents, "node", node)],
-    )
+def _seen(
+    nodes: list[str],
+    faults: list[dict[str, Any]],
+    requests: pa.Table,
+    ok: Flags,
+    attempts: pa.Table,
+    probes: pa.Table,
+    incidents: pa.Table,
+) -> dict[str, _Seen]:
+    """What was seen of each node; `ok` are the requests that succeeded, `attempts` those that failed."""
+    started, ended = _started(requests, attempts), numbers(requests, "end_s")
+    failed, opened = numbers(attempts, "end_s"), numbers(incidents, "opened_s")
+    time_s, passed = numbers(probes, "time_s"), flags(probes, "ok")
+    begun = time_s - numbers(probes, "latency_s")
+    generation, load_path = equals(probes, "kind", "generation"), equals(probes, "kind", "load_path")
+    answered, refuted = passed & generation, ~passed & (generation | load_path)
+    injected: dict[str, list[float]] = {node: [] for node in nodes}
+    for fault in faults:
+        injected[fault["node"]].append(fault["injected_s"])
+    found: dict[str, _Seen] = {}
+    rows = (rows_by_node(table, nodes) for table in (requests, attempts, probes, incidents))
+    for node, of_requests, of_attempts, of_probes, of_incidents in zip(nodes, *rows, strict=True):
+        served = of_requests[ok[of_requests]]
+        asked, loads = of_probes[answered[of_probes]], of_probes[load_path[of_probes]]
+        succeeded = np.concatenate((ended[served], time_s[asked]))
+        order = np.argsort(succeeded, kind="stable")
+        loads = loads[np.lexsort((passed[loads], time_s[loads]))]
+        found[node] = _Seen(
+            np.concatenate((started[served], begun[asked]))[order],
+            succeeded[order],
+            np.sort(np.concatenate((failed[of_attempts], time_s[of_probes[refuted[of_probes]]]))),
+            time_s[loads],
+            passed[loads],
+            np.sort(opened[of_incidents]),
+            np.sort(np.array(injected[node], dtype=np.float64)),
+        )
+    return found
+
+
+def _within(times: Times, from_s: float, to_s: float) -> Times:
+    """Those of the sorted times that lie between the two, both included."""
+    return times[np.searchsorted(times, from_s) : np.searchsorted(times, to_s, side="right")]
 
 
 def _successes(seen: _Seen, injected_s: float, until_s: float) -> Times:
@@ -285,21 +330,16 @@ def _successes(seen: _Seen, injected_s: float, until_s: float) -> Times:
     return seen.succeeded[first:last][seen.began[first:last] >= injected_s]
 
 
-def _failures(seen: _Seen, injected_s: float, until_s: float) -> Times:
-    """When the node was seen to fail since the injection, in the time watched."""
-    first, last = np.searchsorted(seen.failed, injected_s), np.searchsorted(seen.failed, until_s, side="right")
-    return seen.failed[first:last]
-
-
 def _stuck_load_path(
-    load_path: list[tuple[float, bool]], injected_s: float, ended_s: float | None
+    seen: _Seen, injected_s: float, until_s: float, ended_s: float | None
 ) -> list[tuple[float, float]]:
-    """Spans in which the load path is known to fail: from a failed probe of it to a passed one, or the fault's end."""
+    """Spans of the time watched in which the load path is known to fail: from a failed probe of it to a passed one, or
+    the fault's end."""
     stuck: list[tuple[float, float]] = []
     since: float | None = None
-    for time_s, ok in load_path:
-        if time_s < injected_s:
-            continue
+    first = np.searchsorted(seen.load_path, injected_s)
+    last = np.searchsorted(seen.load_path, until_s, side="right")
+    for time_s, ok in zip(seen.load_path[first:last].tolist(), seen.load_path_passed[first:last].tolist(), strict=True):
         if ok and since is not None:
             stuck.append((since, time_s))
             since = None
@@ -309,7 +349,7 @@ def _stuck_load_path(
         stuck.append((since, np.inf))
     if ended_s is None:
         return stuck
-    return [(first, min(last, ended_s) if first <= ended_s else last) for first, last in stuck]
+    return [(from_s, min(to_s, ended_s) if from_s <= ended_s else to_s) for from_s, to_s in stuck]
 
 
 def _over_s(fault: dict[str, Any]) -> float:
@@ -318,9 +358,9 @@ def _over_s(fault: dict[str, Any]) -> float:
 
 
 def _detection(opened: Times, injected_s: float, until_s: float) -> Duration:
-    seen = opened[(opened >= injected_s) & (opened < until_s)]
-    if seen.size:
-        return Duration(float(seen.min()) - injected_s)
+    first = np.searchsorted(opened, injected_s)
+    if first < opened.size and opened[first] < until_s:
+        return Duration(float(opened[first]) - injected_s)
     return Duration(None, True, max(0.0, until_s - injected_s))
 
 

@@ -5,7 +5,7 @@ All of it is plain data, so that it can be kept as JSON (`cached`). Times are se
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from twin.record.figures import compute_figures
 from twin.record.health import health_intervals
 from twin.record.query import CANCELLED, LOST, REJECTED, SUCCEEDED, Query, Row, query
 from twin.record.reader import RunRecord
-from twin.record.recovery import Recovery, flags, numbers, outcomes, recoveries
+from twin.record.recovery import Duration, Recovery, flags, numbers, outcomes, recoveries
 
 NODES_MAX = 12
 ROWS_MAX = 500
 SPANS_MAX = 3000
 TROUBLED_MAX = 200
 FAULTS_MAX = 100
+SLACK_S = 1.0  # more than what adding times up can round off
 LATENCY_STEPS_MAX = over_time.STEPS_MAX // 2
 
 
@@ -74,7 +75,7 @@ def tell(record: RunRecord) -> Story:
         return Story(
             manifest=record.manifest,
             figures=compute_figures(record, found),
-            recoveries=[asdict(each) | fault for each, fault in zip(found, faults, strict=True)],
+            recoveries=[_plain(each) | fault for each, fault in zip(found, faults, strict=True)],
             step_s=steps.width_s,
             success=over_time.success_over_time(ask, steps),
             requests=over_time.requests_over_time(ask, steps),
@@ -108,6 +109,15 @@ def tell(record: RunRecord) -> Story:
                 warmup_s=record.number("scenario.workload.warmup_s"),
             )[0],
         )
+
+
+def _plain(recovery: Recovery) -> Row:
+    """As plain data. Written out: `asdict` copies value by value, which of very many faults takes longest of all."""
+    plain: Row = {name: getattr(recovery, name) for name in ("fault_id", "kind", "node", "injected_s")}
+    for name in ("ttd", "ttm", "ttr"):
+        of: Duration = getattr(recovery, name)
+        plain[name] = {"value_s": of.value_s, "censored": of.censored, "at_least_s": of.at_least_s}
+    return plain
 
 
 def node_states(record: RunRecord, nodes: list[str]) -> list[Row]:
@@ -216,11 +226,11 @@ def _troubled(ask: Query) -> list[Row]:
         "request_id IN (SELECT unnest($ids)) ORDER BY end_s",
         ids=[row["request_id"] for row in rows],
     )
+    of_request: dict[int, list[Row]] = {row["request_id"]: [] for row in rows}
+    for each in failed:
+        of_request[each.pop("request_id")].append(each)
     for row in rows:
-        of_request = [each for each in failed if each["request_id"] == row["request_id"]]
-        row["failed_attempts"] = [
-            {key: each[key] for key in ("node", "end_s", "error", "tokens")} for each in of_request
-        ]
+        row["failed_attempts"] = of_request[row["request_id"]]
     return rows
 
 
@@ -265,9 +275,15 @@ def _touched(record: RunRecord, spans: list[tuple[float, float]]) -> list[Row]:
     arrival_s, end_s = numbers(requests, "arrival_s"), numbers(requests, "end_s")
     succeeded, lost, _ = outcomes(requests)
     rejected, saved = ~flags(requests, "admitted"), succeeded & (numbers(requests, "attempts") > 1)
+    order = np.argsort(arrival_s, kind="stable")
+    arrivals_s = arrival_s[order]
+    longest_s = float(np.fmax.reduce(end_s - arrival_s, initial=0.0))  # who arrived longer ago than that has gone
     found = []
     for from_s, to_s in spans:
-        here = np.flatnonzero((arrival_s <= to_s) & (end_s >= from_s))
+        first = np.searchsorted(arrivals_s, from_s - longest_s - SLACK_S)
+        last = np.searchsorted(arrivals_s, to_s, side="right")
+        near = order[first:last]
+        here = near[end_s[near] >= from_s]
         served = here[succeeded[here]]
         counts = {
             name: int(mask[here].sum()) for name, mask in (("lost", lost), ("rejected", rejected), ("saved", saved))
