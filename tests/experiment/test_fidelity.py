@@ -64,6 +64,14 @@ def test_what_one_world_alone_observed_is_unknown() -> None:
     assert (row["verdict"], row["reason"]) == ("unknown", "observed in live alone")
 
 
+def test_what_too_few_of_the_live_runs_observed_is_not_called_off() -> None:
+    failed = as_live()
+    calm = run(asked(1.7), seed=9)
+    elsewhere = run(asked(1.7, faults=[HANG | {"duration_s": 3}]), seed=9)
+    row = next(it for it in twin_and_live([failed, calm, calm], [elsewhere]) if it["figure"] == "ttr_s")
+    assert (row["verdict"], row["reason"][:26]) == ("unknown", "observed in 1 of 3 live ru")
+
+
 def test_live_that_left_the_profile_is_said_to_have_drifted(profile: Path) -> None:
     from twin.scenario.calibrated import read_profile
 

@@ -100,6 +100,8 @@ def _row(name: str, live: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[st
         whole = [value for one in live if (value := look_up(dict(one), PARTS_OF[name])) is not None]
         if whole and abs(error) <= AIMS[name] * statistics.fmean(whole):
             return row | {"verdict": "close", "reason": f"within {100 * AIMS[name]:g} % of {PARTS_OF[name]}"}
+    if found == "off" and len(seen) < min(len(live), LEAST_REPEATS):
+        return row | {"reason": f"observed in {len(seen)} of {len(live)} live runs: how much they differ is not known"}
     reasons = {
         "indistinguishable": "no more than live runs differ from each other",
         "close": f"within {100 * AIMS[name]:g} %",
