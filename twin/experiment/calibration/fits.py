@@ -103,9 +103,8 @@ def prefill(of: Served) -> tuple[float, float]:
         return float(np.median(took_s / tokens)), 0.0
     slope = theilslopes(took_s, tokens)[0]
     start_s = float(np.median(took_s - slope * tokens))
-    if (
-        slope <= 0.0 or start_s < 0.0
-    ):  # long prompts take more a token than short ones: what they cost on the whole counts
+    if slope <= 0.0 or start_s < 0.0:
+        # Long prompts take more a token than short ones: what they cost on the whole counts.
         each_s = took_s / tokens
         usual = each_s <= OUTLIER_TIMES * np.median(each_s)
         return float(took_s[usual].sum() / tokens[usual].sum()), 0.0

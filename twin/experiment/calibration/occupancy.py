@@ -40,9 +40,7 @@ class Served:
     output_tokens: Numbers
     way_s: Numbers  # dispatch to end, beyond what the node accounts for
     gateway_s: Numbers  # arrival to dispatch
-    server_s: (
-        Numbers  # to the first token, what is neither way nor prompt; nan where a slot was waited for or none is known
-    )
+    server_s: Numbers  # to the first token, beyond way and prompt; nan: a slot was waited for, or it is not known
     load_s: Numbers
     beside: NDArray[np.int64]  # in the batch that it came to
     working: NDArray[np.int64]  # nodes at work on the host when it came, with its own
