@@ -21,7 +21,7 @@ def test_a_healthy_interval_changes_nothing() -> None:
 def test_what_is_proposed_is_what_the_symptom_points_at() -> None:
     proposals = Adaptation(Parameters()).propose(0.0, TIMEOUTS)
     assert {it.key for it in proposals} == {"router.first_token_deadline_s"}
-    assert [it.value for it in proposals] == [8.0, 16.0, 2.0]
+    assert [it.value for it in proposals] == [6.0, 12.0, 1.5]
     assert proposals[0].reason == "attempts were given up before their first token: 300 of 1000 requests"
 
 
@@ -38,7 +38,7 @@ def test_values_stay_within_their_bounds_and_whole_numbers_whole() -> None:
     assert one_more.value == 1
 
 
-def applied(value: float = 8.0) -> Adaptation:
+def applied(value: float = 6.0) -> Adaptation:
     adaptation = Adaptation(Parameters())
     proposals = adaptation.propose(0.0, TIMEOUTS)
     adaptation.tried(next(it for it in proposals if it.value == value), "30 fewer a run")
@@ -47,7 +47,7 @@ def applied(value: float = 8.0) -> Adaptation:
 
 def test_what_was_better_is_applied_and_watched_and_nothing_else_is_tried_meanwhile() -> None:
     adaptation = applied()
-    assert adaptation.parameters.router.first_token_deadline_s == 8.0
+    assert adaptation.parameters.router.first_token_deadline_s == 6.0
     assert adaptation.phase == "watching"
     assert adaptation.propose(1.0, TIMEOUTS) == []
 
@@ -56,19 +56,19 @@ def test_a_change_after_which_no_more_is_bad_is_kept() -> None:
     adaptation = applied()
     assert adaptation.watched(900.0, Seen(1000, 12, {}))
     assert adaptation.phase == "idle"
-    assert adaptation.parameters.router.first_token_deadline_s == 8.0
+    assert adaptation.parameters.router.first_token_deadline_s == 6.0
     assert "is kept: 12 of 1000 requests were bad, 50.0 expected" in adaptation.history[-1]
 
 
 def test_a_change_after_which_more_is_bad_is_rolled_back_and_not_tried_again_for_a_day() -> None:
     adaptation = applied()
     assert not adaptation.watched(900.0, Seen(1000, 140, {}))
-    assert adaptation.parameters.router.first_token_deadline_s == 4.0
+    assert adaptation.parameters.router.first_token_deadline_s == 3.0
     assert "rolled back: 140 of 1000 requests were bad, 50.0 expected" in adaptation.history[-1]
-    assert 8.0 not in [it.value for it in adaptation.propose(2000.0, TIMEOUTS)]
+    assert 6.0 not in [it.value for it in adaptation.propose(2000.0, TIMEOUTS)]
     fresh = Adaptation(adaptation.parameters)
     fresh.not_before_s = adaptation.not_before_s
-    assert 8.0 in [it.value for it in fresh.propose(900.0 + 86401.0, TIMEOUTS)]
+    assert 6.0 in [it.value for it in fresh.propose(900.0 + 86401.0, TIMEOUTS)]
 
 
 def test_it_is_asked_once_an_interval_and_can_be_switched_off() -> None:

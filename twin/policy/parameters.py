@@ -75,7 +75,7 @@ class RouterParameters:
         ("loaded_first", "least_busy", "round_robin"),
     )
     first_token_deadline_s: float = _number(
-        4.0, 0.1, 3600, "s", "Longest silence before the first token on a node that has the model loaded; 3600 is off."
+        3.0, 0.1, 3600, "s", "Longest silence before the first token on a node that has the model loaded; 3600 is off."
     )
     prompt_allowance_s_per_1k_tokens: float = _number(
         1.0, 0, 600, "s", "Added to the deadline to the first token for each 1,000 tokens of the prompt."
