@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 
@@ -188,3 +191,26 @@ def test_prompts_whose_tokens_cost_more_the_longer_they_are_take_their_time_on_t
     each_s, start_s = prefill(curved)
     assert start_s == 0.0
     assert each_s * curved.prompt_tokens.sum() == pytest.approx(curved.prompt_eval_s.sum(), rel=0.02)
+
+
+class WithoutChoosing(RunRecord):
+    """A record whose nodes leave out of `eval_duration` what choosing tokens took, as real ones do: a fifth here."""
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        table = super().table(name, columns)
+        place = table.schema.get_field_index("eval_duration_s")
+        if place < 0:
+            return table
+        return table.set_column(place, "eval_duration_s", pc.multiply(table["eval_duration_s"], 0.8))
+
+
+@pytest.mark.parametrize("streaming", [1.0, 0.6])
+def test_what_a_runner_takes_to_choose_tokens_is_part_of_a_step_although_ollama_leaves_it_out(streaming: float) -> None:
+    found = []
+    for place, rate_rps in enumerate((0.8, 1.4, 2.0)):
+        record = run(asked(rate_rps, workload__streaming=streaming), place)
+        told = WithoutChoosing(record.manifest, record.folder, record._batches)
+        found.append(source(Path(f"run-{place}"), told))
+    profile = calibrate("choosing", found)
+    assert profile["hardware"]["decode_ms"] == pytest.approx(TRUTH["decode_ms"], rel=0.03)
+    assert profile["hardware"]["server_ms"] == pytest.approx(12, rel=0.1)

@@ -1,10 +1,13 @@
 """Who was in a batch with whom: worked out from the ends of requests and Ollama's own timings of them.
 
-A request that ended well at t on the node held a slot from t - evaluation - prompt evaluation on, and decoded from
-t - evaluation on. A prefill stops decoding for the whole batch (`REAL` nodes do so, and the node model); while one goes on
-nobody's tokens come. So for each request there is the time that it decoded beside n - 1 others, for each n: its *exposure*.
-Nodes on one host share its processor: each interval also has the number of nodes there that worked, so that a fit can say
-what a share was worth (`shared`).
+A request that ended well at t on the node held a slot from t - decoding - prompt evaluation on, and decoded from
+t - decoding on. Decoding takes longer than Ollama's `eval_duration`: that leaves out how long the runner chose tokens,
+for all sequences of the batch in turn (`samplingDuration` in its runner/ollamarunner/runner.go). Of a stream the first
+token's arrival says when decoding began; that of other requests is taken to exceed their `eval_duration` by as much.
+A prefill stops decoding for the whole batch (`REAL` nodes do so, and the node model); while one goes on nobody's tokens
+come. So for each request there is the time that it decoded beside n - 1 others, for each n: its *exposure*. Nodes on one
+host share its processor: each interval also has the number of nodes there that worked, so that a fit can say what a share
+was worth (`shared`).
 The way from the node to the client moves all times by the same amount, and is left out. What failed or was given up held
 a slot, too, for a time that nobody knows: requests that shared their node with such a one are not used. Probes hold a slot
 for a token and leave no request; the fits are robust against that.
@@ -36,7 +39,7 @@ class Served:
     prompt_tokens: Numbers
     prompt_eval_s: Numbers  # by request, and nodes at work on the host from 1 on
     alone: NDArray[np.bool_]  # no other prefill came into its own
-    eval_s: Numbers
+    decoding_s: Numbers
     output_tokens: Numbers
     way_s: Numbers  # dispatch to end, beyond what the node accounts for
     gateway_s: Numbers  # arrival to dispatch
@@ -69,10 +72,11 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
     broken = _broken(record, table)
     table = table.filter(known)
     nodes = np.asarray(table["node"].to_pylist(), dtype=object)
-    end_s, eval_s = numbers(table, "end_s"), numbers(table, "eval_duration_s")
+    end_s = numbers(table, "end_s")
     prompt_eval_s = np.nan_to_num(numbers(table, "prompt_eval_duration_s"))
     load_s = np.nan_to_num(numbers(table, "load_duration_s"))
     total_s = numbers(table, "total_duration_s")
+    decoding_s = _decoding_s(table, total_s - prompt_eval_s)
     evaluated = numbers(table, "prompt_eval_count")
     tokens = numbers(table, "tokens_received")
     count = len(end_s)
@@ -81,7 +85,7 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
     alone = np.ones(count, dtype=bool)
     beside = np.zeros(count, dtype=np.int64)
     working = np.ones(count, dtype=np.int64)
-    first_token_s = end_s - eval_s
+    first_token_s = end_s - decoding_s
     joined_s = first_token_s - prompt_eval_s
     asked_s = end_s - total_s
     rows_of = {node: np.flatnonzero(nodes == node) for node in set(nodes.tolist())}
@@ -107,7 +111,7 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
         usable[place] = not any(begun < end_s[place] and asked_s[place] < ended for begun, ended in spans)
     dispatched_s = numbers(table, "dispatched_s")
     way_s = end_s - dispatched_s - total_s
-    rest_s = total_s - prompt_eval_s - eval_s
+    rest_s = total_s - prompt_eval_s - decoding_s
     streamed = np.asarray(table["stream"], dtype=bool)
     if streamed.any():  # some of the rest comes after the last token, when it holds nobody up
         rest_s = np.where(streamed, numbers(table, "first_token_s") - dispatched_s - way_s - prompt_eval_s, np.nan)
@@ -117,7 +121,7 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
         np.where(evaluated > 0, evaluated, numbers(table, "prompt_tokens")),
         prefill,
         alone,
-        eval_s,
+        decoding_s,
         tokens,
         way_s,
         dispatched_s - numbers(table, "arrival_s"),
@@ -129,6 +133,15 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
         first_block + (np.floor(end_s / BLOCK_S)).astype(np.int64),
     )
     return chosen(whole, np.flatnonzero(usable))
+
+
+def _decoding_s(requests: pa.Table, most_s: Numbers) -> Numbers:
+    """From the first token to the last, at the node: never less than Ollama says, and at most so long."""
+    eval_s = numbers(requests, "eval_duration_s")
+    streamed = np.asarray(requests["stream"], dtype=bool) & ~np.isnan(numbers(requests, "first_token_s"))
+    seen_s = np.fmax(eval_s, np.fmin(most_s, numbers(requests, "end_s") - numbers(requests, "first_token_s")))
+    whole = seen_s[streamed].sum() / eval_s[streamed].sum() if streamed.any() else 1.0
+    return np.where(streamed, seen_s, eval_s * whole)
 
 
 def _broken(record: RunRecord, requests: pa.Table) -> dict[str, list[tuple[float, float]]]:
