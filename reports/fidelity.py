@@ -34,9 +34,10 @@ def _measured(profile: Mapping[str, Any]) -> list[dict[str, str]]:
     names = {
         "prefill_us_per_token": "prefill (µs a token)",
         "server_ms": "server, for a request (ms)",
-        "server_cv": "spread of that and the two below (coefficient of variation)",
+        "server_cv": "spread of that and of what it waits for to join (coefficient of variation)",
         "joining_ms": "beyond that, to join a batch at work (ms)",
         "joining_steps": "steps that a request waits for to join a batch",
+        "beside_prompt_steps": "steps that it goes on for while a prompt that joined is evaluated",
         "room": "nodes at full speed on one processor",
         "gateway_and_network_ms": "gateway and network (ms)",
     }

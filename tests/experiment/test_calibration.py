@@ -15,8 +15,8 @@ import yaml
 
 from tests.scenario.documents import document, scenario
 from twin.errors import OperatorError
-from twin.experiment.calibration.fits import prefill
-from twin.experiment.calibration.occupancy import chosen, served
+from twin.experiment.calibration.fits import Decoding, decoding, prefill
+from twin.experiment.calibration.occupancy import chosen, joined, served
 from twin.experiment.calibration.profile import Source, calibrate, source, write_profile
 from twin.experiment.twin_world import TwinWorld
 from twin.record.reader import RunRecord
@@ -188,7 +188,7 @@ def test_prompts_whose_tokens_cost_more_the_longer_they_are_take_their_time_on_t
     curved = dataclasses.replace(
         chosen(known, few), prompt_eval_s=np.interp(known.prompt_tokens[few], np.sort(tokens), np.sort(took_s))[:, None]
     )
-    each_s, start_s = prefill(curved)
+    each_s, start_s = prefill(curved, Decoding(np.full(4, 0.03), 0.0, 0.0))
     assert start_s == 0.0
     assert each_s * curved.prompt_tokens.sum() == pytest.approx(curved.prompt_eval_s.sum(), rel=0.02)
 
@@ -214,3 +214,23 @@ def test_what_a_runner_takes_to_choose_tokens_is_part_of_a_step_although_ollama_
     profile = calibrate("choosing", found)
     assert profile["hardware"]["decode_ms"] == pytest.approx(TRUTH["decode_ms"], rel=0.03)
     assert profile["hardware"]["server_ms"] == pytest.approx(12, rel=0.1)
+
+
+def test_how_long_a_batch_goes_on_while_a_prompt_is_evaluated_is_told_from_the_prompt_itself() -> None:
+    """A real runner counts the step under way, and the one that batch and prompt have together, to the prompt."""
+    parts = [
+        served(run(asked(rate_rps), place), 4, "llama3.1:8b", 100 * place) for place, rate_rps in enumerate((1.4, 2.0))
+    ]
+    whole = joined(parts)
+    true_s = np.array(TRUTH["decode_ms"]) / 1000.0
+    step_s = np.concatenate(([0.0], true_s))[np.minimum(whole.beside, 4)]
+    as_real = dataclasses.replace(
+        whole,
+        steps=whole.steps + 2.0 * whole.prompts_beside,
+        prompt_eval_s=whole.prompt_eval_s + 2.0 * step_s[:, None],
+    )
+    found = decoding(as_real)
+    assert found.beside_prompt == pytest.approx(2.0, abs=0.1)
+    assert found.steps_s == pytest.approx(true_s, rel=0.02)
+    assert prefill(as_real, found)[0] == pytest.approx(1.0 / 1500.0, rel=0.02)
+    assert decoding(whole).beside_prompt == pytest.approx(0.0, abs=0.1)

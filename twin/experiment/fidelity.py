@@ -24,7 +24,7 @@ from typing import Any
 
 from twin.errors import OperatorError
 from twin.experiment.beside import agreement, limit_of
-from twin.experiment.calibration.fits import decode_steps_s, way_s
+from twin.experiment.calibration.fits import decoding, way_s
 from twin.experiment.calibration.occupancy import joined, served, shared
 from twin.experiment.statistics import interval
 from twin.experiment.twin_world import TwinWorld
@@ -267,7 +267,7 @@ def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
         said.append(
             f"a restart takes {now_s:.3g} s, {100 * (now_s / then_s - 1.0):+.0f} % beside the profile's {then_s:.3g} s"
         )
-    for place, step_s in enumerate(decode_steps_s(whole).tolist()):
+    for place, step_s in enumerate(decoding(whole).steps_s.tolist()):
         if math.isnan(step_s) or place >= len(steps_ms):
             continue
         now_ms = step_s * 1000.0

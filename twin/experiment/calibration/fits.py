@@ -1,9 +1,11 @@
 """Rates of a machine from the requests that it served: robust fits, with intervals from a bootstrap over blocks of time.
 
-- Decode: a request's tokens are the sum over batch sizes of its exposure times the rate at that size; rates are fitted over
-  all requests with a loss that grows linearly beyond a token and a half (`scipy.optimize.least_squares`, soft_l1).
+- Decode: a request's tokens are the sum over batch sizes of its exposure times the rate at that size, and so many for each
+  prompt that was evaluated beside it: a runner counts the step under way, and the one that it shares with the batch, to
+  the evaluation of a prompt. All are fitted over all requests with a loss that grows linearly beyond a token and a half
+  (`scipy.optimize.least_squares`, soft_l1).
 - Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other prefill
-  came into; what is left at no tokens goes to the server's own time. Where less than nothing is left (a token costs more in
+  came into, without those steps of the batch; what is left at no tokens goes to the server's own time. Where less than nothing is left (a token costs more in
   a long prompt), all time over all tokens instead.
 - Shared processors: so many nodes work at full speed as make the fit of the steps best.
 - The server: what a request takes to its first token beyond way and prompt, over the share of the processor that its node
@@ -18,6 +20,7 @@ The bootstrap draws blocks of 20 s with replacement: requests of the same time d
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,9 @@ from twin.experiment.calibration.occupancy import Numbers, Served, chosen, share
 BOOTSTRAPS = 100
 ENOUGH_TOKENS = 200.0
 """Decoded at a batch size, to say anything of it."""
+ENOUGH_PROMPTS = 100
+"""Evaluated beside requests that decoded, to say for how many steps these went on."""
+BESIDE_PROMPT_MAX = 4.0
 PAIRS_MAX = 400
 LEVEL_ENDS = (2.5, 97.5)
 ROOM_MIN = 0.3
@@ -41,9 +47,16 @@ SIGMA_ENDS = (15.87, 84.13)
 """Between them lie two standard deviations of a normal distribution."""
 
 
-def decode_steps_s(of: Served) -> Numbers:
-    """Seconds of a step by batch size; nan where too little was seen. Of `shared` numbers where nodes share hosts."""
-    return _decoding(of)[0]
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How fast a runner decodes."""
+
+    steps_s: Numbers
+    """Seconds of a step by batch size; nan where too little was seen."""
+    beside_prompt: float
+    """Steps for which a batch goes on while a prompt that joins it is evaluated."""
+    cost: float
+    """How badly both explain the tokens."""
 
 
 def room(of: Served) -> float:
@@ -55,45 +68,49 @@ def room(of: Served) -> float:
     if most < 2 or not of.exposure_s[:, :, 1:].any():
         return np.nan
     best = minimize_scalar(
-        lambda it: _decoding(shared(of, it))[1], bounds=(ROOM_MIN, most), method="bounded", options={"xatol": 0.005}
+        lambda it: decoding(shared(of, it)).cost, bounds=(ROOM_MIN, most), method="bounded", options={"xatol": 0.005}
     )
     return float(best.x)
 
 
-def _decoding(of: Served) -> tuple[Numbers, float]:
-    """The steps, and how badly they explain the tokens."""
+def decoding(of: Served) -> Decoding:
+    """The steps, of `shared` numbers where nodes share hosts."""
     from scipy.optimize import least_squares  # noqa: PLC0415  # dear to import
 
     exposure_s = of.exposure_s.sum(axis=2)
-    steps = np.full(exposure_s.shape[1], np.nan)
+    steps_s = np.full(exposure_s.shape[1], np.nan)
     if not len(of):
-        return steps, np.inf
+        return Decoding(steps_s, 0.0, np.inf)
     mean_rate = of.steps.sum() / max(1e-9, exposure_s.sum())
     seen = np.flatnonzero(exposure_s.sum(axis=0) * mean_rate >= ENOUGH_TOKENS)
     if not seen.size:
-        return steps, np.inf
-    design = exposure_s[:, seen]
-    start = np.full(seen.size, mean_rate)
+        return Decoding(steps_s, 0.0, np.inf)
+    design, start = exposure_s[:, seen], np.full(seen.size, mean_rate)
+    most = np.full(seen.size, np.inf)
+    if of.prompts_beside.sum() >= ENOUGH_PROMPTS:
+        design = np.column_stack((design, of.prompts_beside))
+        start, most = np.append(start, 0.5), np.append(most, BESIDE_PROMPT_MAX)
     fit = least_squares(
-        lambda rates: design @ rates - of.steps,
+        lambda it: design @ it - of.steps,
         start,
-        jac=lambda _rates: design,
-        bounds=(1e-6, np.inf),
+        jac=lambda _it: design,
+        bounds=(1e-6, most),
         loss="soft_l1",
         f_scale=1.5,
         x_scale=start,
     )
-    steps[seen] = 1.0 / fit.x
-    return steps, float(fit.cost)
+    steps_s[seen] = 1.0 / fit.x[: seen.size]
+    return Decoding(steps_s, float(fit.x[-1]) if len(fit.x) > seen.size else 0.0, float(fit.cost))
 
 
-def prefill(of: Served) -> tuple[float, float]:
+def prefill(of: Served, decoding: Decoding) -> tuple[float, float]:
     """Seconds for a token of the prompt, and for the prompt itself; nan where prompts tell nothing."""
     from scipy.stats import theilslopes  # noqa: PLC0415
 
     prompt_eval_s = of.prompt_eval_s.sum(axis=1)
-    use = of.alone & (prompt_eval_s > 0.0) & (of.prompt_tokens > 0)
-    tokens, took_s = of.prompt_tokens[use], prompt_eval_s[use]
+    batch_s = decoding.beside_prompt * _step_of_batch_s(of, decoding)
+    use = of.alone & (prompt_eval_s > 0.0) & (of.prompt_tokens > 0) & ~np.isnan(batch_s)
+    tokens, took_s = of.prompt_tokens[use], prompt_eval_s[use] - batch_s[use]
     if len(tokens) < 10:
         return np.nan, np.nan
     if len(tokens) > PAIRS_MAX:
@@ -111,6 +128,12 @@ def prefill(of: Served) -> tuple[float, float]:
     return float(slope), start_s
 
 
+def _step_of_batch_s(of: Served, decoding: Decoding) -> Numbers:
+    """A step of the batch that each request came to; 0 where none was at work, nan where it is not known."""
+    steps_s = np.concatenate(([0.0], decoding.steps_s))
+    return steps_s[np.minimum(of.beside, len(steps_s) - 1)]
+
+
 def least_load_s(waits_s: Numbers) -> float:
     """A request that says it waited longer than this for its model met a load: far longer than is usual here. What the
     server itself takes for a request is in that wait, too."""
@@ -118,16 +141,16 @@ def least_load_s(waits_s: Numbers) -> float:
     return max(LOAD_S, LOAD_TIMES * float(np.median(known))) if known.size else LOAD_S
 
 
-def server(of: Served, steps_s: Numbers) -> tuple[float, float, float, float]:
+def server(of: Served, decoding: Decoding) -> tuple[float, float, float, float]:
     """Time of the server itself for a request that waited for nothing, loads apart; what a request waits for beyond that to
     join a batch at work; how many steps of that batch; and the coefficient of variation of all that. nan where nothing is
-    known. `steps_s` are those of `decode_steps_s`. All take longer by the share of the processor that the node has.
+    known. All take longer by the share of the processor that the node has.
 
     The times are means of a lognormal spread, as the twin draws it: fitted in logarithms, where it is even.
     """
     from scipy.optimize import least_squares  # noqa: PLC0415
 
-    step_s = np.concatenate(([0.0], steps_s))[np.minimum(of.beside, len(steps_s))]
+    step_s = _step_of_batch_s(of, decoding)
     use = ~np.isnan(of.server_s) & (of.load_s < least_load_s(of.load_s)) & ~np.isnan(step_s)
     if not use.any():
         return np.nan, np.nan, np.nan, np.nan
@@ -161,15 +184,16 @@ def way_s(of: Served) -> float:
 
 
 def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]]]:
-    """Intervals of `room`, `decode_steps_s`, `prefill`, `server`, `way_s`: a [low, high] for each number."""
+    """Intervals of `room`, `decoding`, `prefill`, `server`, `way_s`: a [low, high] for each number."""
     random = np.random.default_rng(seed)
     blocks = np.unique(of.block)
     rows_of = {block: np.flatnonzero(of.block == block) for block in blocks.tolist()}
-    makers: dict[str, Callable[[Served], Any]] = {
-        "decode_s": decode_steps_s,
-        "prefill_s": lambda it: prefill(it)[0],
-        "server": lambda it: server(it, decode_steps_s(it)),
-        "way_s": way_s,
+    makers: dict[str, Callable[[Served, Decoding], Any]] = {
+        "decode_s": lambda _, found: found.steps_s,
+        "beside_prompt": lambda _, found: found.beside_prompt,
+        "prefill_s": lambda it, found: prefill(it, found)[0],
+        "server": server,
+        "way_s": lambda it, _: way_s(it),
     }
     drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("room", *makers)}
     for _ in range(BOOTSTRAPS):
@@ -178,8 +202,9 @@ def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]
         of_host = room(again)
         drawn["room"].append(np.atleast_1d(of_host))
         again = shared(again, 1.0 if np.isnan(of_host) else of_host)
+        found = decoding(again)
         for name, maker in makers.items():
-            drawn[name].append(np.atleast_1d(np.asarray(maker(again), dtype=np.float64)))
+            drawn[name].append(np.atleast_1d(np.asarray(maker(again, found), dtype=np.float64)))
     return {name: _ends(np.stack(values)) for name, values in drawn.items()}
 
 

@@ -4,8 +4,8 @@ A request that ended well at t on the node held a slot from t - decoding - promp
 t - decoding on. Decoding takes longer than Ollama's `eval_duration`: that leaves out how long the runner chose tokens,
 for all sequences of the batch in turn (`samplingDuration` in its runner/ollamarunner/runner.go). Of a stream the first
 token's arrival says when decoding began; that of other requests is taken to exceed their `eval_duration` by as much.
-A prefill stops decoding for the whole batch (`REAL` nodes do so, and the node model); while one goes on nobody's tokens
-come. So for each request there is the time that it decoded beside n - 1 others, for each n: its *exposure*. Nodes on one
+A prefill stops decoding for the whole batch (`REAL` nodes do so, and the node model); how many tokens come all the same
+while one goes on is for the fit to say. So for each request there is the time that it decoded beside n - 1 others, for each n: its *exposure*. Nodes on one
 host share its processor: each interval also has the number of nodes there that worked, so that a fit can say what a share
 was worth (`shared`).
 The way from the node to the client moves all times by the same amount, and is left out. What failed or was given up held
@@ -38,6 +38,7 @@ class Served:
     steps: Numbers  # tokens after the first
     prompt_tokens: Numbers
     prompt_eval_s: Numbers  # by request, and nodes at work on the host from 1 on
+    prompts_beside: NDArray[np.int64]  # of others in its batch, evaluated while it decoded
     alone: NDArray[np.bool_]  # no other prefill came into its own
     decoding_s: Numbers
     output_tokens: Numbers
@@ -84,6 +85,7 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
     prefill = np.zeros((count, nodes_each))
     alone = np.ones(count, dtype=bool)
     beside = np.zeros(count, dtype=np.int64)
+    prompts_beside = np.zeros(count, dtype=np.int64)
     working = np.ones(count, dtype=np.int64)
     first_token_s = end_s - decoding_s
     joined_s = first_token_s - prompt_eval_s
@@ -101,6 +103,8 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
                 ]
                 working[rows] += np.sum(busy, axis=0, dtype=np.int64)
     for rows in rows_of.values():
+        begun_s = first_token_s[rows]
+        prompts_beside[rows] = _count(begun_s, end_s[rows]) - _count(begun_s, begun_s)
         for row in rows:
             others = rows[rows != row]
             alone[row] = not np.any((joined_s[others] < first_token_s[row]) & (first_token_s[others] > joined_s[row]))
@@ -120,6 +124,7 @@ def served(record: RunRecord, slots: int, model: str, first_block: int, nodes_ea
         tokens - 1.0,
         np.where(evaluated > 0, evaluated, numbers(table, "prompt_tokens")),
         prefill,
+        prompts_beside,
         alone,
         decoding_s,
         tokens,

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from twin.errors import OperatorError
-from twin.experiment.calibration.fits import bootstrapped, decode_steps_s, least_load_s, prefill, room, server, way_s
+from twin.experiment.calibration.fits import bootstrapped, decoding, least_load_s, prefill, room, server, way_s
 from twin.experiment.calibration.occupancy import Numbers, joined, served, shared
 from twin.experiment.replication import this_version
 from twin.record.figures import compute_figures
@@ -83,8 +83,9 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
     apart = joined(parts)
     room_of_host = room(apart)
     whole = shared(apart, room_of_host if room_of_host > 0.0 else 1.0)
-    steps_s = decode_steps_s(whole)
-    per_token_s, start_s = prefill(whole)
+    found = decoding(whole)
+    steps_s = found.steps_s
+    per_token_s, start_s = prefill(whole, found)
     if np.isnan(steps_s).all():
         raise OperatorError(
             f"{len(whole)} requests of {model} with Ollama's timings are too few to tell a step; give longer runs"
@@ -95,7 +96,7 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
     not_covered = _not_covered(steps_s, per_token_s, loads, restarts, models, model)
     covered_sizes = np.flatnonzero(~np.isnan(steps_s)) + 1
     filled_ms = _filled(steps_s) * 1000.0
-    server_s, joining_s, joining_steps, server_cv = np.nan_to_num(server(whole, steps_s)).tolist()
+    server_s, joining_s, joining_steps, server_cv = np.nan_to_num(server(whole, found)).tolist()
     server_s += 0.0 if np.isnan(start_s) else start_s
     hardware: dict[str, Any] = {
         **first.hardware_of_nodes()[0].model_dump(exclude={"calibration", "thermal"}, exclude_defaults=True),
@@ -104,7 +105,9 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         "server_ms": _round(server_s * 1000.0),
         "server_cv": _round(min(3.0, server_cv)),
         "joining_ms": _round(joining_s * 1000.0),
-        "joining_steps": _round(joining_steps),
+        "joining_steps": _round(
+            joining_steps + found.beside_prompt
+        ),  # the node model has only the prompt in the prefill
         "reference_model_gib": first.size_gib(model),
         "calibration": {
             "name": name,
@@ -148,6 +151,7 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
             "server_ms": _with_ends(np.array([server_s * 1000.0]), intervals["server"][:1]),
             "joining_ms": _with_ends(np.array([joining_s * 1000.0]), intervals["server"][1:2]),
             "joining_steps": _with_ends(np.array([joining_steps]), intervals["server"][2:3], 1.0),
+            "beside_prompt_steps": _with_ends(np.array([found.beside_prompt]), intervals["beside_prompt"], 1.0),
             "server_cv": _with_ends(np.array([server_cv]), intervals["server"][3:], 1.0),
             "gateway_and_network_ms": _with_ends(np.array([way * 1000.0]), intervals["way_s"]),
             **{key: _summary(values) for key, values in loads.items()},
