@@ -974,9 +974,8 @@ def calibrate(
             changes = [*(changes or []), *restrictions(own)]
         scenario = _load(drive, changes, None, None)
         folder = new_folder(Path("runs"), f"{scenario.name}-calibration")
-        sources = drive_runs(
-            _world(WorldChoice.live, nodes, own), scenario, folder, seconds, disrupt=own is None, progress=console.print
-        )
+        world = _world(WorldChoice.live, nodes, own)
+        sources = list(drive_runs(world, scenario, folder, seconds, disrupt=own is None, progress=console.print))
     else:
         sources = [source(folder, open_run(folder)) for folder in runs or []]
     profile = calibrated(out.stem, sources)

@@ -78,9 +78,9 @@ def test_live_that_left_the_profile_is_said_to_have_drifted(profile: Path) -> No
     known = read_profile(profile)
     assert drift(known, [run(asked(1.0), 7)]) == []
     throttled = run(asked(1.0, hardware=TRUTH | {"decode_ms": [25, 32, 39, 50]}), 7)
-    lines = drift(known, [throttled])
-    assert lines[0].startswith("a step with 1 in the batch takes 25")
-    assert "+25 %" in lines[0]
+    assert drift(known, [throttled]) == [
+        "decoding takes 1.25 times as long as with the profile's steps: calibrate again"
+    ]
     farther = run(asked(1.0, cluster__restart_s=3.0), 7)
     farther.manifest["scenario"]["cluster"]["network"] = {"latency_ms": 3}
     far_off = {**known, "cluster": {"network": {"latency_ms": 40.0}}}

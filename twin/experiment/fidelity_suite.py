@@ -1,13 +1,19 @@
 """All that says whether the twin tells the truth of a machine: a calibration, then other loads than it was fitted on.
 
 The loads are shares of what the nodes were seen to carry; then a burst, a node that crashes and one that hangs; and at the
-hang four policies, in whose order the two worlds must agree. Everything lies in one folder: what is there is kept, so an
-interruption costs the run under way. After each case `suite.json` there is written anew.
+hang four policies, in whose order the two worlds must agree. A machine is a few percent faster in one quarter of an hour
+than in the next: so all cases are run once, then all again, with the runs of the calibration between them. The profile is of
+the same time as what it is held against, and live's own spread has in it what the machine does by itself.
+
+Everything lies in one folder: what is there is kept, so an interruption costs the run under way. `suite.json` there is
+written when all live runs are made, and anew after each case.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +21,11 @@ from typing import Any
 
 from twin.errors import OperatorError
 from twin.experiment.calibration.drive import drive
-from twin.experiment.calibration.profile import calibrate, write_profile
+from twin.experiment.calibration.profile import calibrate, capacity_rps, write_profile
 from twin.experiment.fidelity_run import POLICIES, judge_fidelity, live_runs
 from twin.experiment.verdict import Verdict
 from twin.experiment.world import World
+from twin.record.reader import RunRecord
 from twin.scenario.loader import changed
 from twin.scenario.schema import Scenario
 
@@ -26,6 +33,8 @@ SUITE = "suite.json"
 PROFILE = "profile.yaml"
 FAULT_AT_S = 15.0
 FAULT_S = 20.0
+CALIBRATION_RUNS = 5
+"""After the first, which shows what the nodes carry."""
 CALM = 0.5
 """Share of what the nodes carry at which they are broken: two of three must carry it."""
 
@@ -77,18 +86,28 @@ def fidelity_suite(
     if asked.seconds < FAULT_AT_S + FAULT_S:
         raise OperatorError(f"--seconds {asked.seconds:g}: at least {FAULT_AT_S + FAULT_S:g}, or no recovery is seen")
     calm = changed(scenario, ("abort_when=null", "faults=[]"))
-    sources = drive(world, calm, folder / "calibration", asked.seconds, disrupt=True, progress=progress)
-    profile = calibrate(scenario.name, sources)
+    calibration = drive(world, calm, folder / "calibration", asked.seconds, disrupt=True, progress=progress)
+    sources = [next(calibration)]
+    carried_rps = capacity_rps(sources) or 0.0
+    wanted = {
+        case: _scenario_of(case, calm, round(case.share * carried_rps, 4), asked.seconds, scenario.seed + 1 + place)
+        for place, case in enumerate(CASES)
+    }
+    runs: dict[str, dict[str, list[RunRecord]]] = {}
+    for repeat in range(1, asked.repeats + 1):
+        sources += itertools.islice(calibration, math.ceil(CALIBRATION_RUNS / asked.repeats))
+        for case, its in wanted.items():
+            progress(f"{case.name}: {case.says}, {repeat} of {asked.repeats}")
+            policies = list(POLICIES)[: case.policies if repeat == asked.repeats else 1]
+            runs[case.name] = live_runs(world, its, folder / case.name, repeat, policies, progress)
+    profile = calibrate(scenario.name, [*sources, *calibration])
     write_profile(folder / PROFILE, profile)
-    capacity_rps = profile["measured"]["capacity_rps"]
     document: dict[str, Any] = {"scenario": scenario.name, "profile": profile, "cases": [], "complete": False}
-    for place, case in enumerate(CASES):
-        rate_rps = round(case.share * capacity_rps, 4)
-        progress(f"{case.name}: {case.says}, {rate_rps:.3g} requests/s")
-        wanted = _scenario_of(case, calm, rate_rps, asked.seconds, scenario.seed + 1 + place)
-        at = folder / case.name
-        runs = live_runs(world, wanted, at, asked.repeats, list(POLICIES)[: case.policies], progress)
-        result = judge_fidelity(case.name, runs, folder / PROFILE, at, asked.replications, progress)
+    for case in CASES:
+        rate_rps = round(case.share * carried_rps, 4)
+        result = judge_fidelity(
+            case.name, runs[case.name], folder / PROFILE, folder / case.name, asked.replications, progress
+        )
         document["cases"].append({"name": case.name, "says": case.says, "rate_rps": rate_rps, "result": result})
         document["complete"] = len(document["cases"]) == len(CASES)
         document["verdict"] = _worst(document)

@@ -19,7 +19,7 @@ SCENARIO = Path(__file__).parents[3] / "scenarios" / "node-crash.yaml"
 @pytest.mark.real
 def test_a_driven_calibration_recovers_the_rates_of_emulated_nodes(tmp_path: Path) -> None:
     scenario = load(SCENARIO, ["cluster.nodes=2", "cluster.models.llama3.1:8b.replicas=2"])
-    sources = drive(LiveWorld("emulated"), scenario, tmp_path, 20.0, disrupt=True, progress=lambda line: None)
+    sources = list(drive(LiveWorld("emulated"), scenario, tmp_path, 20.0, disrupt=True, progress=lambda line: None))
     profile = calibrate("emulated", sources)
     truth = PROFILES["rtx-4090"]
     assert profile["hardware"]["decode_ms"] == pytest.approx(truth.decode_ms[:4], rel=0.05)

@@ -8,14 +8,13 @@ What lies in the folder from an earlier call is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from twin.errors import OperatorError
-from twin.experiment.calibration.profile import Source, source
+from twin.experiment.calibration.profile import Source, capacity_rps, source
 from twin.experiment.world import World, scenario_digest
-from twin.record.figures import compute_figures
 from twin.record.reader import MANIFEST, open_run
 from twin.scenario.schema import Scenario
 
@@ -31,8 +30,9 @@ SHORT_TOKENS = 8
 
 def drive(
     world: World, scenario: Scenario, folder: Path, seconds: float, *, disrupt: bool, progress: Callable[[str], None]
-) -> list[Source]:
-    """Make the runs, each of about `seconds`, into folders of their own. Raises `OperatorError`."""
+) -> Iterator[Source]:
+    """Make the runs, each of about `seconds`, into folders of their own, one whenever the next is asked for; the first shows
+    what the nodes carry. Raises `OperatorError`."""
     if seconds < LEAST_S:
         raise OperatorError(f"--seconds {seconds:g}: at least {LEAST_S:g}, or a run tells nothing")
     live = scenario.for_live()
@@ -43,16 +43,15 @@ def drive(
     progress(f"{slots} clients at once, for {seconds:g} s")
     clients = {"kind": "closed_loop", "clients": slots, "think_time": {"kind": "constant", "mean_s": 0.01}}
     first = _run(world, _changed(live, clients, seconds, []), folder / "all-at-once", progress)
-    figures = compute_figures(first.record)
-    rate_rps = figures["requests_succeeded"] / seconds
+    rate_rps = capacity_rps([first])
     if not rate_rps:
         raise OperatorError(f"{folder / 'all-at-once'}: no request succeeded, so nothing can be measured")
-    sources = [first]
+    yield first
     for share in SHARES:
         arrivals = {"kind": "poisson", "rate_rps": round(share * rate_rps, 4)}
         progress(f"{100 * share:g} % of what they carry: {share * rate_rps:.3g} requests/s")
         place = folder / f"poisson-{round(100 * share)}"
-        sources.append(_run(world, _changed(live, arrivals, seconds, []), place, progress))
+        yield _run(world, _changed(live, arrivals, seconds, []), place, progress)
     if disrupt:
         names = live.cluster.node_names()
         apart_s = seconds / CRASHES
@@ -67,10 +66,9 @@ def drive(
         ]
         arrivals = {"kind": "poisson", "rate_rps": round(SHARES[0] * rate_rps, 4)}
         progress(f"{CRASHES} crashes")
-        sources.append(_run(world, _changed(live, arrivals, seconds, crashes), folder / "crash", progress))
+        yield _run(world, _changed(live, arrivals, seconds, crashes), folder / "crash", progress)
         progress("loads: idle models are let go, so that requests find none")
-        sources.append(_run(world, _loading(live, seconds), folder / "loads", progress))
-    return sources
+        yield _run(world, _loading(live, seconds), folder / "loads", progress)
 
 
 def _changed(live: Scenario, arrivals: dict[str, Any], seconds: float, faults: list[dict[str, Any]]) -> Scenario:

@@ -4,9 +4,9 @@
   prompt that was evaluated beside it: a runner counts the step under way, and the one that it shares with the batch, to
   the evaluation of a prompt. All are fitted over all requests with a loss that grows linearly beyond a token and a half
   (`scipy.optimize.least_squares`, soft_l1).
-- Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other prefill
-  came into, without those steps of the batch; what is left at no tokens goes to the server's own time. Where less than nothing is left (a token costs more in
-  a long prompt), all time over all tokens instead.
+- Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other
+  prefill came into, without those steps of the batch; what is left at no tokens goes to the server's own time. Where less
+  than nothing is left (a token costs more in a long prompt), all time over all tokens instead.
 - Shared processors: so many nodes work at full speed as make the fit of the steps best.
 - The server: what a request takes to its first token beyond way and prompt, over the share of the processor that its node
   had, whether a batch was at work, and its step; least squares of logarithms with the same kind of loss, and the spread

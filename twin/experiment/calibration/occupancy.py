@@ -5,9 +5,9 @@ t - decoding on. Decoding takes longer than Ollama's `eval_duration`: that leave
 for all sequences of the batch in turn (`samplingDuration` in its runner/ollamarunner/runner.go). Of a stream the first
 token's arrival says when decoding began; that of other requests is taken to exceed their `eval_duration` by as much.
 A prefill stops decoding for the whole batch (`REAL` nodes do so, and the node model); how many tokens come all the same
-while one goes on is for the fit to say. So for each request there is the time that it decoded beside n - 1 others, for each n: its *exposure*. Nodes on one
-host share its processor: each interval also has the number of nodes there that worked, so that a fit can say what a share
-was worth (`shared`).
+while one goes on is for the fit to say. So for each request there is the time that it decoded beside n - 1 others, for
+each n: its *exposure*. Nodes on one host share its processor: each interval also has the number of nodes there that
+worked, so that a fit can say what a share was worth (`shared`).
 The way from the node to the client moves all times by the same amount, and is left out. What failed or was given up held
 a slot, too, for a time that nobody knows: requests that shared their node with such a one are not used. Probes hold a slot
 for a token and leave no request; the fits are robust against that.

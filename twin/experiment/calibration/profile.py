@@ -143,7 +143,7 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         "cluster": of_cluster,
         "measured": {
             "requests": len(whole),
-            "capacity_rps": _capacity(sources),
+            "capacity_rps": capacity_rps(sources),
             "room": _with_ends(np.array([room_of_host]), intervals["room"], 1.0),
             "decode_ms": _with_ends(steps_s * 1000.0, intervals["decode_s"]),
             "prefill_us_per_token": _with_ends(np.array([per_token_s * 1e6]), intervals["prefill_s"], 1e6),
@@ -182,7 +182,7 @@ def nodes_each(record: RunRecord) -> int:
     return math.ceil(len(cluster.node_names()) / len(cores))
 
 
-def _capacity(sources: Sequence[Source]) -> float | None:
+def capacity_rps(sources: Sequence[Source]) -> float | None:
     """Requests per second that the nodes carry when they are never idle; None where no run had as many clients as slots."""
     found = [
         compute_figures(it.record)["requests_succeeded"] / it.scenario.workload.duration_s
