@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from live.compiled import GATEWAY
 from live.controller.access import read_token, require_token_beyond_loopback
 from live.controller.adapting import Adapting
 from live.controller.admin import AdminApi
@@ -25,7 +26,6 @@ from live.controller.driver import PolicyDriver
 from live.controller.look_ahead import LookAhead, read_calibration
 from live.controller.probes import HttpProber
 from live.controller.telemetry import AgentPoller
-from live.gateway.compiled import GATEWAY
 from live.gateway.config import ConfigError, ServeConfig, load_config, node_url, parse_listen
 from live.gateway.server import Gateway
 from live.gateway.settings import GatewaySettings
