@@ -13,16 +13,16 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the node's own count comes only with the answer."""
 
-NUMBER_MAX = 1e18
+NUMBER_MAX: Final = 10**18
 """No count or duration of a node's is larger: 30 years in nanoseconds."""
-TOKENS_MAX = 2**31 - 1
+TOKENS_MAX: Final = 2**31 - 1
 
 RecordKind: TypeAlias = Literal[
     "part",  # of the answer
@@ -357,14 +357,21 @@ def objects_of(fields: JsonObject, name: str) -> list[JsonObject]:
 def number_of(fields: JsonObject, name: str) -> float:
     """A field that is a number where it is there, else 0. Raises `BadRecord`."""
     value = fields.get(name, 0)
-    if (type(value) is int or type(value) is float) and 0 <= value <= NUMBER_MAX:
-        return value
+    if type(value) is int:
+        count: int = value
+        if 0 <= count <= NUMBER_MAX:
+            return float(count)
+    elif type(value) is float:
+        number: float = value
+        if 0.0 <= number <= NUMBER_MAX:
+            return number
     raise BadRecord(f"the node sent a {name} that is no count")
 
 
 def count_of(fields: JsonObject, name: str) -> int:
     """A field that is a count of tokens where it is there, else 0. Raises `BadRecord`."""
-    return min(int(number_of(fields, name)), TOKENS_MAX)
+    count = int(number_of(fields, name))
+    return count if count < TOKENS_MAX else TOKENS_MAX
 
 
 _LINE_BREAKS = re.compile(r"\s+")

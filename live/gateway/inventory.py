@@ -58,13 +58,14 @@ class Inventory:
         self._driver = driver
         self._slots = slots
         self._stored: dict[str, set[str]] = {}  # node: canonical names
-        self._context: dict[str, int] = {}  # canonical name: the smallest context with which it is loaded
+        self._others: dict[str, str] = {}  # canonical names of a model beside the one that it is called by
+        self._context: dict[str, int] = {}  # the cluster's name: the smallest context with which it is loaded
         self._asked_s = -REFRESH_MIN_S
         self._refreshing: asyncio.Task[None] | None = None
 
     def context_of(self, model: str) -> int:
-        """The context with which the model is loaded, in tokens; 0 where nobody knows."""
-        return self._context.get(canonical(model), 0)
+        """The context with which a model of the cluster is loaded, in tokens; 0 where nobody knows."""
+        return self._context.get(model, 0)
 
     def holders(self, model: str) -> list[str]:
         """The nodes that had the model on their disk when they were last asked."""

@@ -292,11 +292,12 @@ class Gateway:
 
     def _note_truncation(self, call: Call, context_tokens: int) -> None:
         """Say it where the prompt will not fit: Ollama cuts off its front without a word."""
-        held_tokens = self._contexts.held(call.model, time.monotonic())
-        if held_tokens and not context_tokens and call.path.startswith("/v1/"):
-            call.notes["X-OllamaMax-Context"] = (
-                f"others have the model loaded with {held_tokens} tokens; this request cannot say so and may reload it"
-            )
+        if not context_tokens and call.path.startswith("/v1/"):
+            held_tokens = self._contexts.held(call.model, time.monotonic())
+            if held_tokens:
+                call.notes["X-OllamaMax-Context"] = (
+                    f"others have the model loaded with {held_tokens} tokens; this request cannot say so and may reload it"
+                )
         context_tokens = context_tokens or self._inventory.context_of(call.model)
         if context_tokens and call.prompt_tokens > context_tokens:
             said = f"about {call.prompt_tokens} tokens; the context has {context_tokens}"
@@ -304,7 +305,7 @@ class Gateway:
 
     def _serve(self, request: ServedRequest, errors: ErrorForms, understand: Callable[[bytes], Call]) -> Work:
         header_id = request.headers.get("x-request-id", "")
-        if not _HEADER_ID.fullmatch(header_id):
+        if not header_id or not _HEADER_ID.fullmatch(header_id):
             header_id = f"{random.getrandbits(128):032x}"
         try:
             timeout_s = self._timeout_s(request)
