@@ -11,6 +11,7 @@ from live.gateway.dialect import (
     Asked,
     BadRecord,
     BadRequest,
+    Before,
     Dialect,
     ParsedRequest,
     Record,
@@ -122,7 +123,8 @@ class GenerationCall:
         self._own_send_context = request.send_context_tokens
         self._seed = seed
         self._may_continue = may_continue
-        self._continuing = False  # nodes are asked to go on after what the client has, no more to begin anew
+        self._continuing = False  # what nodes say comes after what the client has, and is no more compared with it
+        self._before = Before(0, 0)
         self._usage_is_ours = isinstance(dialect, ChatCompletions) and not wants_usage(request)
         self._line_limit_bytes = line_limit_bytes
         self._answer_limit_bytes = answer_limit_bytes
@@ -154,13 +156,16 @@ class GenerationCall:
         self._lines = LineSplitter(self._line_limit_bytes)
         self._aggregate: Aggregate | None = None if self.client_streams else self._dialect.aggregate()
         if not self._request.repeatable and not self._continuing:
-            self._go_on_after_the_text()
+            self._go_on_after_what_was_said()
+        transcript = self._transcript
         if self._continuing:
-            self.tokens_before = self._transcript.tokens
+            tokens = self.tokens_before = transcript.tokens
+            after_text = bool(transcript.text)
+            self._before = Before(tokens, tokens if after_text else 0, int(after_text and bool(transcript.thinking)))
             continuation = self._continuation()
             if continuation is not None:
                 self._ask(continuation)
-        self._transcript.restart()
+        transcript.restart()
 
     def headers(self, content_type: str) -> None:
         """Its type does not matter: every line must make sense by itself."""
@@ -242,17 +247,21 @@ class GenerationCall:
 
     def _continuation(self) -> Asked | None:
         transcript = self._transcript
-        return self._dialect.continuation(self._request, self._seed, transcript.text, transcript.tokens)
+        if not transcript.text:
+            return self._dialect.asked(self._request, self._seed)
+        return self._dialect.continuation(
+            self._request, self._seed, transcript.text, transcript.tokens, transcript.thinking
+        )
 
     def _diverged(self, error: Diverged) -> AttemptFailed:
-        """This node says something else: it is broken off, and one is asked to go on with the text if that can be asked."""
-        if self._go_on_after_the_text():
-            return AttemptFailed("aborted", f"{error}; a node is asked to go on after the text so far")
+        """This node says something else: it is broken off, and one is asked to go on if that can be asked."""
+        if not self._continuing and self._go_on_after_what_was_said():
+            return AttemptFailed("aborted", f"{error}; a node is asked to go on after what was said so far")
         return AttemptFailed("diverged", f"the stream was to go on here, but {error}")
 
-    def _go_on_after_the_text(self) -> bool:
-        """From the next attempt on ask a node to go on after what the client has, where that can be asked."""
-        if not (self._may_continue and self._transcript.is_plain_text and self._continuation() is not None):
+    def _go_on_after_what_was_said(self) -> bool:
+        """From the next attempt on have a node go on after what the client has, where that is possible."""
+        if not (self._may_continue and self._transcript.is_open and self._continuation() is not None):
             return False
         self._continuing = True
         self._transcript.go_on_after()

@@ -166,12 +166,24 @@ class Asked(NamedTuple):
     """The lines of the dialect for a line of that endpoint's; None where the dialect understands them as they are."""
 
 
+class Before(NamedTuple):
+    """What the client had before an answer that goes on after it."""
+
+    tokens: int
+    in_prompt: int  # of these tokens, those that the node was given as the beginning of its answer
+    parts: int = 0  # of the answer that had ended: the node numbers its own from 0
+
+
 class SoFar(Protocol):
     """What a streaming client has, over all attempts."""
 
     @property
     def text(self) -> str:
         """Its text."""
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought before its text."""
 
     @property
     def records(self) -> int:
@@ -209,11 +221,14 @@ class Dialect(Protocol):
     def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
         """What to ask of a node: the same as a stream, with a seed where the client gave none and `seed` is one."""
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
-        """What to ask of a node so that it goes on after `text`, of so many tokens; None where that cannot be asked."""
+    def continuation(
+        self, request: ParsedRequest, seed: int | None, text: str, tokens: int, thinking: str = ""
+    ) -> Asked | None:
+        """What to ask of a node so that it goes on after `text` and the `thinking` before it, of so many tokens together;
+        None where that cannot be asked."""
 
-    def count_in(self, record: Record, tokens: int) -> None:
-        """Where a continuation's record has counts, make them those of the whole: the node took `tokens` for prompt."""
+    def count_in(self, record: Record, before: Before) -> None:
+        """Make the counts and places in the record of an answer that goes on those of the whole."""
 
     def record(self, line: bytes) -> Record | None:
         """What a line says; None for a line that says nothing. Raises `BadRecord`."""
@@ -312,16 +327,17 @@ def characters(value: object) -> int:
     return 0
 
 
-def continued_messages(fields: JsonObject, text: str) -> list[Any] | None:
-    """The messages of a chat with the answer so far as the assistant's last one, which the node is to go on with."""
+def continued_messages(fields: JsonObject, text: str, thought: JsonObject | None = None) -> list[Any] | None:
+    """The messages of a chat with the answer so far as the assistant's last one, which the node is to go on with.
+    `thought`: the field of that message that says what was thought before."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         return None
-    last = messages[-1]
+    last, thought = messages[-1], thought or {}
     if last.get("role") != "assistant":
-        return [*messages, {"role": "assistant", "content": text}]
+        return [*messages, {"role": "assistant", **thought, "content": text}]
     begun = last.get("content")  # by the client itself
-    return [*messages[:-1], {**last, "content": begun + text}] if isinstance(begun, str) else None
+    return [*messages[:-1], {**last, **thought, "content": begun + text}] if isinstance(begun, str) else None
 
 
 def tokens_left(limit: object, tokens: int) -> int | None:

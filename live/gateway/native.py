@@ -11,6 +11,7 @@ from live.gateway.dialect import (
     Aggregate,
     Asked,
     BadRequest,
+    Before,
     JsonObject,
     ParsedRequest,
     Record,
@@ -90,11 +91,13 @@ class _Native:
             fields.pop("options", None)
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
+    def continuation(
+        self, request: ParsedRequest, seed: int | None, text: str, tokens: int, thinking: str = ""
+    ) -> Asked | None:
         """The request with the text as the beginning of its answer; a grammar (`format`) cannot begin in the middle."""
-        if request.fields.get("format") or request.fields.get("think"):
+        if request.fields.get("format"):
             return None
-        continued = self._continued(request.fields, text)
+        continued = self._continued(request.fields, text, thinking)
         if continued is None:
             return None
         path, fields = continued
@@ -104,13 +107,13 @@ class _Native:
             fields["options"] = {**options, "num_predict": left}
         return Asked(path, self._body(replace(request, fields=fields, body=dumps(fields)), seed))
 
-    def count_in(self, record: Record, tokens: int) -> None:
+    def count_in(self, record: Record, before: Before) -> None:
         """The terminal record has the counts."""
         if record.kind == "terminal":
             fields = record.fields
-            counts = {"eval_count": count_of(fields, "eval_count") + tokens}
+            counts = {"eval_count": count_of(fields, "eval_count") + before.tokens}
             if "prompt_eval_count" in fields:
-                counts["prompt_eval_count"] = max(0, count_of(fields, "prompt_eval_count") - tokens)
+                counts["prompt_eval_count"] = max(0, count_of(fields, "prompt_eval_count") - before.in_prompt)
             record.fields = {**fields, **counts}
             record.raw = dumps(record.fields) + b"\n"
 
@@ -169,7 +172,7 @@ class _Native:
     def _generates(self, fields: JsonObject) -> bool:
         raise NotImplementedError
 
-    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> tuple[str, JsonObject] | None:
         raise NotImplementedError
 
     def _own(self, fields: JsonObject) -> JsonObject:
@@ -204,15 +207,16 @@ class Generate(_Native):
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("prompt"))
 
-    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> tuple[str, JsonObject] | None:
         # Only a raw prompt ends where the answer begins. Any other is put into the model's template, as if it were the
         # only message of a chat: so the chat can be asked to go on. It knows no other template, suffix or context.
         prompt = fields.get("prompt")
         if not isinstance(prompt, str) or any(fields.get(name) for name in ("template", "suffix", "context")):
             return None
         if fields.get("raw") is True:
-            return self.path, {**fields, "prompt": prompt + text}
-        messages: list[JsonObject] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+            return None if thinking else (self.path, {**fields, "prompt": prompt + text})
+        said: JsonObject = {"role": "assistant", **_thought(thinking), "content": text}
+        messages: list[JsonObject] = [{"role": "user", "content": prompt}, said]
         if images := fields.get("images"):
             messages[0]["images"] = images
         if system := fields.get("system"):
@@ -264,8 +268,8 @@ class Chat(_Native):
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("messages"))
 
-    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
-        messages = continued_messages(fields, text)
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> tuple[str, JsonObject] | None:
+        messages = continued_messages(fields, text, _thought(thinking))
         return None if messages is None or fields.get("tools") else (self.path, {**fields, "messages": messages})
 
     def _read(self, record: Record) -> None:
@@ -355,6 +359,11 @@ def embedding_request(model: str, fields: JsonObject, body: bytes) -> ParsedRequ
         body=body,
         takes_context=options is None or isinstance(options, dict),
     )
+
+
+def _thought(thinking: str) -> JsonObject:
+    """The field of an assistant's message that says what it thought."""
+    return {"thinking": thinking} if thinking else {}
 
 
 def _put(fields: JsonObject, name: str, value: str | list[Any]) -> None:

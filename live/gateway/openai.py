@@ -10,6 +10,7 @@ from live.gateway.dialect import (
     Aggregate,
     Asked,
     BadRequest,
+    Before,
     JsonObject,
     ParsedRequest,
     Record,
@@ -87,9 +88,11 @@ class ChatCompletions:
             fields["seed"] = seed
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
+    def continuation(
+        self, request: ParsedRequest, seed: int | None, text: str, tokens: int, thinking: str = ""
+    ) -> Asked | None:
         """The request with the text as the beginning of its answer."""
-        fields = self._continued(request.fields, text)
+        fields = self._continued(request.fields, text, {"reasoning": thinking} if thinking else {})
         if fields is None:
             return None
         left = tokens_left(fields.get("max_tokens"), tokens)
@@ -97,14 +100,13 @@ class ChatCompletions:
             fields["max_tokens"] = left
         return self.asked(replace(request, fields=fields, body=dumps(fields)), seed)
 
-    def count_in(self, record: Record, tokens: int) -> None:
-        """The usage has the counts; their sum stays."""
+    def count_in(self, record: Record, before: Before) -> None:
+        """The usage has the counts."""
         usage = record.fields.get("usage")
         if isinstance(usage, dict):
-            counts = {
-                "prompt_tokens": max(0, count_of(usage, "prompt_tokens") - tokens),
-                "completion_tokens": count_of(usage, "completion_tokens") + tokens,
-            }
+            prompt = max(0, count_of(usage, "prompt_tokens") - before.in_prompt)
+            answer = count_of(usage, "completion_tokens") + before.tokens
+            counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
             record.fields = {**record.fields, "usage": {**usage, **counts}}
             record.raw = b"data: " + dumps(record.fields) + b"\n\n"
 
@@ -174,8 +176,8 @@ class ChatCompletions:
         """An event with the error; OpenAI's clients raise it."""
         return b"data: " + dumps(_error(500, message)) + b"\n\n"
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
-        messages = continued_messages(fields, text)
+    def _continued(self, fields: JsonObject, text: str, thought: JsonObject) -> JsonObject | None:
+        messages = continued_messages(fields, text, thought)
         if messages is None or fields.get("tools") or fields.get("response_format"):
             return None
         return {**fields, "messages": messages}
@@ -225,13 +227,13 @@ class Completions(ChatCompletions):
     def _prompt_characters(self, fields: JsonObject) -> int:
         return sum(characters(fields.get(name)) for name in ("prompt", "suffix"))
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+    def _continued(self, fields: JsonObject, text: str, thought: JsonObject) -> JsonObject | None:
         # Ollama puts the prompt into the model's template, as if it were the only message of a chat.
         prompt = fields.get("prompt")
         if not isinstance(prompt, str) or fields.get("suffix") or fields.get("logprobs"):
             return None
         kept = {name: value for name, value in fields.items() if name != "prompt"}
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", **thought, "content": text}]
         return {"frequency_penalty": 0, "presence_penalty": 0, **kept, "messages": messages}
 
     def _read(self, choice: JsonObject, record: Record) -> None:

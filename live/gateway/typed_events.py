@@ -61,9 +61,11 @@ class TypedEvents:
         """As it came."""
         return Asked(self.path, request.body)
 
-    def continuation(self, request: ParsedRequest, _seed: int | None, text: str, tokens: int) -> Asked | None:
+    def continuation(
+        self, request: ParsedRequest, _seed: int | None, text: str, tokens: int, thinking: str = ""
+    ) -> Asked | None:
         """The request with the text as the beginning of its answer; neither tools nor a grammar can begin there."""
-        continued = None if request.fields.get("tools") else self._continued(request.fields, text)
+        continued = None if request.fields.get("tools") else self._continued(request.fields, text, thinking)
         if continued is None:
             return None
         left = tokens_left(request.fields.get(self._limit_field), tokens)
@@ -106,7 +108,7 @@ class TypedEvents:
         """An error within a stream."""
         return self.endpoint.errors.error_line(message)
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> JsonObject | None:
         raise NotImplementedError
 
     def _read(self, kind: str, fields: JsonObject, record: Record) -> None:
