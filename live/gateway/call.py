@@ -27,6 +27,8 @@ from live.gateway.transcript import Diverged, Transcript
 from live.gateway.upstream import AttemptFailed
 
 JSON_TYPE: Final = "application/json"
+PARSED_MAX_BYTES = 64 << 10
+"""A longer answer that is passed on whole is looked at from its two ends alone: to parse it would hold everybody up."""
 WHOLE_TYPE = "application/json; charset=utf-8"
 SEED_BITS = 31
 
@@ -155,9 +157,9 @@ class GenerationCall:
         self._held: list[Record] = []
         self._lines = LineSplitter(self._line_limit_bytes)
         self._aggregate: Aggregate | None = None if self.client_streams else self._dialect.aggregate()
+        transcript = self._transcript
         if not self._request.repeatable and not self._continuing:
             self._go_on_after_what_was_said()
-        transcript = self._transcript
         if self._continuing:
             tokens = self.tokens_before = transcript.tokens
             after_text = bool(transcript.text)
@@ -246,6 +248,11 @@ class GenerationCall:
         return sent[0] if len(sent) == 1 else b"".join(sent)
 
     def _continuation(self) -> Asked | None:
+        """What to ask of a node so that what it says can come after what the client has.
+
+        Of thinking alone that is the whole request: no field of a request makes every model go on with a thought, and
+        nothing of the answer has been said yet that another could contradict.
+        """
         transcript = self._transcript
         if not transcript.text:
             return self._dialect.asked(self._request, self._seed)
@@ -272,7 +279,7 @@ class GenerationCall:
             self.failure = AttemptFailed("error_record", one_line(record.error))
             return
         if self._continuing:
-            self._dialect.count_in(record, self.tokens_before)
+            self._dialect.count_in(record, self._before)
         self.records += 1
         self.tokens = record.tokens or self.tokens + (not record.empty)
         self.timings = record.timings or self.timings
@@ -294,6 +301,17 @@ class GenerationCall:
         self.complete = record.kind == "terminal"
         # From here on, what plainly is a piece of text needs no closer look.
         self._quick = self.client_streams and self._transcript.is_undisturbed
+
+
+def is_json(body: bytearray) -> bool:
+    """Whether this can be the object that every whole answer of Ollama's is."""
+    if len(body) > PARSED_MAX_BYTES:
+        return body[:9].lstrip()[:1] == b"{" and body[-9:].rstrip()[-1:] == b"}"
+    try:
+        loads_record(bytes(body))
+    except BadRecord:
+        return False
+    return True
 
 
 class PlainCall:
@@ -352,9 +370,11 @@ class PlainCall:
         return b""
 
     def end(self) -> bytes:
-        """The answer is whole."""
+        """The answer is whole, and is one."""
+        if self.failure is None and self.content_type.startswith(JSON_TYPE) and not is_json(self._whole):
+            self.failure = AttemptFailed("error_record", "an answer that is not JSON, though it says so")
         self.complete = self.failure is None
-        return bytes(self._whole)
+        return bytes(self._whole) if self.complete else b""
 
     def refusal(self, _status: int, body: bytes) -> bytes:
         """As it is."""

@@ -69,15 +69,21 @@ class Inventory:
 
     def holders(self, model: str) -> list[str]:
         """The nodes that had the model on their disk when they were last asked."""
-        return [node for node in self._reads.nodes if canonical(model) in self._stored.get(node, ())]
+        name = canonical(self.spelt(model))
+        return [node for node in self._reads.nodes if name in self._stored.get(node, ())]
+
+    def spelt(self, model: str) -> str:
+        """The name as the cluster spells it: to Ollama small letters and capitals are one."""
+        folded = canonical(model.casefold())
+        return next((name for name in self._names if canonical(name.casefold()) == folded), model)
 
     async def knows(self, model: str) -> bool:
         """Whether any node has the model; they are asked where it is new."""
-        if model in self._names:
+        if self.spelt(model) in self._names:
             return True
         if time.monotonic() - self._asked_s >= REFRESH_MIN_S:
             await self.refresh()
-        return model in self._names
+        return self.spelt(model) in self._names
 
     def refresh_soon(self) -> None:
         """Ask in the background, unless that was done a moment ago."""
@@ -199,7 +205,7 @@ class Inventory:
 
 
 def merged(gathered: Gathered, key: str, newest: Callable[[JsonObject], Any]) -> JsonObject:
-    """One answer of all: each model once, as the node that says the newest of it says it."""
+    """One answer of all: each model once, as the node that says the newest of it says it; the newest first, as in Ollama."""
     name = "id" if key == "data" else "name"
     models: dict[str, JsonObject] = {}
     for answer in gathered.answers.values():
@@ -208,7 +214,7 @@ def merged(gathered: Gathered, key: str, newest: Callable[[JsonObject], Any]) ->
             if known is None or newest(model) > newest(known):
                 models[canonical(model[name])] = model
     first: Mapping[str, Any] = next(iter(gathered.answers.values()))
-    return {**first, key: list(models.values())}
+    return {**first, key: sorted(models.values(), key=newest, reverse=True)}
 
 
 def text(name: str) -> Callable[[JsonObject], str]:

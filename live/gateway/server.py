@@ -118,7 +118,8 @@ class Gateway:
         handlers["GET", "/api/status"] = self._read
         handlers["POST", "/api/me"] = self._read_model
         handlers["POST", "/api/signout"] = self._on_every_node
-        handlers["POST", "/v1/images/generations"] = self._image
+        for path in ("/v1/images/generations", "/v1/images/edits"):
+            handlers["POST", path] = self._image
         return handlers
 
     # -- listening -------------------------------------------------------------------------------------------------
@@ -334,6 +335,8 @@ class Gateway:
         broken = self._relay.poison.nodes_broken_by(fingerprint, self._driver.now())
         if broken:
             message = f"the same request has broken {broken}; it is not tried again for now"
+        if call.model not in self._names:
+            call.model = self._inventory.spelt(call.model)
             self._error(request, errors, 500, message, header_id)
             return
         self._relay.serve(call, request, header_id, timeout_s, fingerprint)
@@ -344,6 +347,7 @@ class Gateway:
             return self.settings.request_timeout_s
         try:
             timeout_s = float(given)
+            call.model = self._inventory.spelt(call.model)
         except ValueError:
             timeout_s = math.nan
         if not 0 < timeout_s <= REQUEST_TIMEOUT_MAX_S:
