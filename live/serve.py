@@ -102,6 +102,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
                 inventory_period_s=config.discovery_period_s,
                 normalise_context=config.normalise_context,
                 continue_text=config.continue_text,
+                origins=config.origins,
             ),
         )
         poller = AgentPoller(agents, token, driver.observe, period_s=config.telemetry_period_s)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import orjson
 import structlog
 
+from live.controller.access import is_loopback
 from live.controller.driver import PolicyDriver
 from live.gateway.call import Call, GenerationCall, PlainCall
 from live.gateway.context import ContextLengths
@@ -33,6 +34,7 @@ from live.gateway.native import Chat, Generate, embedding_request, with_context
 from live.gateway.node_pool import NodePool
 from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.orders import Orders
+from live.gateway.origins import Origins, beforehand, granted
 from live.gateway.plain_endpoints import ErrorForms
 from live.gateway.reads import ReadFailed, Reads
 from live.gateway.relay import Relay
@@ -89,6 +91,8 @@ class Gateway:
         self._inventory = Inventory(self._reads, names, driver, self.settings.slots_per_model)
         self._orders = Orders(self._upstream, self._inventory, addresses, _NATIVE)
         self._contexts = ContextLengths(self.settings.context_tokens_max)
+        self._origins = Origins(self.settings.origins)
+        self._beyond_loopback = False
         self._keeping: asyncio.Task[None] | None = None
         self._handlers = self._routes()
         driver.on_abort(self.abort)
@@ -126,6 +130,7 @@ class Gateway:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for clients; the address. Raises OSError where that is not possible."""
+        self._beyond_loopback |= not is_loopback(host)
         address = await self._server.listen(host, port)
         if self.settings.inventory_period_s and self._keeping is None:
             self._keeping = asyncio.create_task(self._inventory.keep(self.settings.inventory_period_s))
@@ -154,7 +159,23 @@ class Gateway:
 
     def answer(self, request: ServedRequest) -> Work:
         """Answer it."""
+        if "origin" in request.headers and self._is_settled_with_its_page(request):
+            return None
         return self._handler(request.method, request.path)(request)
+
+    def _is_settled_with_its_page(self, request: ServedRequest) -> bool:
+        """Refuse what a page may not ask, and answer a browser that asks whether it may."""
+        origin, headers = request.headers["origin"], request.headers
+        # On loopback the name proves nothing: a page can have its own name lead here.
+        if not self._origins.allow(origin, headers.get("host", "") if self._beyond_loopback else ""):
+            message = f"the gateway does not serve web pages of {origin}; its operator may add it to origins"
+            self._error(request, _errors_of(request.path), 403, message)
+            return True
+        request.granted = granted(origin)
+        if request.method != "OPTIONS":
+            return False
+        request.respond(200, beforehand(headers.get("access-control-request-headers", "")), b"")
+        return True
 
     def _handler(self, method: str, path: str) -> Handler:
         handler = self._handlers.get((method, path))
@@ -315,6 +336,8 @@ class Gateway:
             self._error(request, errors, 400, str(error), header_id)
             return None
         if call.model not in self._names:
+            call.model = self._inventory.spelt(call.model)
+        if call.model not in self._names:
             return self._ask_for(call, request, errors, header_id, timeout_s)
         self._relay_it(call, request, errors, header_id, timeout_s)
         return None
@@ -324,6 +347,7 @@ class Gateway:
     ) -> None:
         """Perhaps a node has got the model meanwhile."""
         if await self._inventory.knows(call.model):
+            call.model = self._inventory.spelt(call.model)
             self._relay_it(call, request, errors, header_id, timeout_s)
         else:
             self._error(request, errors, 404, f"model '{call.model}' not found", header_id)
@@ -335,8 +359,6 @@ class Gateway:
         broken = self._relay.poison.nodes_broken_by(fingerprint, self._driver.now())
         if broken:
             message = f"the same request has broken {broken}; it is not tried again for now"
-        if call.model not in self._names:
-            call.model = self._inventory.spelt(call.model)
             self._error(request, errors, 500, message, header_id)
             return
         self._relay.serve(call, request, header_id, timeout_s, fingerprint)
@@ -347,7 +369,6 @@ class Gateway:
             return self.settings.request_timeout_s
         try:
             timeout_s = float(given)
-            call.model = self._inventory.spelt(call.model)
         except ValueError:
             timeout_s = math.nan
         if not 0 < timeout_s <= REQUEST_TIMEOUT_MAX_S:

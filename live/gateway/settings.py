@@ -39,5 +39,7 @@ class GatewaySettings:
     """A request that broke this many nodes before its first token, and was served by none, is not tried again ..."""
     poison_hold_s: float = 600.0
     """... for this long."""
+    origins: tuple[str, ...] = ()
+    """Web pages that may use the gateway, beside those of its own machine."""
     refusal_limit_bytes: int = MIB
     """Longest body of an error."""
