@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED
+from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED, digest_of, other_names
 from live.controller.driver import PolicyDriver
 from live.gateway.dialect import JsonObject, loads_record
 from live.gateway.reads import Reads
@@ -120,8 +120,9 @@ class Inventory:
         """`/api/tags` of all nodes."""
         self._asked_s = time.monotonic()
         gathered = await self.gather("/api/tags", "models")
+        joined = not gathered.missing and self._join(gathered)
         for node, answer in gathered.answers.items():
-            self._learn(node, answer["models"])
+            self._learn(node, answer["models"], anew=joined)
         self._forget(complete=not gathered.missing)
         return gathered
 
@@ -133,7 +134,7 @@ class Inventory:
             for model in answer["models"]:
                 tokens = model.get("context_length")
                 if type(tokens) is int and tokens > 0:
-                    name = canonical(model["name"])
+                    name = self._names.of(model["name"])
                     contexts[name] = min(tokens, contexts.get(name, tokens))
         self._context.update(contexts)
         return gathered
@@ -181,9 +182,26 @@ class Inventory:
         fields[key] = [each for each in listed if isinstance(each, dict) and isinstance(each.get(name), str)]
         return fields
 
-    def _learn(self, node: str, models: Iterable[JsonObject]) -> None:
+    def _join(self, gathered: Gathered) -> bool:
+        """See which names are names of one model; whether that has changed."""
+        digests = {
+            node: {canonical(model["name"]): digest_of(model) for model in answer["models"]}
+            for node, answer in gathered.answers.items()
+        }
+        others = other_names(digests, {canonical(name) for name in self._names})
+        if others == self._others:
+            return False
+        for name in self._others.keys() - others.keys():
+            self._names.add(name, of=name)
+        for name, of in others.items():
+            self._names.add(name, of=self._names.of(of))
+        self._others = others
+        _log.info("one_model_of_several_names", names=others)
+        return True
+
+    def _learn(self, node: str, models: Iterable[JsonObject], *, anew: bool) -> None:
         sizes = {canonical(model["name"]): model.get("size") for model in models}
-        if set(sizes) == self._stored.get(node):
+        if set(sizes) == self._stored.get(node) and not anew:
             return
         self._stored[node] = set(sizes)
         for name in sizes:
