@@ -85,7 +85,7 @@ class Gateway:
             self._upstream,
             list(addresses),
             timeout_s=self.settings.read_timeout_s,
-            limit_bytes=self.settings.answer_limit_bytes,
+            limit_bytes=self.settings.read_limit_bytes,
         )
         self._server = HttpServer(self, self.settings.server)
         self._inventory = Inventory(self._reads, names, driver, self.settings.slots_per_model)

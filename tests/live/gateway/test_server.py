@@ -189,6 +189,15 @@ def tags(*models: tuple[str, str]) -> bytes:
     return json.dumps({"models": listed}).encode()
 
 
+async def test_a_node_whose_list_has_no_end_is_left_out(make_house) -> None:  # type: ignore[no-untyped-def]
+    house: House = await make_house(read_limit_bytes=1000)
+    house.a.will(answers(200, tags(*((f"model-{number}", "1") for number in range(30)))))
+    house.b.will(answers(200, tags(("m", "1"))))
+    async with house.http.get(house.url + "/api/tags") as response:
+        assert [model["name"] for model in (await response.json())["models"]] == ["m"]
+        assert response.headers["X-OllamaMax-Nodes-Missing"] == "a"
+
+
 async def test_the_newest_model_is_listed_first_as_on_a_node(house: House) -> None:
     house.a.will(answers(200, tags(("old", "1"), ("newer", "2"))))
     house.b.will(answers(200, tags(("new", "3"), ("newer", "2"), ("newest", "4"))))
