@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from live.gateway.dialect import (
     NO_TIMINGS,
+    NOTHING_BEFORE,
     Aggregate,
     Asked,
     BadRecord,
@@ -19,6 +20,7 @@ from live.gateway.dialect import (
     error_text,
     loads_record,
     one_line,
+    quick_text,
 )
 from live.gateway.lines import LineSplitter, LineTooLong
 from live.gateway.openai import ChatCompletions, wants_usage
@@ -126,7 +128,7 @@ class GenerationCall:
         self._seed = seed
         self._may_continue = may_continue
         self._continuing = False  # what nodes say comes after what the client has, and is no more compared with it
-        self._before = Before(0, 0)
+        self._before = NOTHING_BEFORE
         self._usage_is_ours = isinstance(dialect, ChatCompletions) and not wants_usage(request)
         self._line_limit_bytes = line_limit_bytes
         self._answer_limit_bytes = answer_limit_bytes
@@ -223,12 +225,12 @@ class GenerationCall:
                 self.failure = AttemptFailed("error_record", one_line(str(error)))
                 return b""
         sent: list[bytes] = []
-        beginning, ending = self._dialect.record_beginning, self._dialect.record_ending
+        quick, beginning, ending = self._dialect.quick, self._dialect.record_beginning, self._dialect.record_ending
         for line in lines:
             if self._quick and not self._held:
                 if line == b"\n":
                     continue
-                text = self._dialect.quick_text(line)
+                text = quick_text(quick, line)
                 if text:
                     self._transcript.passed_on(text)
                     sent.append(beginning + line + ending if ending else line)

@@ -42,19 +42,35 @@ class BadRecord(ValueError):
     """The node's line cannot be understood."""
 
 
-class Timings(NamedTuple):
+# What is made for every request or record spells out its `__init__`: compiled, it is a native call; a generated one is not.
+
+
+@dataclass(slots=True, init=False)
+class Timings:
     """Ollama's own account of a generation, in seconds; 0 where it gave none."""
 
-    load_duration_s: float = 0.0
-    prompt_eval_duration_s: float = 0.0
-    eval_duration_s: float = 0.0
-    total_duration_s: float = 0.0
-    prompt_eval_count: int = 0
+    load_duration_s: float
+    prompt_eval_duration_s: float
+    eval_duration_s: float
+    total_duration_s: float
+    prompt_eval_count: int
+
+    def __init__(
+        self,
+        load_duration_s: float = 0.0,
+        prompt_eval_duration_s: float = 0.0,
+        eval_duration_s: float = 0.0,
+        total_duration_s: float = 0.0,
+        prompt_eval_count: int = 0,
+    ) -> None:
+        self.load_duration_s = load_duration_s
+        self.prompt_eval_duration_s = prompt_eval_duration_s
+        self.eval_duration_s = eval_duration_s
+        self.total_duration_s = total_duration_s
+        self.prompt_eval_count = prompt_eval_count
 
 
 NO_TIMINGS = Timings()
-
-# What is made for every request or record spells out its `__init__`: compiled, it is a native call; a generated one is not.
 
 
 @dataclass(slots=True, init=False)
@@ -157,13 +173,17 @@ class ParsedRequest:
         self.repeatable = repeatable
 
 
-class Asked(NamedTuple):
+class Asked:
     """What to ask of a node."""
 
-    path: str  # perhaps another endpoint's than the client's
-    body: bytes
-    told: Callable[[bytes], list[bytes]] | None = None
-    """The lines of the dialect for a line of that endpoint's; None where the dialect understands them as they are."""
+    __slots__ = ("body", "path", "told")
+
+    def __init__(self, path: str, body: bytes, told: Callable[[bytes], list[bytes]] | None = None) -> None:
+        """`path`: perhaps another endpoint's than the client's. `told`: the lines of the dialect for a line of that
+        endpoint's; None where the dialect understands them as they are."""
+        self.path = path
+        self.body = body
+        self.told = told
 
 
 class Before(NamedTuple):
@@ -172,6 +192,9 @@ class Before(NamedTuple):
     tokens: int
     in_prompt: int  # of these tokens, those that the node was given as the beginning of its answer
     parts: int = 0  # of the answer that had ended: the node numbers its own from 0
+
+
+NOTHING_BEFORE = Before(0, 0)
 
 
 class SoFar(Protocol):
@@ -214,6 +237,8 @@ class Dialect(Protocol):
     """What precedes the line of a record that only adds text: the line that names an event."""
     record_ending: bytes
     """What follows the line of a record: the blank line of an event stream."""
+    quick: re.Pattern[bytes]
+    """A line that plainly adds text, its first group, and nothing else (`quick_line`)."""
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -232,9 +257,6 @@ class Dialect(Protocol):
 
     def record(self, line: bytes) -> Record | None:
         """What a line says; None for a line that says nothing. Raises `BadRecord`."""
-
-    def quick_text(self, line: bytes) -> str:
-        """The text of a line that plainly adds text and nothing else, to be relayed as it is; else empty."""
 
     def identity(self, record: Record) -> JsonObject:
         """Fields that must be the same in all records that a client sees; the first of each name counts."""
@@ -399,12 +421,28 @@ def one_line(text: str, limit: int = 500) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def quick_fields(line: bytes) -> JsonObject | None:
-    """The fields of a `data:` line of a stream of events; None where it holds no JSON object, and needs a closer look."""
-    if not line.startswith(b"data: {"):
-        return None
+QUICK_MAX_BYTES = 4096
+_QUICK_PARTS: Final = {
+    b"s": rb'"[ !#-\[\]-~]*+"',  # a name or time
+    b"n": rb"\d++",
+    b"text": rb'"([^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+)"',
+}
+
+
+def quick_line(form: bytes) -> re.Pattern[bytes]:
+    """The lines of this form, in the order in which Ollama writes the fields: `%(s)b` stands for a string without escapes,
+    `%(n)b` for a number and `%(text)b` for the text. Other lines get a closer look, and say the same for more work."""
+    return re.compile(form % _QUICK_PARTS)
+
+
+def quick_text(quick: re.Pattern[bytes], line: bytes) -> str:
+    """The text of a line that plainly adds text and nothing else, to be relayed as it is; else empty."""
+    found = quick.fullmatch(line) if len(line) <= QUICK_MAX_BYTES else None
+    if found is None:
+        return ""
+    raw = found[1]
     try:
-        fields = orjson.loads(line[6:])
+        text: str = orjson.loads(b'"' + raw + b'"') if b"\\" in raw else raw.decode()
     except ValueError:
-        return None
-    return fields if type(fields) is dict else None
+        return ""
+    return text

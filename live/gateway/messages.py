@@ -7,9 +7,17 @@ stream which breaks there can go on in that block.
 
 from __future__ import annotations
 
-from typing import Any
-
-from live.gateway.dialect import Before, JsonObject, Record, SoFar, continued_messages, count_of, error_text, text_of
+from live.gateway.dialect import (
+    Before,
+    JsonObject,
+    Record,
+    SoFar,
+    continued_messages,
+    count_of,
+    error_text,
+    quick_line,
+    text_of,
+)
 from live.gateway.plain_endpoints import MESSAGES
 from live.gateway.typed_events import TypedEvents, event
 
@@ -23,8 +31,9 @@ class Messages(TypedEvents):
     endpoint = MESSAGES
     record_beginning = b"event: content_block_delta\n"
     _limit_field = "max_tokens"
-    _delta_type = "content_block_delta"
-    _delta_fields = 3
+    quick = quick_line(
+        rb'data: \{"type":"content_block_delta","index":%(n)b,"delta":\{"type":"text_delta","text":%(text)b\}\}\n'
+    )
 
     def count_in(self, record: Record, before: Before) -> None:
         """The last but one event has the usage, all that concern a block its number."""
@@ -103,9 +112,3 @@ class Messages(TypedEvents):
             record.thinking = text_of(delta, "thinking")
         else:
             record.tool_calls = [delta]
-
-    def _delta_text(self, fields: JsonObject) -> Any:
-        delta = fields.get("delta")
-        if type(delta) is dict and len(delta) == 2 and delta.get("type") == "text_delta" and "index" in fields:
-            return delta.get("text")
-        return ""

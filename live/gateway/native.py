@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, Final
-
-import orjson
 
 from live.gateway.dialect import (
     Aggregate,
@@ -27,6 +26,7 @@ from live.gateway.dialect import (
     parse_model,
     parse_object,
     parse_switch,
+    quick_line,
     text_of,
     tokens_left,
     tokens_of,
@@ -46,6 +46,7 @@ class _Native:
     stream_type = "application/x-ndjson"
     record_beginning = b""
     record_ending = b""
+    quick: re.Pattern[bytes]
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -144,16 +145,6 @@ class _Native:
             )
         return record
 
-    def quick_text(self, line: bytes) -> str:
-        """The text of a line that adds text and nothing else: only the fields that such a line has in Ollama."""
-        try:
-            fields = orjson.loads(line)
-        except ValueError:
-            return ""
-        if type(fields) is not dict or len(fields) != 4 or fields.get("done") is not False:
-            return ""
-        return self._quick_text(fields) if "model" in fields and "created_at" in fields else ""
-
     def identity(self, _record: Record) -> JsonObject:
         """Records of this dialect carry none."""
         return {}
@@ -181,14 +172,12 @@ class _Native:
     def _read(self, record: Record) -> None:
         raise NotImplementedError
 
-    def _quick_text(self, fields: JsonObject) -> str:
-        raise NotImplementedError
-
 
 class Generate(_Native):
     """`/api/generate`."""
 
     path = "/api/generate"
+    quick = quick_line(rb'\{"model":%(s)b,"created_at":%(s)b,"response":%(text)b,"done":false\}\n')
 
     def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""
@@ -238,15 +227,14 @@ class Generate(_Native):
         record.thinking = text_of(record.fields, "thinking")
         record.tool_calls = objects_of(record.fields, "tool_calls")
 
-    def _quick_text(self, fields: JsonObject) -> str:
-        text = fields.get("response")
-        return text if type(text) is str else ""
-
 
 class Chat(_Native):
     """`/api/chat`."""
 
     path = CHAT_PATH
+    quick = quick_line(
+        rb'\{"model":%(s)b,"created_at":%(s)b,"message":\{"role":%(s)b,"content":%(text)b\},"done":false\}\n'
+    )
 
     def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""
@@ -278,13 +266,6 @@ class Chat(_Native):
             record.text = text_of(message, "content")
             record.thinking = text_of(message, "thinking")
             record.tool_calls = objects_of(message, "tool_calls")
-
-    def _quick_text(self, fields: JsonObject) -> str:
-        message = fields.get("message")
-        if type(message) is dict and len(message) == 2 and "role" in message:
-            text = message.get("content")
-            return text if type(text) is str else ""
-        return ""
 
 
 class _NativeAggregate:

@@ -25,7 +25,7 @@ from live.gateway.dialect import (
     parse_model,
     parse_object,
     parse_switch,
-    quick_fields,
+    quick_line,
     text_of,
     tokens_left,
     tokens_of,
@@ -51,6 +51,10 @@ class ChatCompletions:
     stream_type = "text/event-stream"
     record_beginning = b""
     record_ending = b"\n"
+    quick = quick_line(
+        rb'data: \{"id":%(s)b,"object":%(s)b,"created":%(n)b,"model":%(s)b,"system_fingerprint":%(s)b,"choices":'
+        rb'\[\{"index":%(n)b,"delta":\{"role":%(s)b,"content":%(text)b\},"finish_reason":null\}\]\}\n'
+    )
     _prompt_field = "messages"
 
     def parse(self, body: bytes) -> ParsedRequest:
@@ -140,16 +144,6 @@ class ChatCompletions:
             record.kind = "held"
         return record
 
-    def quick_text(self, line: bytes) -> str:
-        """The text of a chunk that adds text and nothing else: only the fields that such a chunk has in Ollama."""
-        fields = quick_fields(line)
-        if fields is None or len(fields) != 6 or "id" not in fields or "usage" in fields:
-            return ""
-        choices = fields.get("choices")
-        if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict or len(choices[0]) != 3:
-            return ""
-        return self._quick_text(choices[0]) if choices[0].get("finish_reason", "") is None else ""
-
     def identity(self, record: Record) -> JsonObject:
         """All chunks of a stream have one id, and say that they are of one kind."""
         return {name: record.fields[name] for name in ("id", "object") if name in record.fields}
@@ -197,13 +191,6 @@ class ChatCompletions:
             record.thinking += text_of(delta, "reasoning")
             record.tool_calls += objects_of(delta, "tool_calls")
 
-    def _quick_text(self, choice: JsonObject) -> str:
-        delta = choice.get("delta")
-        if type(delta) is not dict or len(delta) != 2 or "role" not in delta:
-            return ""
-        text = delta.get("content")
-        return text if type(text) is str else ""
-
     def _written(self, choice: JsonObject, record: Record) -> JsonObject:
         delta = {**(choice.get("delta") or {}), "content": record.text}
         for name, value in (("reasoning", record.thinking), ("tool_calls", record.tool_calls)):
@@ -218,6 +205,10 @@ class Completions(ChatCompletions):
     """`/v1/completions`: the same, with text in place of messages."""
 
     path = "/v1/completions"
+    quick = quick_line(
+        rb'data: \{"id":%(s)b,"object":%(s)b,"created":%(n)b,"choices":\[\{"text":%(text)b,"index":%(n)b,'
+        rb'"finish_reason":null\}\],"model":%(s)b,"system_fingerprint":%(s)b\}\n'
+    )
     _prompt_field = "prompt"
 
     def aggregate(self) -> Aggregate:
@@ -241,10 +232,6 @@ class Completions(ChatCompletions):
             super()._read(choice, record)
         else:
             record.text += text_of(choice, "text")
-
-    def _quick_text(self, choice: JsonObject) -> str:
-        text = choice.get("text")
-        return text if type(text) is str and "index" in choice else ""
 
     def _written(self, choice: JsonObject, record: Record) -> JsonObject:
         rest = {name: value for name, value in choice.items() if name != "delta"}

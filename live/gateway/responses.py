@@ -7,9 +7,17 @@ another node says is told in the first one's numbers and names, and with the tex
 
 from __future__ import annotations
 
-from typing import Any
-
-from live.gateway.dialect import Before, JsonObject, Record, SoFar, continued_messages, count_of, error_text, text_of
+from live.gateway.dialect import (
+    Before,
+    JsonObject,
+    Record,
+    SoFar,
+    continued_messages,
+    count_of,
+    error_text,
+    quick_line,
+    text_of,
+)
 from live.gateway.plain_endpoints import RESPONSES
 from live.gateway.typed_events import TypedEvents, event
 
@@ -31,8 +39,10 @@ class Responses(TypedEvents):
     endpoint = RESPONSES
     record_beginning = b"event: response.output_text.delta\n"
     _limit_field = "max_output_tokens"
-    _delta_type = "response.output_text.delta"
-    _delta_fields = 7
+    quick = quick_line(  # its fields come in the order of the alphabet
+        rb'data: \{"content_index":%(n)b,"delta":%(text)b,"item_id":%(s)b,"logprobs":\[\],"output_index":%(n)b,'
+        rb'"sequence_number":%(n)b,"type":"response\.output_text\.delta"\}\n'
+    )
 
     def count_in(self, record: Record, before: Before) -> None:
         """The last event has the usage and all items, those that concern an item its number."""
@@ -127,11 +137,6 @@ class Responses(TypedEvents):
         elif kind in ("error", "response.failed"):
             record.kind = "error"
             record.error = error_text(response if response.get("error") else fields)
-
-    def _delta_text(self, fields: JsonObject) -> Any:
-        if fields.get("logprobs") == [] and "item_id" in fields and "sequence_number" in fields:
-            return fields.get("delta")
-        return ""
 
 
 def _item(fields: JsonObject) -> str:

@@ -335,9 +335,11 @@ class Gateway:
         except BadRequest as error:
             self._error(request, errors, 400, str(error), header_id)
             return None
-        if call.model not in self._names:
+        known = call.model in self._names
+        if not known:
             call.model = self._inventory.spelt(call.model)
-        if call.model not in self._names:
+            known = call.model in self._names
+        if not known:
             return self._ask_for(call, request, errors, header_id, timeout_s)
         self._relay_it(call, request, errors, header_id, timeout_s)
         return None

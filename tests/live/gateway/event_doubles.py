@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
+from tests.live.gateway.doubles import dumps
+
 
 def typed(kind: str, **fields: Any) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+    return b"event: " + kind.encode() + b"\ndata: " + dumps({"type": kind, **fields}) + b"\n\n"
 
 
 def message_events(
@@ -42,7 +44,8 @@ def _response_events(words: Sequence[str], number: int, prompt: int, thoughts: S
     numbers, text, thinking = count(), "".join(words), "".join(thoughts)
 
     def event(kind: str, **fields: Any) -> bytes:
-        return typed(f"response.{kind}", sequence_number=next(numbers), **fields)
+        data = {"type": f"response.{kind}", "sequence_number": next(numbers), **fields}
+        return f"event: response.{kind}\ndata: ".encode() + dumps(dict(sorted(data.items()))) + b"\n\n"
 
     def part(said: str) -> dict[str, Any]:
         return {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
