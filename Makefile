@@ -22,7 +22,7 @@ setup: $(READY) ## only the virtual environment: leaves .venv/bin/ollamamax
 
 compiled: $(READY) ## compile the hot modules of the simulator and the gateway (into ~/.cache/ollamamax; again when they change)
 	@$(BIN)/python -c "from twin.compiled import SIMULATOR; SIMULATOR.make()"
-	@$(BIN)/python -c "from live.gateway.compiled import GATEWAY; GATEWAY.make()"
+	@$(BIN)/python -c "from live.compiled import GATEWAY; GATEWAY.make()"
 
 components: $(READY) ## find or build the real Ollama and Toxiproxy (into ~/.cache/ollamamax)
 	@$(BIN)/python -m live.rig.components

@@ -16,16 +16,16 @@ from typing import Any
 import structlog
 import uvloop
 
+from live.compiled import GATEWAY
 from live.controller.access import read_token, require_token_beyond_loopback
 from live.controller.adapting import Adapting
 from live.controller.admin import AdminApi
 from live.controller.checkpoint import Checkpoint
-from live.controller.discovery import NodeReport, discover
+from live.controller.discovery import NodeReport, discover, other_names
 from live.controller.driver import PolicyDriver
 from live.controller.look_ahead import LookAhead, read_calibration
 from live.controller.probes import HttpProber
 from live.controller.telemetry import AgentPoller
-from live.gateway.compiled import GATEWAY
 from live.gateway.config import ConfigError, ServeConfig, load_config, node_url, parse_listen
 from live.gateway.server import Gateway
 from live.gateway.settings import GatewaySettings
@@ -102,6 +102,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
                 inventory_period_s=config.discovery_period_s,
                 normalise_context=config.normalise_context,
                 continue_text=config.continue_text,
+                origins=config.origins,
             ),
         )
         poller = AgentPoller(agents, token, driver.observe, period_s=config.telemetry_period_s)
@@ -159,25 +160,30 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
 def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterSpec:
     """The cluster as configured, completed by what its nodes said. What they do not say yet is learnt later."""
     configured = {canonical(name): model for name, model in config.models.items()}
+    others: dict[str, str] = {}
+    if not any(report.problem for report in reports):
+        others = other_names({report.node: report.digests for report in reports}, configured)
+    loaded = {report.node: {others.get(name, name) for name in report.loaded} for report in reports}
     learnt: dict[str, float] = {}
     for report in reports:
         for sizes in (report.stored, report.loaded):
             for name, size_gib in sizes.items():
+                name = others.get(name, name)  # noqa: PLW2901
                 learnt[name] = max(size_gib, learnt.get(name, 0.0))
     models = []
-    for name in sorted({*configured, *learnt}):
+    for name in sorted({*configured, *learnt} - others.keys()):
         model = configured.get(name)
         memory_gib = (model and model.memory_gib) or learnt.get(name, 0.0)
         replicas = model.replicas if model is not None else None
         if replicas is None:
-            replicas = sum(name in report.loaded for report in reports)
+            replicas = sum(name in names for names in loaded.values())
         slots = (model and model.slots) or config.slots_per_model or 1
         models.append(ModelSpec(name, memory_gib, replicas, slots))
     return ClusterSpec(
         tuple(NodeSpec(name, node.vram_gib or NEVER_S, rack=node.rack) for name, node in config.nodes.items()),
         tuple(models),
-        {report.node: tuple(sorted(report.loaded)) for report in reports},
-        {report.node: tuple(sorted(report.stored)) for report in reports if not report.problem},
+        {node: tuple(sorted(names)) for node, names in loaded.items()},
+        {report.node: tuple(sorted(report.stored.keys() - others.keys())) for report in reports if not report.problem},
     )
 
 

@@ -1,7 +1,7 @@
 """The agent's HTTP: the last sample, and the hands.
 
 GET  /healthz             it runs (no token needed)
-GET  /telemetry           {"node", "ollama", "age_s", "values": {COLUMN: number or null}}
+GET  /telemetry           {"node", "ollama", "age_s", "period_s", "values": {COLUMN: number or null}}
 POST /hands/restart       restart the Ollama of this machine
 POST /hands/kill_runners  SIGKILL to every runner, also to those that outlived their server; Ollama loads the models again
 """
@@ -126,7 +126,8 @@ class Agent:
 
     async def _telemetry(self, _request: web.Request) -> web.Response:
         age_s = round(time.monotonic() - self._sampled_s, 3)
-        return web.json_response({"node": self._node, "ollama": self._ollama, "age_s": age_s, "values": self._values})
+        about = {"node": self._node, "ollama": self._ollama, "age_s": age_s, "period_s": self._period_s}
+        return web.json_response({**about, "values": self._values})
 
     async def _restart(self, _request: web.Request) -> web.Response:
         if self._hands.hand("restart", self._node) is None:

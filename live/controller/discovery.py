@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -29,6 +29,35 @@ class NodeReport:
     problem: str = ""  # why it said nothing, in one line
     stored: Mapping[str, float] = field(default_factory=dict)
     loaded: Mapping[str, float] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)  # of what it has stored
+
+
+def other_names(digests: Mapping[str, Mapping[str, str]], preferred: Collection[str]) -> dict[str, str]:
+    """Names that are another name of one model: for each, the name to call it by. `digests`: what each node has.
+
+    For Ollama a copy is no model of its own: its runner serves both names, and is listed by one of them. Two names are one
+    only where all nodes that have the one have the other, and the same behind both; else a request for one of them could
+    come to a node that does not know it. `preferred` names go first, then the alphabet.
+    """
+    places: dict[str, dict[str, str]] = {}
+    for node, models in digests.items():
+        for name, digest in models.items():
+            places.setdefault(name, {})[node] = digest
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, found in places.items():
+        if all(found.values()):
+            groups.setdefault(tuple(sorted(found.items())), []).append(name)
+    others: dict[str, str] = {}
+    for names in groups.values():
+        first, *rest = sorted(names, key=lambda name: (name not in preferred, name))
+        others |= dict.fromkeys(rest, first)
+    return others
+
+
+def digest_of(model: Mapping[str, object]) -> str:
+    """Of a model in a node's list; empty where it says none."""
+    digest = model.get("digest")
+    return digest if isinstance(digest, str) else ""
 
 
 async def discover(addresses: Mapping[str, str], *, timeout_s: float = 5.0) -> list[NodeReport]:
@@ -47,13 +76,14 @@ async def _ask(session: aiohttp.ClientSession, node: str, address: str) -> NodeR
         return NodeReport(node, f"{address}: {plain_reason(error)}")
     return NodeReport(
         node,
-        stored={name: size * LOADED_PER_STORED / BYTES_PER_GIB for name, size in stored.items()},
-        loaded={name: size / BYTES_PER_GIB for name, size in loaded.items()},
+        stored={name: size * LOADED_PER_STORED / BYTES_PER_GIB for name, (size, _) in stored.items()},
+        loaded={name: size / BYTES_PER_GIB for name, (size, _) in loaded.items()},
+        digests={name: digest for name, (_, digest) in stored.items()},
     )
 
 
-async def _models(session: aiohttp.ClientSession, url: str) -> dict[str, int]:
-    """Name to size in bytes. Raises ValueError for an answer that is none."""
+async def _models(session: aiohttp.ClientSession, url: str) -> dict[str, tuple[int, str]]:
+    """Name to size in bytes and digest. Raises ValueError for an answer that is none."""
     async with session.get(url, allow_redirects=False) as response:
         if response.status != 200:
             raise ValueError(f"{url} answered with status {response.status}; is it an Ollama?")
@@ -61,9 +91,9 @@ async def _models(session: aiohttp.ClientSession, url: str) -> dict[str, int]:
     models = answer.get("models") if isinstance(answer, dict) else None
     if not isinstance(models, list):
         raise ValueError(f"{url} answered without a list of models; is it an Ollama?")
-    sizes = {}
+    found = {}
     for model in models:
         if isinstance(model, dict) and isinstance(model.get("name"), str):
             size = model.get("size_vram") or model.get("size")
-            sizes[canonical(model["name"])] = size if isinstance(size, int) else 0
-    return sizes
+            found[canonical(model["name"])] = (size if isinstance(size, int) else 0, digest_of(model))
+    return found

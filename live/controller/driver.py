@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from live.controller.commands import CommandRunner
-from live.controller.look_ahead import RecentLoad
 from live.controller.probes import Prober
+from live.controller.recent_load import RecentLoad
 from live.controller.tally import Tally
 from live.hands.protocol import Hands
 from twin.policy.healer import RELAPSE_S

@@ -20,7 +20,8 @@ import sys
 import time
 from typing import Any
 
-from live.controller.look_ahead import LookAhead, RecentLoad
+from live.controller.look_ahead import LookAhead
+from live.controller.recent_load import RecentLoad
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import preset
 from twin.policy.vocabulary import AttemptEnded, ClusterSpec, ModelSpec, NodeSpec, Question, RequestSpec

@@ -19,6 +19,8 @@ _log = structlog.get_logger()
 
 ANSWER_LIMIT_BYTES = 1 << 18
 ANSWER_LIMIT_S = 3.0
+STALE_S = 15.0
+"""A sample is that much older than the agent's period when something that it reads hangs: a lost GPU's driver does."""
 _KNOWN = frozenset(TELEMETRY_NAMES)
 _COLUMNS: tuple[str, ...] = tuple(TELEMETRY.names)
 
@@ -79,11 +81,16 @@ class AgentPoller:
 
 
 def checked(answer: bytes) -> dict[str, float]:
-    """The known columns of an agent's answer that have a value. Raises ValueError for an answer that is none."""
+    """The known columns of an agent's answer that have a value. Raises ValueError for an answer that is none, or is old."""
     said = json.loads(answer)
     values = said.get("values") if isinstance(said, dict) else None
     if not isinstance(values, dict):
         raise ValueError("it answered without values; is it an agent?")
+    age_s, period_s = said.get("age_s", 0.0), said.get("period_s", 0.0)
+    if not isinstance(age_s, (int, float)) or not isinstance(period_s, (int, float)):
+        raise ValueError("it does not say how old its sample is")
+    if age_s > period_s + STALE_S:
+        raise ValueError(f"its last sample is {age_s:g} s old: what it reads hangs")
     return {
         name: float(value)
         for name, value in values.items()

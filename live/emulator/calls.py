@@ -37,6 +37,7 @@ class Call:
     context_tokens: int  # num_ctx; 0: the model's own
     keep_alive_s: float | None  # None: not said
     wants_usage: bool = False
+    thinks: bool = False  # before its text
 
 
 def parse_object(body: bytes, go_type: str) -> JsonObject:

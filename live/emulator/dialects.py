@@ -29,8 +29,8 @@ class Dialect(Protocol):
     def parse(self, fields: JsonObject) -> Call:
         """Understand a request. Raises Refused."""
 
-    def parts(self, call: Call, stream_id: str, texts: Sequence[str]) -> bytes:
-        """A record for each token."""
+    def parts(self, call: Call, stream_id: str, texts: Sequence[str], *, thought: bool = False) -> bytes:
+        """A record for each token, of the answer or of what is thought before it."""
 
     def last(self, call: Call, stream_id: str, reason: str, tokens: int, timings: Timings) -> bytes:
         """The end of a stream that ended well."""
@@ -38,7 +38,7 @@ class Dialect(Protocol):
     def broken(self, stream_id: str) -> bytes:
         """The end of a stream that did not."""
 
-    def whole(self, call: Call, text: str, reason: str, tokens: int, timings: Timings) -> bytes:
+    def whole(self, call: Call, text: str, reason: str, tokens: int, timings: Timings, thinking: str = "") -> bytes:
         """The answer to a request that does not stream."""
 
     def error(self, status: int, message: str) -> bytes:
@@ -53,13 +53,14 @@ class _Native:
     capability = ""
     stream_type = "application/x-ndjson"
 
-    def _text(self, text: str) -> JsonObject:
+    def _text(self, text: str, thinking: str = "") -> JsonObject:
         raise NotImplementedError
 
-    def parts(self, call: Call, _stream_id: str, texts: Sequence[str]) -> bytes:
+    def parts(self, call: Call, _stream_id: str, texts: Sequence[str], *, thought: bool = False) -> bytes:
         """A line for each token."""
         # Put together as text, because this is done for every token; the words need no escapes.
-        head, tail = _dumps({"model": call.model, "created_at": _now(), **self._text("\0")}).split("\\u0000")
+        said = self._text("", "\0") if thought else self._text("\0")
+        head, tail = _dumps({"model": call.model, "created_at": _now(), **said}).split("\\u0000")
         return "".join([f'{head}{text}{tail[:-1]},"done":false}}\n' for text in texts]).encode()
 
     def last(self, call: Call, _stream_id: str, reason: str, tokens: int, timings: Timings) -> bytes:
@@ -70,9 +71,9 @@ class _Native:
         """A line with the error."""
         return self.error(200, BROKEN) + b"\n"
 
-    def whole(self, call: Call, text: str, reason: str, tokens: int, timings: Timings) -> bytes:
+    def whole(self, call: Call, text: str, reason: str, tokens: int, timings: Timings, thinking: str = "") -> bytes:
         """One object with the text and all else."""
-        record: JsonObject = {"model": call.model, "created_at": _now(), **self._text(text)}
+        record: JsonObject = {"model": call.model, "created_at": _now(), **self._text(text, thinking)}
         record |= {"done": True, "done_reason": reason}
         account = {
             "total_duration": _ns(timings.total_s),
@@ -98,8 +99,8 @@ class Generate(_Native):
     go_type = "api.GenerateRequest"
     capability = "generate"
 
-    def _text(self, text: str) -> JsonObject:
-        return {"response": text}
+    def _text(self, text: str, thinking: str = "") -> JsonObject:
+        return {"response": text} | ({"thinking": thinking} if thinking else {})
 
     def parse(self, fields: JsonObject) -> Call:
         """Understand a request. Raises Refused."""
@@ -117,8 +118,9 @@ class Chat(_Native):
     go_type = "api.ChatRequest"
     capability = "chat"
 
-    def _text(self, text: str) -> JsonObject:
-        return {"message": {"role": "assistant", "content": text}}
+    def _text(self, text: str, thinking: str = "") -> JsonObject:
+        said = {"role": "assistant", "content": text} | ({"thinking": thinking} if thinking else {})
+        return {"message": said}
 
     def parse(self, fields: JsonObject) -> Call:
         """Understand a request. Raises Refused."""
@@ -150,11 +152,13 @@ class ChatCompletions:
             0,
             None,
             isinstance(stream_options, dict) and stream_options.get("include_usage") is True,
+            fields.get("reasoning_effort") not in (None, "none"),
         )
 
-    def parts(self, call: Call, stream_id: str, texts: Sequence[str]) -> bytes:
+    def parts(self, call: Call, stream_id: str, texts: Sequence[str], *, thought: bool = False) -> bytes:
         """An event for each token."""
-        head, tail = _event(stream_id, call.model, "\0", None).decode().split("\\u0000")
+        said = _event(stream_id, call.model, "", None, "\0") if thought else _event(stream_id, call.model, "\0", None)
+        head, tail = said.decode().split("\\u0000")
         return "".join([f"{head}{text}{tail}" for text in texts]).encode()
 
     def last(self, call: Call, stream_id: str, reason: str, tokens: int, _timings: Timings) -> bytes:
@@ -169,9 +173,9 @@ class ChatCompletions:
         """An event that adds nothing: Ollama reads the runner's error as one more piece of text, without any."""
         return _event(stream_id, "", "", None)
 
-    def whole(self, call: Call, text: str, reason: str, tokens: int, _timings: Timings) -> bytes:
+    def whole(self, call: Call, text: str, reason: str, tokens: int, _timings: Timings, thinking: str = "") -> bytes:
         """A `chat.completion`."""
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+        choice = {"index": 0, "message": _said(text, thinking), "finish_reason": reason}
         completion = {**_chunk(new_stream_id(), call.model), "object": "chat.completion", "choices": [choice]}
         return _dumps({**completion, "usage": _usage(call, tokens)}).encode()
 
@@ -199,6 +203,7 @@ def _native_call(fields: JsonObject, go_type: str, prompt: str, prompt_tokens: i
         _limit(integer_option(options, "num_predict")),
         max(0, integer_option(options, "num_ctx") or 0),
         keep_alive_s(fields.get("keep_alive")),
+        thinks=bool(fields.get("think")),
     )
 
 
@@ -224,11 +229,14 @@ def _conversation(fields: JsonObject) -> tuple[str, int, int]:
         if not isinstance(message, dict):
             raise Refused(400, "json: cannot unmarshal a message that is no object")
         content = message.get("content")
-        lines.append((str(message.get("role", "user")), content if isinstance(content, str) else _dumps(content)))
-    tokens = sum(count_tokens(content) for _, content in lines)
+        thought = message.get("thinking") or message.get("reasoning") or ""
+        text = content if isinstance(content, str) else _dumps(content)
+        lines.append((str(message.get("role", "user")), text, str(thought)))
+    tokens = sum(count_tokens(text) + count_tokens(thought) for _, text, thought in lines)
     if lines and lines[-1][0] == "assistant":
-        said = count_tokens(lines.pop()[1])
-    prompt = "\n".join(f"{role}: {content}" for role, content in lines)
+        _, text, thought = lines.pop()
+        said = count_tokens(text) + count_tokens(thought)
+    prompt = "\n".join(f"{role}: {text}" for role, text, _ in lines)
     return prompt or "\n" * bool(messages), tokens, said
 
 
@@ -259,6 +267,10 @@ def _chunk(stream_id: str, model: str) -> JsonObject:
     }
 
 
-def _event(stream_id: str, model: str, text: str, reason: str | None) -> bytes:
-    choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": reason}
+def _said(text: str, reasoning: str) -> JsonObject:
+    return {"role": "assistant", "content": text} | ({"reasoning": reasoning} if reasoning else {})
+
+
+def _event(stream_id: str, model: str, text: str, reason: str | None, reasoning: str = "") -> bytes:
+    choice = {"index": 0, "delta": _said(text, reasoning), "finish_reason": reason}
     return b"data: " + _dumps({**_chunk(stream_id, model), "choices": [choice]}).encode() + b"\n\n"

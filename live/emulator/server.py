@@ -43,6 +43,8 @@ VERSION = "0.24.0"
 VERSION_THAT_COUNTS_CACHED_TOKENS = "0.30.2"
 DEFAULT_OUTPUT_TOKENS = 128
 """Where the client sets no limit: a model of one's own would stop by itself somewhere."""
+THOUGHT_SHARE = 2
+"""Of the tokens of an answer that is thought about, one in so many is of the thinking: the first ones."""
 LOCK_POLL_S = 0.02
 GARBLED_TOKEN = "G"
 """What a runner with corrupted memory says, again and again (ollama/ollama issues 5641, 12142)."""
@@ -151,15 +153,18 @@ class EmulatorServer:
             tokens += len(await generation.more())
         refuse_if_failed(generation, unsupported(call.model, dialect.capability))
         self.node.generations += 1
-        whole = "".join(_texts(generation, text, range(generation.job.tokens)))
+        words = _texts(generation, text, range(generation.job.tokens))
+        thought = _thought_tokens(call, generation)
         call = self._counted(call, generation)
         reason = "length" if call.output_tokens else "stop"
-        return _whole(dialect.whole(call, whole, reason, generation.job.tokens, generation.timings()))
+        thinking, whole = "".join(words[:thought]), "".join(words[thought:])
+        return _whole(dialect.whole(call, whole, reason, generation.job.tokens, generation.timings(), thinking))
 
     async def _stream(
         self, request: web.Request, dialect: Dialect, call: Call, generation: Generation, text: TokenText
     ) -> web.StreamResponse:
         stream_id = new_stream_id()
+        thought = _thought_tokens(call, generation)
         response = web.StreamResponse(headers={"Content-Type": dialect.stream_type})
         while True:
             new = await generation.more()
@@ -167,7 +172,10 @@ class EmulatorServer:
                 if not new:
                     refuse_if_failed(generation, unsupported(call.model, dialect.capability))
                 await response.prepare(request)
-            data = dialect.parts(call, stream_id, _texts(generation, text, new))
+            words = _texts(generation, text, new)
+            cut = max(0, min(len(words), thought - new.start))
+            data = dialect.parts(call, stream_id, words[:cut], thought=True)
+            data += dialect.parts(call, stream_id, words[cut:])
             if generation.ended and generation.error:
                 # Without its terminal record a stream just ends.
                 data += dialect.broken(stream_id) if generation.error != "no_terminal_record" else b""
@@ -283,6 +291,11 @@ def _texts(generation: Generation, text: TokenText, indices: range) -> list[str]
     if generation.job.answer == GIBBERISH:
         return [GARBLED_TOKEN] * len(indices)
     return [text.token(index) for index in indices]
+
+
+def _thought_tokens(call: Call, generation: Generation) -> int:
+    """How many of its tokens are thinking: none where it goes on with a text."""
+    return generation.job.output_tokens // THOUGHT_SHARE if call.thinks and not call.said_tokens else 0
 
 
 def _log_access(request: web.Request, started_s: float) -> None:

@@ -7,10 +7,12 @@ from typing import Final, Protocol
 
 from live.gateway.dialect import (
     NO_TIMINGS,
+    NOTHING_BEFORE,
     Aggregate,
     Asked,
     BadRecord,
     BadRequest,
+    Before,
     Dialect,
     ParsedRequest,
     Record,
@@ -18,6 +20,7 @@ from live.gateway.dialect import (
     error_text,
     loads_record,
     one_line,
+    quick_text,
 )
 from live.gateway.lines import LineSplitter, LineTooLong
 from live.gateway.openai import ChatCompletions, wants_usage
@@ -26,6 +29,8 @@ from live.gateway.transcript import Diverged, Transcript
 from live.gateway.upstream import AttemptFailed
 
 JSON_TYPE: Final = "application/json"
+PARSED_MAX_BYTES = 64 << 10
+"""A longer answer that is passed on whole is looked at from its two ends alone: to parse it would hold everybody up."""
 WHOLE_TYPE = "application/json; charset=utf-8"
 SEED_BITS = 31
 
@@ -122,7 +127,8 @@ class GenerationCall:
         self._own_send_context = request.send_context_tokens
         self._seed = seed
         self._may_continue = may_continue
-        self._continuing = False  # nodes are asked to go on after what the client has, no more to begin anew
+        self._continuing = False  # what nodes say comes after what the client has, and is no more compared with it
+        self._before = NOTHING_BEFORE
         self._usage_is_ours = isinstance(dialect, ChatCompletions) and not wants_usage(request)
         self._line_limit_bytes = line_limit_bytes
         self._answer_limit_bytes = answer_limit_bytes
@@ -153,14 +159,17 @@ class GenerationCall:
         self._held: list[Record] = []
         self._lines = LineSplitter(self._line_limit_bytes)
         self._aggregate: Aggregate | None = None if self.client_streams else self._dialect.aggregate()
+        transcript = self._transcript
         if not self._request.repeatable and not self._continuing:
-            self._go_on_after_the_text()
+            self._go_on_after_what_was_said()
         if self._continuing:
-            self.tokens_before = self._transcript.tokens
+            tokens = self.tokens_before = transcript.tokens
+            after_text = bool(transcript.text)
+            self._before = Before(tokens, tokens if after_text else 0, int(after_text and bool(transcript.thinking)))
             continuation = self._continuation()
             if continuation is not None:
                 self._ask(continuation)
-        self._transcript.restart()
+        transcript.restart()
 
     def headers(self, content_type: str) -> None:
         """Its type does not matter: every line must make sense by itself."""
@@ -216,12 +225,12 @@ class GenerationCall:
                 self.failure = AttemptFailed("error_record", one_line(str(error)))
                 return b""
         sent: list[bytes] = []
-        beginning, ending = self._dialect.record_beginning, self._dialect.record_ending
+        quick, beginning, ending = self._dialect.quick, self._dialect.record_beginning, self._dialect.record_ending
         for line in lines:
             if self._quick and not self._held:
                 if line == b"\n":
                     continue
-                text = self._dialect.quick_text(line)
+                text = quick_text(quick, line)
                 if text:
                     self._transcript.passed_on(text)
                     sent.append(beginning + line + ending if ending else line)
@@ -241,18 +250,27 @@ class GenerationCall:
         return sent[0] if len(sent) == 1 else b"".join(sent)
 
     def _continuation(self) -> Asked | None:
+        """What to ask of a node so that what it says can come after what the client has.
+
+        Of thinking alone that is the whole request: no field of a request makes every model go on with a thought, and
+        nothing of the answer has been said yet that another could contradict.
+        """
         transcript = self._transcript
-        return self._dialect.continuation(self._request, self._seed, transcript.text, transcript.tokens)
+        if not transcript.text:
+            return self._dialect.asked(self._request, self._seed)
+        return self._dialect.continuation(
+            self._request, self._seed, transcript.text, transcript.tokens, transcript.thinking
+        )
 
     def _diverged(self, error: Diverged) -> AttemptFailed:
-        """This node says something else: it is broken off, and one is asked to go on with the text if that can be asked."""
-        if self._go_on_after_the_text():
-            return AttemptFailed("aborted", f"{error}; a node is asked to go on after the text so far")
+        """This node says something else: it is broken off, and one is asked to go on if that can be asked."""
+        if not self._continuing and self._go_on_after_what_was_said():
+            return AttemptFailed("aborted", f"{error}; a node is asked to go on after what was said so far")
         return AttemptFailed("diverged", f"the stream was to go on here, but {error}")
 
-    def _go_on_after_the_text(self) -> bool:
-        """From the next attempt on ask a node to go on after what the client has, where that can be asked."""
-        if not (self._may_continue and self._transcript.is_plain_text and self._continuation() is not None):
+    def _go_on_after_what_was_said(self) -> bool:
+        """From the next attempt on have a node go on after what the client has, where that is possible."""
+        if not (self._may_continue and self._transcript.is_open and self._continuation() is not None):
             return False
         self._continuing = True
         self._transcript.go_on_after()
@@ -263,7 +281,7 @@ class GenerationCall:
             self.failure = AttemptFailed("error_record", one_line(record.error))
             return
         if self._continuing:
-            self._dialect.count_in(record, self.tokens_before)
+            self._dialect.count_in(record, self._before)
         self.records += 1
         self.tokens = record.tokens or self.tokens + (not record.empty)
         self.timings = record.timings or self.timings
@@ -285,6 +303,17 @@ class GenerationCall:
         self.complete = record.kind == "terminal"
         # From here on, what plainly is a piece of text needs no closer look.
         self._quick = self.client_streams and self._transcript.is_undisturbed
+
+
+def is_json(body: bytearray) -> bool:
+    """Whether this can be the object that every whole answer of Ollama's is."""
+    if len(body) > PARSED_MAX_BYTES:
+        return body[:9].lstrip()[:1] == b"{" and body[-9:].rstrip()[-1:] == b"}"
+    try:
+        loads_record(bytes(body))
+    except BadRecord:
+        return False
+    return True
 
 
 class PlainCall:
@@ -343,9 +372,11 @@ class PlainCall:
         return b""
 
     def end(self) -> bytes:
-        """The answer is whole."""
+        """The answer is whole, and is one."""
+        if self.failure is None and self.content_type.startswith(JSON_TYPE) and not is_json(self._whole):
+            self.failure = AttemptFailed("error_record", "an answer that is not JSON, though it says so")
         self.complete = self.failure is None
-        return bytes(self._whole)
+        return bytes(self._whole) if self.complete else b""
 
     def refusal(self, _status: int, body: bytes) -> bytes:
         """As it is."""

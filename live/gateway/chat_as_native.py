@@ -59,7 +59,16 @@ def body(request: ParsedRequest, seed: int | None) -> bytes:
     stop = fields.get("stop")
     if stop is not None:
         options["stop"] = [stop] if isinstance(stop, str) else stop
-    return dumps({"model": fields["model"], "messages": fields["messages"], "stream": True, "options": options})
+    messages = [_native(message) for message in fields["messages"]]
+    return dumps({"model": fields["model"], "messages": messages, "stream": True, "options": options})
+
+
+def _native(message: JsonObject) -> JsonObject:
+    """What was thought, in a message that is to be gone on with, has another name there."""
+    if "reasoning" not in message:
+        return message
+    rest = {name: value for name, value in message.items() if name != "reasoning"}
+    return {**rest, "thinking": message["reasoning"]}
 
 
 class Chunks:

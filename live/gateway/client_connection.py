@@ -294,7 +294,10 @@ class ClientConnection(asyncio.Protocol):
             return
         # A request that had begun is in the record; the others leave a line in the log.
         body = self.server.application.refused(request, *request.refusal)
-        request.respond(request.refusal[0], {"Content-Type": "application/json"}, body)
+        headers = {"Content-Type": "application/json"}
+        if request.refusal[0] == 503:
+            headers["Retry-After"] = "1"
+        request.respond(request.refusal[0], headers, body)
 
     def _refuse(self, status: int, message: str) -> None:
         """What is being received is no request: it is answered in its turn, and nothing after it counts."""

@@ -128,6 +128,10 @@ class ServeConfig(_Closed):
         bool,
         Field(description="Where a node says something else than the broken stream, have it go on after the text."),
     ] = True
+    origins: Annotated[
+        tuple[str, ...],
+        Field(description="Web pages that may use the gateway, beside those of its machine; * stands for anything."),
+    ] = ()
     policy: PolicyConfig = PolicyConfig()
     hands: HandsConfig = HandsConfig()
     token_file: Annotated[

@@ -13,16 +13,16 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb; the node's own count comes only with the answer."""
 
-NUMBER_MAX = 1e18
+NUMBER_MAX: Final = 10**18
 """No count or duration of a node's is larger: 30 years in nanoseconds."""
-TOKENS_MAX = 2**31 - 1
+TOKENS_MAX: Final = 2**31 - 1
 
 RecordKind: TypeAlias = Literal[
     "part",  # of the answer
@@ -42,19 +42,35 @@ class BadRecord(ValueError):
     """The node's line cannot be understood."""
 
 
-class Timings(NamedTuple):
+# What is made for every request or record spells out its `__init__`: compiled, it is a native call; a generated one is not.
+
+
+@dataclass(slots=True, init=False)
+class Timings:
     """Ollama's own account of a generation, in seconds; 0 where it gave none."""
 
-    load_duration_s: float = 0.0
-    prompt_eval_duration_s: float = 0.0
-    eval_duration_s: float = 0.0
-    total_duration_s: float = 0.0
-    prompt_eval_count: int = 0
+    load_duration_s: float
+    prompt_eval_duration_s: float
+    eval_duration_s: float
+    total_duration_s: float
+    prompt_eval_count: int
+
+    def __init__(
+        self,
+        load_duration_s: float = 0.0,
+        prompt_eval_duration_s: float = 0.0,
+        eval_duration_s: float = 0.0,
+        total_duration_s: float = 0.0,
+        prompt_eval_count: int = 0,
+    ) -> None:
+        self.load_duration_s = load_duration_s
+        self.prompt_eval_duration_s = prompt_eval_duration_s
+        self.eval_duration_s = eval_duration_s
+        self.total_duration_s = total_duration_s
+        self.prompt_eval_count = prompt_eval_count
 
 
 NO_TIMINGS = Timings()
-
-# What is made for every request or record spells out its `__init__`: compiled, it is a native call; a generated one is not.
 
 
 @dataclass(slots=True, init=False)
@@ -157,13 +173,28 @@ class ParsedRequest:
         self.repeatable = repeatable
 
 
-class Asked(NamedTuple):
+class Asked:
     """What to ask of a node."""
 
-    path: str  # perhaps another endpoint's than the client's
-    body: bytes
-    told: Callable[[bytes], list[bytes]] | None = None
-    """The lines of the dialect for a line of that endpoint's; None where the dialect understands them as they are."""
+    __slots__ = ("body", "path", "told")
+
+    def __init__(self, path: str, body: bytes, told: Callable[[bytes], list[bytes]] | None = None) -> None:
+        """`path`: perhaps another endpoint's than the client's. `told`: the lines of the dialect for a line of that
+        endpoint's; None where the dialect understands them as they are."""
+        self.path = path
+        self.body = body
+        self.told = told
+
+
+class Before(NamedTuple):
+    """What the client had before an answer that goes on after it."""
+
+    tokens: int
+    in_prompt: int  # of these tokens, those that the node was given as the beginning of its answer
+    parts: int = 0  # of the answer that had ended: the node numbers its own from 0
+
+
+NOTHING_BEFORE = Before(0, 0)
 
 
 class SoFar(Protocol):
@@ -172,6 +203,10 @@ class SoFar(Protocol):
     @property
     def text(self) -> str:
         """Its text."""
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought before its text."""
 
     @property
     def records(self) -> int:
@@ -202,6 +237,8 @@ class Dialect(Protocol):
     """What precedes the line of a record that only adds text: the line that names an event."""
     record_ending: bytes
     """What follows the line of a record: the blank line of an event stream."""
+    quick: re.Pattern[bytes]
+    """A line that plainly adds text, its first group, and nothing else (`quick_line`)."""
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -209,17 +246,17 @@ class Dialect(Protocol):
     def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
         """What to ask of a node: the same as a stream, with a seed where the client gave none and `seed` is one."""
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
-        """What to ask of a node so that it goes on after `text`, of so many tokens; None where that cannot be asked."""
+    def continuation(
+        self, request: ParsedRequest, seed: int | None, text: str, tokens: int, thinking: str = ""
+    ) -> Asked | None:
+        """What to ask of a node so that it goes on after `text` and the `thinking` before it, of so many tokens together;
+        None where that cannot be asked."""
 
-    def count_in(self, record: Record, tokens: int) -> None:
-        """Where a continuation's record has counts, make them those of the whole: the node took `tokens` for prompt."""
+    def count_in(self, record: Record, before: Before) -> None:
+        """Make the counts and places in the record of an answer that goes on those of the whole."""
 
     def record(self, line: bytes) -> Record | None:
         """What a line says; None for a line that says nothing. Raises `BadRecord`."""
-
-    def quick_text(self, line: bytes) -> str:
-        """The text of a line that plainly adds text and nothing else, to be relayed as it is; else empty."""
 
     def identity(self, record: Record) -> JsonObject:
         """Fields that must be the same in all records that a client sees; the first of each name counts."""
@@ -312,16 +349,17 @@ def characters(value: object) -> int:
     return 0
 
 
-def continued_messages(fields: JsonObject, text: str) -> list[Any] | None:
-    """The messages of a chat with the answer so far as the assistant's last one, which the node is to go on with."""
+def continued_messages(fields: JsonObject, text: str, thought: JsonObject | None = None) -> list[Any] | None:
+    """The messages of a chat with the answer so far as the assistant's last one, which the node is to go on with.
+    `thought`: the field of that message that says what was thought before."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         return None
-    last = messages[-1]
+    last, thought = messages[-1], thought or {}
     if last.get("role") != "assistant":
-        return [*messages, {"role": "assistant", "content": text}]
+        return [*messages, {"role": "assistant", **thought, "content": text}]
     begun = last.get("content")  # by the client itself
-    return [*messages[:-1], {**last, "content": begun + text}] if isinstance(begun, str) else None
+    return [*messages[:-1], {**last, **thought, "content": begun + text}] if isinstance(begun, str) else None
 
 
 def tokens_left(limit: object, tokens: int) -> int | None:
@@ -357,14 +395,21 @@ def objects_of(fields: JsonObject, name: str) -> list[JsonObject]:
 def number_of(fields: JsonObject, name: str) -> float:
     """A field that is a number where it is there, else 0. Raises `BadRecord`."""
     value = fields.get(name, 0)
-    if (type(value) is int or type(value) is float) and 0 <= value <= NUMBER_MAX:
-        return value
+    if type(value) is int:
+        count: int = value
+        if 0 <= count <= NUMBER_MAX:
+            return float(count)
+    elif type(value) is float:
+        number: float = value
+        if 0.0 <= number <= NUMBER_MAX:
+            return number
     raise BadRecord(f"the node sent a {name} that is no count")
 
 
 def count_of(fields: JsonObject, name: str) -> int:
     """A field that is a count of tokens where it is there, else 0. Raises `BadRecord`."""
-    return min(int(number_of(fields, name)), TOKENS_MAX)
+    count = int(number_of(fields, name))
+    return count if count < TOKENS_MAX else TOKENS_MAX
 
 
 _LINE_BREAKS = re.compile(r"\s+")
@@ -376,12 +421,28 @@ def one_line(text: str, limit: int = 500) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def quick_fields(line: bytes) -> JsonObject | None:
-    """The fields of a `data:` line of a stream of events; None where it holds no JSON object, and needs a closer look."""
-    if not line.startswith(b"data: {"):
-        return None
+QUICK_MAX_BYTES = 4096
+_QUICK_PARTS: Final = {
+    b"s": rb'"[ !#-\[\]-~]*+"',  # a name or time
+    b"n": rb"\d++",
+    b"text": rb'"([^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+)"',
+}
+
+
+def quick_line(form: bytes) -> re.Pattern[bytes]:
+    """The lines of this form, in the order in which Ollama writes the fields: `%(s)b` stands for a string without escapes,
+    `%(n)b` for a number and `%(text)b` for the text. Other lines get a closer look, and say the same for more work."""
+    return re.compile(form % _QUICK_PARTS)
+
+
+def quick_text(quick: re.Pattern[bytes], line: bytes) -> str:
+    """The text of a line that plainly adds text and nothing else, to be relayed as it is; else empty."""
+    found = quick.fullmatch(line) if len(line) <= QUICK_MAX_BYTES else None
+    if found is None:
+        return ""
+    raw = found[1]
     try:
-        fields = orjson.loads(line[6:])
+        text: str = orjson.loads(b'"' + raw + b'"') if b"\\" in raw else raw.decode()
     except ValueError:
-        return None
-    return fields if type(fields) is dict else None
+        return ""
+    return text

@@ -10,11 +10,11 @@ from http import HTTPStatus
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     499: b"Client Closed Request"
 }
-_TARGET = re.compile(r"/[\x21-\x7e]*")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+_CHUNK_HEADS = [b"%x\r\n" % size for size in range(2048)]
 
 
 def status_line(status: int) -> bytes:
@@ -24,20 +24,32 @@ def status_line(status: int) -> bytes:
 
 def header_lines(headers: Mapping[str, str]) -> bytes:
     """Header lines. What cannot stand in a header is replaced by a space: a value never ends its line."""
-    if not "".join(headers.values()).isprintable():
-        headers = {name: _FORBIDDEN.sub(" ", value) for name, value in headers.items()}
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return text.encode("latin-1", "replace")
+    lines = _joined(headers)
+    if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
+        lines = _joined({name: _FORBIDDEN.sub(" ", value) for name, value in headers.items()})
+    return lines
+
+
+def _joined(headers: Mapping[str, str]) -> bytes:
+    parts: list[str] = []
+    for name, value in headers.items():
+        parts.append(name)
+        parts.append(": ")
+        parts.append(value)
+        parts.append("\r\n")
+    return "".join(parts).encode("latin-1", "replace")
 
 
 def chunk(data: bytes) -> bytes:
     """Data as one chunk of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    size = len(data)
+    head = _CHUNK_HEADS[size] if size < len(_CHUNK_HEADS) else b"%x\r\n" % size
+    return b"".join((head, data, b"\r\n"))
 
 
 def is_target(text: str) -> bool:
     """Whether this can be asked for: a path, perhaps with a query."""
-    return _TARGET.fullmatch(text) is not None
+    return text.startswith("/") and text.isascii() and text.isprintable() and " " not in text
 
 
 class DateLine:

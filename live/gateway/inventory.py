@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED
+from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED, digest_of, other_names
 from live.controller.driver import PolicyDriver
 from live.gateway.dialect import JsonObject, loads_record
 from live.gateway.reads import Reads
@@ -58,25 +58,32 @@ class Inventory:
         self._driver = driver
         self._slots = slots
         self._stored: dict[str, set[str]] = {}  # node: canonical names
-        self._context: dict[str, int] = {}  # canonical name: the smallest context with which it is loaded
+        self._others: dict[str, str] = {}  # canonical names of a model beside the one that it is called by
+        self._context: dict[str, int] = {}  # the cluster's name: the smallest context with which it is loaded
         self._asked_s = -REFRESH_MIN_S
         self._refreshing: asyncio.Task[None] | None = None
 
     def context_of(self, model: str) -> int:
-        """The context with which the model is loaded, in tokens; 0 where nobody knows."""
-        return self._context.get(canonical(model), 0)
+        """The context with which a model of the cluster is loaded, in tokens; 0 where nobody knows."""
+        return self._context.get(model, 0)
 
     def holders(self, model: str) -> list[str]:
         """The nodes that had the model on their disk when they were last asked."""
-        return [node for node in self._reads.nodes if canonical(model) in self._stored.get(node, ())]
+        name = canonical(self.spelt(model))
+        return [node for node in self._reads.nodes if name in self._stored.get(node, ())]
+
+    def spelt(self, model: str) -> str:
+        """The name as the cluster spells it: to Ollama small letters and capitals are one."""
+        folded = canonical(model.casefold())
+        return next((name for name in self._names if canonical(name.casefold()) == folded), model)
 
     async def knows(self, model: str) -> bool:
         """Whether any node has the model; they are asked where it is new."""
-        if model in self._names:
+        if self.spelt(model) in self._names:
             return True
         if time.monotonic() - self._asked_s >= REFRESH_MIN_S:
             await self.refresh()
-        return model in self._names
+        return self.spelt(model) in self._names
 
     def refresh_soon(self) -> None:
         """Ask in the background, unless that was done a moment ago."""
@@ -113,8 +120,9 @@ class Inventory:
         """`/api/tags` of all nodes."""
         self._asked_s = time.monotonic()
         gathered = await self.gather("/api/tags", "models")
+        joined = not gathered.missing and self._join(gathered)
         for node, answer in gathered.answers.items():
-            self._learn(node, answer["models"])
+            self._learn(node, answer["models"], anew=joined)
         self._forget(complete=not gathered.missing)
         return gathered
 
@@ -126,7 +134,7 @@ class Inventory:
             for model in answer["models"]:
                 tokens = model.get("context_length")
                 if type(tokens) is int and tokens > 0:
-                    name = canonical(model["name"])
+                    name = self._names.of(model["name"])
                     contexts[name] = min(tokens, contexts.get(name, tokens))
         self._context.update(contexts)
         return gathered
@@ -174,9 +182,26 @@ class Inventory:
         fields[key] = [each for each in listed if isinstance(each, dict) and isinstance(each.get(name), str)]
         return fields
 
-    def _learn(self, node: str, models: Iterable[JsonObject]) -> None:
+    def _join(self, gathered: Gathered) -> bool:
+        """See which names are names of one model; whether that has changed."""
+        digests = {
+            node: {canonical(model["name"]): digest_of(model) for model in answer["models"]}
+            for node, answer in gathered.answers.items()
+        }
+        others = other_names(digests, {canonical(name) for name in self._names})
+        if others == self._others:
+            return False
+        for name in self._others.keys() - others.keys():
+            self._names.add(name, of=name)
+        for name, of in others.items():
+            self._names.add(name, of=self._names.of(of))
+        self._others = others
+        _log.info("one_model_of_several_names", names=others)
+        return True
+
+    def _learn(self, node: str, models: Iterable[JsonObject], *, anew: bool) -> None:
         sizes = {canonical(model["name"]): model.get("size") for model in models}
-        if set(sizes) == self._stored.get(node):
+        if set(sizes) == self._stored.get(node) and not anew:
             return
         self._stored[node] = set(sizes)
         for name in sizes:
@@ -198,7 +223,7 @@ class Inventory:
 
 
 def merged(gathered: Gathered, key: str, newest: Callable[[JsonObject], Any]) -> JsonObject:
-    """One answer of all: each model once, as the node that says the newest of it says it."""
+    """One answer of all: each model once, as the node that says the newest of it says it; the newest first, as in Ollama."""
     name = "id" if key == "data" else "name"
     models: dict[str, JsonObject] = {}
     for answer in gathered.answers.values():
@@ -207,7 +232,7 @@ def merged(gathered: Gathered, key: str, newest: Callable[[JsonObject], Any]) ->
             if known is None or newest(model) > newest(known):
                 models[canonical(model[name])] = model
     first: Mapping[str, Any] = next(iter(gathered.answers.values()))
-    return {**first, key: list(models.values())}
+    return {**first, key: sorted(models.values(), key=newest, reverse=True)}
 
 
 def text(name: str) -> Callable[[JsonObject], str]:

@@ -7,9 +7,17 @@ stream which breaks there can go on in that block.
 
 from __future__ import annotations
 
-from typing import Any
-
-from live.gateway.dialect import JsonObject, Record, SoFar, continued_messages, count_of, error_text, text_of
+from live.gateway.dialect import (
+    Before,
+    JsonObject,
+    Record,
+    SoFar,
+    continued_messages,
+    count_of,
+    error_text,
+    quick_line,
+    text_of,
+)
 from live.gateway.plain_endpoints import MESSAGES
 from live.gateway.typed_events import TypedEvents, event
 
@@ -23,19 +31,26 @@ class Messages(TypedEvents):
     endpoint = MESSAGES
     record_beginning = b"event: content_block_delta\n"
     _limit_field = "max_tokens"
-    _delta_type = "content_block_delta"
-    _delta_fields = 3
+    quick = quick_line(
+        rb'data: \{"type":"content_block_delta","index":%(n)b,"delta":\{"type":"text_delta","text":%(text)b\}\}\n'
+    )
 
-    def count_in(self, record: Record, tokens: int) -> None:
-        """The last but one event has the usage."""
-        usage = record.fields.get("usage")
-        if record.fields.get("type") == "message_delta" and isinstance(usage, dict):
+    def count_in(self, record: Record, before: Before) -> None:
+        """The last but one event has the usage, all that concern a block its number."""
+        fields = record.fields
+        usage, index = fields.get("usage"), fields.get("index")
+        if fields.get("type") == "message_delta" and isinstance(usage, dict):
             counts = {
-                "input_tokens": max(0, count_of(usage, "input_tokens") - tokens),
-                "output_tokens": count_of(usage, "output_tokens") + tokens,
+                "input_tokens": max(0, count_of(usage, "input_tokens") - before.in_prompt),
+                "output_tokens": count_of(usage, "output_tokens") + before.tokens,
             }
-            record.fields = {**record.fields, "usage": {**usage, **counts}}
+            record.fields = {**fields, "usage": {**usage, **counts}}
             record.raw = event(record.fields)
+        elif before.parts and type(index) is int:
+            record.fields = {**fields, "index": index + before.parts}
+            record.raw = event(record.fields)
+            if record.frame is not None:
+                record.frame = (f"{record.frame[0].partition(' ')[0]} {index + before.parts}", record.frame[1])
 
     def identity(self, _record: Record) -> JsonObject:
         """It is said in the first event alone, which comes once."""
@@ -49,12 +64,14 @@ class Messages(TypedEvents):
             fields = {**fields, "delta": {**delta, name: record.text or record.thinking}}
         return event(fields)
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
-        thinking = fields.get("thinking")
-        if fields.get("output_config") or (isinstance(thinking, dict) and thinking.get("type") == "enabled"):
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> JsonObject | None:
+        messages = None if fields.get("output_config") else continued_messages(fields, text)
+        if messages is None:
             return None
-        messages = continued_messages(fields, text)
-        return None if messages is None else {**fields, "messages": messages}
+        if thinking:
+            blocks = [{"type": "thinking", "thinking": thinking}, {"type": "text", "text": messages[-1]["content"]}]
+            messages[-1] = {**messages[-1], "content": blocks}
+        return {**fields, "messages": messages}
 
     def _read(self, kind: str, fields: JsonObject, record: Record) -> None:
         index = fields.get("index")
@@ -95,9 +112,3 @@ class Messages(TypedEvents):
             record.thinking = text_of(delta, "thinking")
         else:
             record.tool_calls = [delta]
-
-    def _delta_text(self, fields: JsonObject) -> Any:
-        delta = fields.get("delta")
-        if type(delta) is dict and len(delta) == 2 and delta.get("type") == "text_delta" and "index" in fields:
-            return delta.get("text")
-        return ""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, Final
-
-import orjson
 
 from live.gateway.dialect import (
     Aggregate,
     Asked,
     BadRequest,
+    Before,
     JsonObject,
     ParsedRequest,
     Record,
@@ -26,6 +26,7 @@ from live.gateway.dialect import (
     parse_model,
     parse_object,
     parse_switch,
+    quick_line,
     text_of,
     tokens_left,
     tokens_of,
@@ -45,6 +46,7 @@ class _Native:
     stream_type = "application/x-ndjson"
     record_beginning = b""
     record_ending = b""
+    quick: re.Pattern[bytes]
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -90,11 +92,13 @@ class _Native:
             fields.pop("options", None)
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
+    def continuation(
+        self, request: ParsedRequest, seed: int | None, text: str, tokens: int, thinking: str = ""
+    ) -> Asked | None:
         """The request with the text as the beginning of its answer; a grammar (`format`) cannot begin in the middle."""
-        if request.fields.get("format") or request.fields.get("think"):
+        if request.fields.get("format"):
             return None
-        continued = self._continued(request.fields, text)
+        continued = self._continued(request.fields, text, thinking)
         if continued is None:
             return None
         path, fields = continued
@@ -104,13 +108,13 @@ class _Native:
             fields["options"] = {**options, "num_predict": left}
         return Asked(path, self._body(replace(request, fields=fields, body=dumps(fields)), seed))
 
-    def count_in(self, record: Record, tokens: int) -> None:
+    def count_in(self, record: Record, before: Before) -> None:
         """The terminal record has the counts."""
         if record.kind == "terminal":
             fields = record.fields
-            counts = {"eval_count": count_of(fields, "eval_count") + tokens}
+            counts = {"eval_count": count_of(fields, "eval_count") + before.tokens}
             if "prompt_eval_count" in fields:
-                counts["prompt_eval_count"] = max(0, count_of(fields, "prompt_eval_count") - tokens)
+                counts["prompt_eval_count"] = max(0, count_of(fields, "prompt_eval_count") - before.in_prompt)
             record.fields = {**fields, **counts}
             record.raw = dumps(record.fields) + b"\n"
 
@@ -141,16 +145,6 @@ class _Native:
             )
         return record
 
-    def quick_text(self, line: bytes) -> str:
-        """The text of a line that adds text and nothing else: only the fields that such a line has in Ollama."""
-        try:
-            fields = orjson.loads(line)
-        except ValueError:
-            return ""
-        if type(fields) is not dict or len(fields) != 4 or fields.get("done") is not False:
-            return ""
-        return self._quick_text(fields) if "model" in fields and "created_at" in fields else ""
-
     def identity(self, _record: Record) -> JsonObject:
         """Records of this dialect carry none."""
         return {}
@@ -169,7 +163,7 @@ class _Native:
     def _generates(self, fields: JsonObject) -> bool:
         raise NotImplementedError
 
-    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> tuple[str, JsonObject] | None:
         raise NotImplementedError
 
     def _own(self, fields: JsonObject) -> JsonObject:
@@ -178,14 +172,12 @@ class _Native:
     def _read(self, record: Record) -> None:
         raise NotImplementedError
 
-    def _quick_text(self, fields: JsonObject) -> str:
-        raise NotImplementedError
-
 
 class Generate(_Native):
     """`/api/generate`."""
 
     path = "/api/generate"
+    quick = quick_line(rb'\{"model":%(s)b,"created_at":%(s)b,"response":%(text)b,"done":false\}\n')
 
     def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""
@@ -204,15 +196,16 @@ class Generate(_Native):
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("prompt"))
 
-    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> tuple[str, JsonObject] | None:
         # Only a raw prompt ends where the answer begins. Any other is put into the model's template, as if it were the
         # only message of a chat: so the chat can be asked to go on. It knows no other template, suffix or context.
         prompt = fields.get("prompt")
         if not isinstance(prompt, str) or any(fields.get(name) for name in ("template", "suffix", "context")):
             return None
         if fields.get("raw") is True:
-            return self.path, {**fields, "prompt": prompt + text}
-        messages: list[JsonObject] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+            return None if thinking else (self.path, {**fields, "prompt": prompt + text})
+        said: JsonObject = {"role": "assistant", **_thought(thinking), "content": text}
+        messages: list[JsonObject] = [{"role": "user", "content": prompt}, said]
         if images := fields.get("images"):
             messages[0]["images"] = images
         if system := fields.get("system"):
@@ -234,15 +227,14 @@ class Generate(_Native):
         record.thinking = text_of(record.fields, "thinking")
         record.tool_calls = objects_of(record.fields, "tool_calls")
 
-    def _quick_text(self, fields: JsonObject) -> str:
-        text = fields.get("response")
-        return text if type(text) is str else ""
-
 
 class Chat(_Native):
     """`/api/chat`."""
 
     path = CHAT_PATH
+    quick = quick_line(
+        rb'\{"model":%(s)b,"created_at":%(s)b,"message":\{"role":%(s)b,"content":%(text)b\},"done":false\}\n'
+    )
 
     def rewritten(self, record: Record, _so_far: SoFar) -> bytes:
         """The record with what is left of its text."""
@@ -264,8 +256,8 @@ class Chat(_Native):
     def _generates(self, fields: JsonObject) -> bool:
         return bool(fields.get("messages"))
 
-    def _continued(self, fields: JsonObject, text: str) -> tuple[str, JsonObject] | None:
-        messages = continued_messages(fields, text)
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> tuple[str, JsonObject] | None:
+        messages = continued_messages(fields, text, _thought(thinking))
         return None if messages is None or fields.get("tools") else (self.path, {**fields, "messages": messages})
 
     def _read(self, record: Record) -> None:
@@ -274,13 +266,6 @@ class Chat(_Native):
             record.text = text_of(message, "content")
             record.thinking = text_of(message, "thinking")
             record.tool_calls = objects_of(message, "tool_calls")
-
-    def _quick_text(self, fields: JsonObject) -> str:
-        message = fields.get("message")
-        if type(message) is dict and len(message) == 2 and "role" in message:
-            text = message.get("content")
-            return text if type(text) is str else ""
-        return ""
 
 
 class _NativeAggregate:
@@ -355,6 +340,11 @@ def embedding_request(model: str, fields: JsonObject, body: bytes) -> ParsedRequ
         body=body,
         takes_context=options is None or isinstance(options, dict),
     )
+
+
+def _thought(thinking: str) -> JsonObject:
+    """The field of an assistant's message that says what it thought."""
+    return {"thinking": thinking} if thinking else {}
 
 
 def _put(fields: JsonObject, name: str, value: str | list[Any]) -> None:

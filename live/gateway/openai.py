@@ -10,6 +10,7 @@ from live.gateway.dialect import (
     Aggregate,
     Asked,
     BadRequest,
+    Before,
     JsonObject,
     ParsedRequest,
     Record,
@@ -24,7 +25,7 @@ from live.gateway.dialect import (
     parse_model,
     parse_object,
     parse_switch,
-    quick_fields,
+    quick_line,
     text_of,
     tokens_left,
     tokens_of,
@@ -50,6 +51,10 @@ class ChatCompletions:
     stream_type = "text/event-stream"
     record_beginning = b""
     record_ending = b"\n"
+    quick = quick_line(
+        rb'data: \{"id":%(s)b,"object":%(s)b,"created":%(n)b,"model":%(s)b,"system_fingerprint":%(s)b,"choices":'
+        rb'\[\{"index":%(n)b,"delta":\{"role":%(s)b,"content":%(text)b\},"finish_reason":null\}\]\}\n'
+    )
     _prompt_field = "messages"
 
     def parse(self, body: bytes) -> ParsedRequest:
@@ -87,9 +92,11 @@ class ChatCompletions:
             fields["seed"] = seed
         return dumps(fields)
 
-    def continuation(self, request: ParsedRequest, seed: int | None, text: str, tokens: int) -> Asked | None:
+    def continuation(
+        self, request: ParsedRequest, seed: int | None, text: str, tokens: int, thinking: str = ""
+    ) -> Asked | None:
         """The request with the text as the beginning of its answer."""
-        fields = self._continued(request.fields, text)
+        fields = self._continued(request.fields, text, {"reasoning": thinking} if thinking else {})
         if fields is None:
             return None
         left = tokens_left(fields.get("max_tokens"), tokens)
@@ -97,14 +104,13 @@ class ChatCompletions:
             fields["max_tokens"] = left
         return self.asked(replace(request, fields=fields, body=dumps(fields)), seed)
 
-    def count_in(self, record: Record, tokens: int) -> None:
-        """The usage has the counts; their sum stays."""
+    def count_in(self, record: Record, before: Before) -> None:
+        """The usage has the counts."""
         usage = record.fields.get("usage")
         if isinstance(usage, dict):
-            counts = {
-                "prompt_tokens": max(0, count_of(usage, "prompt_tokens") - tokens),
-                "completion_tokens": count_of(usage, "completion_tokens") + tokens,
-            }
+            prompt = max(0, count_of(usage, "prompt_tokens") - before.in_prompt)
+            answer = count_of(usage, "completion_tokens") + before.tokens
+            counts = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
             record.fields = {**record.fields, "usage": {**usage, **counts}}
             record.raw = b"data: " + dumps(record.fields) + b"\n\n"
 
@@ -138,16 +144,6 @@ class ChatCompletions:
             record.kind = "held"
         return record
 
-    def quick_text(self, line: bytes) -> str:
-        """The text of a chunk that adds text and nothing else: only the fields that such a chunk has in Ollama."""
-        fields = quick_fields(line)
-        if fields is None or len(fields) != 6 or "id" not in fields or "usage" in fields:
-            return ""
-        choices = fields.get("choices")
-        if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict or len(choices[0]) != 3:
-            return ""
-        return self._quick_text(choices[0]) if choices[0].get("finish_reason", "") is None else ""
-
     def identity(self, record: Record) -> JsonObject:
         """All chunks of a stream have one id, and say that they are of one kind."""
         return {name: record.fields[name] for name in ("id", "object") if name in record.fields}
@@ -174,8 +170,8 @@ class ChatCompletions:
         """An event with the error; OpenAI's clients raise it."""
         return b"data: " + dumps(_error(500, message)) + b"\n\n"
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
-        messages = continued_messages(fields, text)
+    def _continued(self, fields: JsonObject, text: str, thought: JsonObject) -> JsonObject | None:
+        messages = continued_messages(fields, text, thought)
         if messages is None or fields.get("tools") or fields.get("response_format"):
             return None
         return {**fields, "messages": messages}
@@ -195,13 +191,6 @@ class ChatCompletions:
             record.thinking += text_of(delta, "reasoning")
             record.tool_calls += objects_of(delta, "tool_calls")
 
-    def _quick_text(self, choice: JsonObject) -> str:
-        delta = choice.get("delta")
-        if type(delta) is not dict or len(delta) != 2 or "role" not in delta:
-            return ""
-        text = delta.get("content")
-        return text if type(text) is str else ""
-
     def _written(self, choice: JsonObject, record: Record) -> JsonObject:
         delta = {**(choice.get("delta") or {}), "content": record.text}
         for name, value in (("reasoning", record.thinking), ("tool_calls", record.tool_calls)):
@@ -216,6 +205,10 @@ class Completions(ChatCompletions):
     """`/v1/completions`: the same, with text in place of messages."""
 
     path = "/v1/completions"
+    quick = quick_line(
+        rb'data: \{"id":%(s)b,"object":%(s)b,"created":%(n)b,"choices":\[\{"text":%(text)b,"index":%(n)b,'
+        rb'"finish_reason":null\}\],"model":%(s)b,"system_fingerprint":%(s)b\}\n'
+    )
     _prompt_field = "prompt"
 
     def aggregate(self) -> Aggregate:
@@ -225,13 +218,13 @@ class Completions(ChatCompletions):
     def _prompt_characters(self, fields: JsonObject) -> int:
         return sum(characters(fields.get(name)) for name in ("prompt", "suffix"))
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+    def _continued(self, fields: JsonObject, text: str, thought: JsonObject) -> JsonObject | None:
         # Ollama puts the prompt into the model's template, as if it were the only message of a chat.
         prompt = fields.get("prompt")
         if not isinstance(prompt, str) or fields.get("suffix") or fields.get("logprobs"):
             return None
         kept = {name: value for name, value in fields.items() if name != "prompt"}
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", **thought, "content": text}]
         return {"frequency_penalty": 0, "presence_penalty": 0, **kept, "messages": messages}
 
     def _read(self, choice: JsonObject, record: Record) -> None:
@@ -239,10 +232,6 @@ class Completions(ChatCompletions):
             super()._read(choice, record)
         else:
             record.text += text_of(choice, "text")
-
-    def _quick_text(self, choice: JsonObject) -> str:
-        text = choice.get("text")
-        return text if type(text) is str and "index" in choice else ""
 
     def _written(self, choice: JsonObject, record: Record) -> JsonObject:
         rest = {name: value for name, value in choice.items() if name != "delta"}

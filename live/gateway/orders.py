@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from live.gateway.dialect import BadRequest, Dialect, JsonObject, dumps, loads_record, one_line, parse_object
-from live.gateway.inventory import Inventory
+from live.gateway.inventory import Gathered, Inventory
 from live.gateway.lines import LineSplitter
 from live.gateway.served_request import ServedRequest
 from live.gateway.upstream import AnswerReader, AttemptFailed, NodeExchange, Upstream
@@ -61,10 +61,8 @@ class Orders:
         streams = fields.get("stream") is not False
         targets = self._nodes
         if request.path == "/api/push":
-            await self._inventory.refresh()
-            targets = self._inventory.holders(name)[:1]
+            targets = (await self._holders(request, name))[0][:1]
             if not targets:
-                request.respond(404, _JSON, self._errors.error_body(404, f"model '{name}' not found"))
                 return
         body = request.body if streams else dumps({**fields, "stream": True})
         merger = _Progress(targets)
@@ -171,14 +169,8 @@ class Orders:
     async def _on_holders(self, request: ServedRequest, model: str) -> None:
         if not model:
             raise BadRequest("model is required")
-        gathered = await self._inventory.refresh()
-        holders = [node for node in self._inventory.holders(model) if node in gathered.answers]
+        holders, gathered = await self._holders(request, model)
         if not holders:
-            if gathered.answers:
-                message, status = f"model '{model}' not found", 404
-            else:
-                message, status = f"no node answers: {gathered.reasons()}", 502
-            request.respond(status, _JSON, self._errors.error_body(status, message))
             return
         results = await asyncio.gather(*(self._once(node, request) for node in holders), return_exceptions=True)
         failures: dict[str, _NodeFailed] = {}
@@ -199,6 +191,18 @@ class Orders:
             message = f"done on {len(holders) - len(failures)} of {len(holders)} nodes; {message}"
         status = max(each.status for each in failures.values())
         request.respond(status, headers, self._errors.error_body(status, message))
+
+    async def _holders(self, request: ServedRequest, model: str) -> tuple[list[str], Gathered]:
+        """The nodes that have the model and answer; where there are none, the client has been told."""
+        gathered = await self._inventory.refresh()
+        holders = [node for node in self._inventory.holders(model) if node in gathered.answers]
+        if not holders:
+            if gathered.answers:
+                message, status = f"model '{model}' not found", 404
+            else:
+                message, status = f"no node answers: {gathered.reasons()}", 502
+            request.respond(status, _JSON, self._errors.error_body(status, message))
+        return holders, gathered
 
     async def _once(self, node: str, request: ServedRequest) -> None:
         status, body = await self._ask(node, request.method, request.target, request.body)

@@ -56,6 +56,7 @@ class ServedRequest:
         self.cheap = False  # is answered even to a client that has closed its side
         self.begun = False
         self.ended = False
+        self.granted: dict[str, str] = {}  # further headers of its answer, for the page that asks
         self.on_writable: Callable[[], None] | None = None
         self.on_gone: Callable[[], None] | None = None
         # The rest is between it and its connection.
@@ -201,4 +202,6 @@ class ServedRequest:
         return hash(key) & CLIENT_BITS | 1
 
     def _head(self, status: int, headers: Mapping[str, str], framing: bytes) -> bytes:
+        if self.granted:
+            headers = {**headers, **self.granted}
         return b"".join((status_line(status), header_lines(headers), self._connection.closing_line(self), framing))

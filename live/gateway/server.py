@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import orjson
 import structlog
 
+from live.controller.access import is_loopback
 from live.controller.driver import PolicyDriver
 from live.gateway.call import Call, GenerationCall, PlainCall
 from live.gateway.context import ContextLengths
@@ -33,6 +34,7 @@ from live.gateway.native import Chat, Generate, embedding_request, with_context
 from live.gateway.node_pool import NodePool
 from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.orders import Orders
+from live.gateway.origins import Origins, beforehand, granted
 from live.gateway.plain_endpoints import ErrorForms
 from live.gateway.reads import ReadFailed, Reads
 from live.gateway.relay import Relay
@@ -83,12 +85,14 @@ class Gateway:
             self._upstream,
             list(addresses),
             timeout_s=self.settings.read_timeout_s,
-            limit_bytes=self.settings.answer_limit_bytes,
+            limit_bytes=self.settings.read_limit_bytes,
         )
         self._server = HttpServer(self, self.settings.server)
         self._inventory = Inventory(self._reads, names, driver, self.settings.slots_per_model)
         self._orders = Orders(self._upstream, self._inventory, addresses, _NATIVE)
         self._contexts = ContextLengths(self.settings.context_tokens_max)
+        self._origins = Origins(self.settings.origins)
+        self._beyond_loopback = False
         self._keeping: asyncio.Task[None] | None = None
         self._handlers = self._routes()
         driver.on_abort(self.abort)
@@ -118,13 +122,15 @@ class Gateway:
         handlers["GET", "/api/status"] = self._read
         handlers["POST", "/api/me"] = self._read_model
         handlers["POST", "/api/signout"] = self._on_every_node
-        handlers["POST", "/v1/images/generations"] = self._image
+        for path in ("/v1/images/generations", "/v1/images/edits"):
+            handlers["POST", path] = self._image
         return handlers
 
     # -- listening -------------------------------------------------------------------------------------------------
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for clients; the address. Raises OSError where that is not possible."""
+        self._beyond_loopback |= not is_loopback(host)
         address = await self._server.listen(host, port)
         if self.settings.inventory_period_s and self._keeping is None:
             self._keeping = asyncio.create_task(self._inventory.keep(self.settings.inventory_period_s))
@@ -153,7 +159,23 @@ class Gateway:
 
     def answer(self, request: ServedRequest) -> Work:
         """Answer it."""
+        if "origin" in request.headers and self._is_settled_with_its_page(request):
+            return None
         return self._handler(request.method, request.path)(request)
+
+    def _is_settled_with_its_page(self, request: ServedRequest) -> bool:
+        """Refuse what a page may not ask, and answer a browser that asks whether it may."""
+        origin, headers = request.headers["origin"], request.headers
+        # On loopback the name proves nothing: a page can have its own name lead here.
+        if not self._origins.allow(origin, headers.get("host", "") if self._beyond_loopback else ""):
+            message = f"the gateway does not serve web pages of {origin}; its operator may add it to origins"
+            self._error(request, _errors_of(request.path), 403, message)
+            return True
+        request.granted = granted(origin)
+        if request.method != "OPTIONS":
+            return False
+        request.respond(200, beforehand(headers.get("access-control-request-headers", "")), b"")
+        return True
 
     def _handler(self, method: str, path: str) -> Handler:
         handler = self._handlers.get((method, path))
@@ -292,11 +314,12 @@ class Gateway:
 
     def _note_truncation(self, call: Call, context_tokens: int) -> None:
         """Say it where the prompt will not fit: Ollama cuts off its front without a word."""
-        held_tokens = self._contexts.held(call.model, time.monotonic())
-        if held_tokens and not context_tokens and call.path.startswith("/v1/"):
-            call.notes["X-OllamaMax-Context"] = (
-                f"others have the model loaded with {held_tokens} tokens; this request cannot say so and may reload it"
-            )
+        if not context_tokens and call.path.startswith("/v1/"):
+            held_tokens = self._contexts.held(call.model, time.monotonic())
+            if held_tokens:
+                call.notes["X-OllamaMax-Context"] = (
+                    f"others have the model loaded with {held_tokens} tokens; this request cannot say so and may reload it"
+                )
         context_tokens = context_tokens or self._inventory.context_of(call.model)
         if context_tokens and call.prompt_tokens > context_tokens:
             said = f"about {call.prompt_tokens} tokens; the context has {context_tokens}"
@@ -304,7 +327,7 @@ class Gateway:
 
     def _serve(self, request: ServedRequest, errors: ErrorForms, understand: Callable[[bytes], Call]) -> Work:
         header_id = request.headers.get("x-request-id", "")
-        if not _HEADER_ID.fullmatch(header_id):
+        if not header_id or not _HEADER_ID.fullmatch(header_id):
             header_id = f"{random.getrandbits(128):032x}"
         try:
             timeout_s = self._timeout_s(request)
@@ -312,7 +335,11 @@ class Gateway:
         except BadRequest as error:
             self._error(request, errors, 400, str(error), header_id)
             return None
-        if call.model not in self._names:
+        known = call.model in self._names
+        if not known:
+            call.model = self._inventory.spelt(call.model)
+            known = call.model in self._names
+        if not known:
             return self._ask_for(call, request, errors, header_id, timeout_s)
         self._relay_it(call, request, errors, header_id, timeout_s)
         return None
@@ -322,6 +349,7 @@ class Gateway:
     ) -> None:
         """Perhaps a node has got the model meanwhile."""
         if await self._inventory.knows(call.model):
+            call.model = self._inventory.spelt(call.model)
             self._relay_it(call, request, errors, header_id, timeout_s)
         else:
             self._error(request, errors, 404, f"model '{call.model}' not found", header_id)

@@ -17,6 +17,8 @@ class GatewaySettings:
     """Longest wait for a connection to a node."""
     read_timeout_s: float = 5.0
     """Longest wait for a node's answer to a question such as `/api/tags`; then the next node is asked."""
+    read_limit_bytes: int = 32 * MIB
+    """Longest such answer: it is read as a whole, and a list is taken apart while everybody waits."""
     shutdown_grace_s: float = 10.0
     """How long running requests may go on when the gateway stops."""
     server: ServerLimits = field(default_factory=ServerLimits)
@@ -39,5 +41,7 @@ class GatewaySettings:
     """A request that broke this many nodes before its first token, and was served by none, is not tried again ..."""
     poison_hold_s: float = 600.0
     """... for this long."""
+    origins: tuple[str, ...] = ()
+    """Web pages that may use the gateway, beside those of its own machine."""
     refusal_limit_bytes: int = MIB
     """Longest body of an error."""

@@ -2,7 +2,8 @@
 
 The other node generates the whole answer anew, from the same request with the same seed. As long as it says what the
 client has already, nothing is passed on; from there on everything is. Where it says something else, `Diverged` says so;
-then a node may be asked to go on after the text that the client has (`go_on_after`), and all that it says is new.
+then a node may be asked to go on after what the client has (`go_on_after`), and all that it says is new: the rest of the
+text, or, where the client has nothing but thinking, the whole answer with its own thinking after that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import json
 from dataclasses import replace
 
 from live.gateway.dialect import Dialect, JsonObject, Record
+
+SEAM = "\n\n"
+"""Between a thought that broke off and that of another node, which begins anew."""
 
 
 class Diverged(Exception):
@@ -71,12 +75,20 @@ class Transcript:
         self._records = 0
         self._begun = False  # the client has something
         self._taking_over = False  # the present answer is not the first
-        self._anew = True  # a further answer begins at the beginning
+        self._anew = True  # a further answer is compared with what the client has
+        self._seam = ""  # before the first thought of an answer that comes after another's
+        self._in_text = False  # the present answer goes on in the middle of the text
+        self._thought = False  # the thinking is over, and was said to be
 
     @property
     def text(self) -> str:
         """What the client has."""
         return self._text.text
+
+    @property
+    def thinking(self) -> str:
+        """What the client was told of the model's thinking."""
+        return self._thinking.text
 
     @property
     def records(self) -> int:
@@ -90,16 +102,17 @@ class Transcript:
 
     @property
     def tokens(self) -> int:
-        """How many tokens that is."""
-        return self._text.tokens
+        """How many tokens that is, with those of the thinking."""
+        return self._text.tokens + self._thinking.tokens
 
     @property
-    def is_plain_text(self) -> bool:
-        """Whether the client has text, and neither thinking nor tool calls."""
-        return bool(self._text.tokens) and not self._thinking.tokens and not self._tool_calls
+    def is_open(self) -> bool:
+        """Whether more can follow: the client has text, or thinking that has not ended, and no tool calls."""
+        open_thought = bool(self._thinking.tokens) and not self._thought
+        return (bool(self._text.tokens) or open_thought) and not self._tool_calls
 
     def go_on_after(self) -> None:
-        """From the next restart on, an answer begins where the client's text ends."""
+        """From the next restart on, all that an answer says comes after what the client has."""
         self._anew = False
 
     def restart(self) -> None:
@@ -108,6 +121,8 @@ class Transcript:
         self._text.restart(anew=self._anew)
         self._thinking.restart(anew=self._anew)
         self._tool_calls_said = 0
+        self._in_text = not self._anew and bool(self._text.tokens)
+        self._seam = "" if self._anew or self._in_text else SEAM
 
     @property
     def is_undisturbed(self) -> bool:
@@ -121,14 +136,23 @@ class Transcript:
 
     def take(self, record: Record) -> bytes:
         """What the client is to be sent for a record; empty where it has all of it. Raises `Diverged`."""
+        if record.thinking and self._in_text:
+            raise Diverged("it thinks anew instead of going on with its text")
+        seam = self._seam if record.thinking else ""
+        if seam:
+            self._seam = ""
+            record = replace(record, thinking=seam + record.thinking)
         known_text = self._text.known(record.text, "text")
         known_thinking = self._thinking.known(record.thinking, "thinking")
         known_calls = self._known_tool_calls(record)
-        data = self._data(record, known_text, known_thinking, known_calls) if self._taking_over else record.raw
+        data = record.raw
+        if self._taking_over:
+            data = self._data(record, known_text, known_thinking, known_calls, changed=bool(seam))
         # Nothing can fail from here on, so what is noted as sent is sent.
         for name, value in self._dialect.identity(record).items():
             self._identity.setdefault(name, value)
         if record.frame is not None:
+            self._thought |= bool(self._thinking.tokens) and record.frame[0] not in self._frame
             self._frame[record.frame[0]] = record.frame[1]
         self._begun = True
         self._records += bool(data)
@@ -138,8 +162,8 @@ class Transcript:
         self._tool_calls_said += len(record.tool_calls)
         return data
 
-    def _data(self, record: Record, known_text: int, known_thinking: int, known_calls: int) -> bytes:
-        """What of a record of another node's answer is new to the client."""
+    def _data(self, record: Record, known_text: int, known_thinking: int, known_calls: int, *, changed: bool) -> bytes:
+        """What of a record of another node's answer is new to the client; `changed`: its fields no longer say it."""
         if record.frame is not None:
             place, what = record.frame
             if self._frame.get(place, what) != what:
@@ -164,7 +188,7 @@ class Transcript:
             return b""
         if not new.empty and known and _has_logprobs(record):
             raise Diverged("its log probabilities cannot be divided where the first answer broke off")
-        return self._dialect.rewritten(new, self) if known or self._identity else record.raw
+        return self._dialect.rewritten(new, self) if known or changed or self._identity else record.raw
 
     def _known_tool_calls(self, record: Record) -> int:
         if not record.tool_calls:

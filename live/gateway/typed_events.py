@@ -8,8 +8,8 @@ Where a client does not stream, the node's own whole answer is passed on; see `p
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from typing import Any
 
 from live.gateway.dialect import (
     Asked,
@@ -22,7 +22,6 @@ from live.gateway.dialect import (
     parse_model,
     parse_object,
     parse_switch,
-    quick_fields,
     tokens_left,
     tokens_of,
 )
@@ -38,8 +37,7 @@ class TypedEvents:
     path: str
     endpoint: PlainEndpoint
     _limit_field: str
-    _delta_type: str
-    _delta_fields: int  # that an event has which only adds text
+    quick: re.Pattern[bytes]
 
     def parse(self, body: bytes) -> ParsedRequest:
         """Understand a request. Raises `BadRequest`."""
@@ -61,9 +59,11 @@ class TypedEvents:
         """As it came."""
         return Asked(self.path, request.body)
 
-    def continuation(self, request: ParsedRequest, _seed: int | None, text: str, tokens: int) -> Asked | None:
+    def continuation(
+        self, request: ParsedRequest, _seed: int | None, text: str, tokens: int, thinking: str = ""
+    ) -> Asked | None:
         """The request with the text as the beginning of its answer; neither tools nor a grammar can begin there."""
-        continued = None if request.fields.get("tools") else self._continued(request.fields, text)
+        continued = None if request.fields.get("tools") else self._continued(request.fields, text, thinking)
         if continued is None:
             return None
         left = tokens_left(request.fields.get(self._limit_field), tokens)
@@ -87,14 +87,6 @@ class TypedEvents:
         record.raw = event(fields, stripped)
         return record
 
-    def quick_text(self, line: bytes) -> str:
-        """The text of an event that adds text and nothing else: only the fields that such an event has in Ollama."""
-        fields = quick_fields(line)
-        if fields is None or len(fields) != self._delta_fields or fields.get("type") != self._delta_type:
-            return ""
-        text = self._delta_text(fields)
-        return text if type(text) is str else ""
-
     def aggregate(self) -> None:
         """None: only streams are asked of nodes as streams."""
 
@@ -106,13 +98,10 @@ class TypedEvents:
         """An error within a stream."""
         return self.endpoint.errors.error_line(message)
 
-    def _continued(self, fields: JsonObject, text: str) -> JsonObject | None:
+    def _continued(self, fields: JsonObject, text: str, thinking: str) -> JsonObject | None:
         raise NotImplementedError
 
     def _read(self, kind: str, fields: JsonObject, record: Record) -> None:
-        raise NotImplementedError
-
-    def _delta_text(self, fields: JsonObject) -> Any:
         raise NotImplementedError
 
 

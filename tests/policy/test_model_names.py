@@ -23,6 +23,14 @@ def test_another_name_is_spelt_differently_and_means_the_same(name: str) -> None
     assert canonical(other_name(name)) == name
 
 
+def test_a_copy_is_one_more_name_of_its_model_until_it_becomes_one_of_its_own() -> None:
+    names = ModelNames(["m:latest"])
+    names.add("copy", of="m:latest")
+    assert (names.of("copy:latest"), list(names)) == ("m:latest", ["m:latest"])
+    names.add("copy", of="copy")
+    assert (names.of("copy:latest"), list(names)) == ("copy", ["m:latest", "copy"])
+
+
 def routes(*, normalise: bool) -> list[str]:
     policy = ClusterPolicy(cluster(1, 1, 1), preset("default", {"router.normalise_names": normalise}))
     requests = [RequestSpec(number, name, 10, True, 0.0, 60.0) for number, name in enumerate(["m", "m:latest", "x"])]

@@ -32,17 +32,23 @@ class ModelNames:
         return short in self._known and short not in self._gone
 
     def __iter__(self) -> Iterator[str]:
-        return iter([name for short, name in self._known.items() if short not in self._gone])
+        """Each model's name, once."""
+        return iter(dict.fromkeys(name for short, name in self._known.items() if short not in self._gone))
 
     def of(self, name: str) -> str:
         """The cluster's name for the model; of a model that the cluster does not know, the canonical one."""
         short = canonical(name)
         return self._known.get(short, short)
 
-    def add(self, name: str) -> None:
-        """A model that was not known, or that no node had."""
-        self._known.setdefault(canonical(name), name)
-        self._gone.discard(canonical(name))
+    def add(self, name: str, of: str = "") -> None:
+        """A model that was not known, or that no node had; `of`: it is one more name of that model of the cluster's, or,
+        where this is its own name, a model of its own from now on."""
+        short = canonical(name)
+        if of:
+            self._known[short] = of
+        else:
+            self._known.setdefault(short, name)
+        self._gone.discard(short)
 
     def discard(self, name: str) -> None:
         """A model that no node has any more; should it come back, it has the name that it had."""

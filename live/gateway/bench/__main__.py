@@ -18,9 +18,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from live.compiled import GATEWAY
 from live.gateway.bench.client import BenchConnection, BenchError, connect, request_bytes
 from live.gateway.bench.proxies import KINDS, Running, StartFailed, free_port, start
-from live.gateway.compiled import GATEWAY
 
 SEQUENTIAL_REQUESTS = 400
 STREAMS, RECORDS, PERIOD_MS = 50, 40, 20.0

@@ -145,6 +145,14 @@ async def test_an_agent_is_not_trusted() -> None:
         checked(b"[]")
 
 
+def test_a_sample_that_has_grown_old_is_none() -> None:
+    fresh = {"age_s": 16.0, "period_s": 5.0, "values": {"swap_used_gib": 2}}
+    assert checked(json.dumps(fresh).encode()) == {"swap_used_gib": 2.0}
+    for old in ({**fresh, "age_s": 21.0}, {**fresh, "age_s": "x"}):
+        with pytest.raises(ValueError, match="old"):
+            checked(json.dumps(old).encode())
+
+
 def test_a_row_of_telemetry_has_every_column_and_null_for_what_is_not_known() -> None:
     row = telemetry_row({"time_s": 1.0, "node": "a"})
     assert len(row) == len(TELEMETRY.names)

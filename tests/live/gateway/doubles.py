@@ -32,12 +32,17 @@ async def until(condition: Callable[[], object], limit_s: float = 2.0) -> None:
             await asyncio.sleep(0.001)
 
 
+def dumps(fields: dict[str, Any]) -> bytes:
+    """As Go writes it."""
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+
+
 def line(**fields: Any) -> bytes:
-    return json.dumps(fields).encode() + b"\n"
+    return dumps(fields) + b"\n"
 
 
 def event(**fields: Any) -> bytes:
-    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+    return b"data: " + dumps(fields) + b"\n\n"
 
 
 def chat_chunk(content: str, *, finish: str | None = None, identity: str = "chatcmpl-1", **delta: Any) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from live.gateway.dialect import Dialect
+from live.gateway.dialect import Before, Dialect
 from live.gateway.native import Chat, Generate
 from live.gateway.openai import ChatCompletions, Completions
 from tests.live.gateway.conftest import House
@@ -16,6 +16,7 @@ from tests.live.gateway.doubles import (
     event,
     generate_end,
     generate_lines,
+    line,
     streams,
     to,
 )
@@ -52,6 +53,8 @@ def text_events(words: list[str], identity: str = "cmpl-1") -> list[bytes]:
 
 
 WORDS = ["ba", " da", " ga", " ka"]
+TEXT = ["ba", " da", " ga", " ka", " ma", " na"]
+"""Of `completion_events`."""
 
 
 async def test_completions_go_on_elsewhere_as_one_stream(house: House) -> None:
@@ -188,12 +191,112 @@ async def test_who_does_not_want_continuations_gets_an_error(make_house) -> None
     assert "was to go on here" in objects(answer)[-1]["error"]
 
 
+def chat_thoughts(*thoughts: str) -> list[bytes]:
+    messages = [{"role": "assistant", "content": "", "thinking": thought} for thought in thoughts]
+    return [line(model="m", created_at="t", message=message, done=False) for message in messages]
+
+
+def thinking_of(body: bytes) -> str:
+    return "".join(part["message"].get("thinking", "") for part in objects(body))
+
+
+async def test_a_thought_that_another_node_words_otherwise_begins_anew_after_it(house: House) -> None:
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams(chat_thoughts("I ", "th"), then="break"))
+    house.b.will(streams(chat_thoughts("Hm")), streams([*chat_thoughts("Hm", " so"), *chat_lines(WORDS)]))
+    body = {**CHAT, "think": True, "format": "json", "options": {"num_predict": 10}}
+    _, answer, _ = await house.post("/api/chat", body)
+    parts = objects(answer)
+    assert thinking_of(answer) == "I th\n\nHm so"
+    assert "".join(part["message"]["content"] for part in parts) == "".join(WORDS)
+    # What the node said and the thought of the first, and the prompt as it was.
+    assert (parts[-1]["done"], parts[-1]["eval_count"], parts[-1]["prompt_eval_count"]) == (True, 4 + 2, 3)
+    assert (
+        house.b.bodies[1] == house.b.bodies[0]
+    )  # the answer itself is made as a whole: grammars and tools can be kept
+
+
+async def test_a_chat_that_was_thought_about_goes_on_after_its_text(house: House) -> None:
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams([*chat_thoughts("I ", "think"), *chat_lines(WORDS)[:2]], then="break"))
+    house.b.will(streams(chat_thoughts("Hm")), streams(chat_lines([" x", " y"])))
+    _, answer, _ = await house.post("/api/chat", {**CHAT, "think": True, "options": {"num_predict": 10}})
+    parts = objects(answer)
+    assert (thinking_of(answer), "".join(part["message"]["content"] for part in parts)) == ("I think", "ba da x y")
+    assert (parts[-1]["eval_count"], parts[-1]["prompt_eval_count"]) == (2 + 4, 0)
+    asked = house.b.bodies[1]
+    assert asked["messages"][-1] == {"role": "assistant", "thinking": "I think", "content": "ba da"}
+    assert (asked["think"], asked["options"]["num_predict"]) == (True, 6)
+
+
+async def test_a_node_that_thinks_anew_in_the_middle_of_a_text_does_not_go_on_with_it(house: House) -> None:
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams([*chat_thoughts("I "), *chat_lines(WORDS)[:2]], then="break"))
+    house.b.will(streams(chat_thoughts("Hm")), streams([*chat_thoughts("Hm"), *chat_lines(WORDS)]))
+    _, answer, _ = await house.post("/api/chat", {**CHAT, "think": True})
+    assert "it thinks anew instead of going on with its text" in objects(answer)[-1]["error"]
+
+
+async def test_openai_chats_that_were_thought_about_go_on_after_their_text(house: House) -> None:
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams([chat_chunk("", reasoning="I "), chat_chunk("", reasoning="think"), *completion_events()[:1]]))
+    house.b.will(
+        streams([chat_chunk("", reasoning="Hm", identity="chatcmpl-2")]),
+        streams(completion_events([" x"], identity="chatcmpl-3")),
+    )
+    _, answer, _ = await house.post("/v1/chat/completions", {**CHAT, "stream": True})
+    deltas = [part["choices"][0]["delta"] for part in events(answer)]
+    assert "".join(delta.get("reasoning", "") for delta in deltas) == "I think"
+    assert "".join(delta["content"] for delta in deltas) == "ba x"
+    assert house.b.bodies[1]["messages"][-1] == {"role": "assistant", "reasoning": "I think", "content": "ba"}
+
+
+async def test_openai_chats_that_broke_in_their_thinking_are_thought_about_anew(house: House) -> None:
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams([chat_chunk("", reasoning="I "), chat_chunk("", reasoning="think"), chat_chunk("")]))
+    rest = [chat_chunk("", reasoning="Hm", identity="chatcmpl-2"), *completion_events(identity="chatcmpl-2")]
+    house.b.will(streams(rest))
+    body = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
+    _, answer, _ = await house.post("/v1/chat/completions", body)
+    parts = events(answer)
+    deltas = [part["choices"][0]["delta"] for part in parts if part["choices"]]
+    assert "".join(delta.get("reasoning", "") for delta in deltas) == "I think\n\nHm"
+    assert "".join(delta["content"] for delta in deltas) == "".join(TEXT)
+    assert {part["id"] for part in parts} == {"chatcmpl-1"}
+    assert parts[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": len(TEXT) + 2, "total_tokens": 5 + len(TEXT)}
+
+
+async def test_a_prompt_that_was_thought_about_goes_on_as_the_chat_that_it_is(house: House) -> None:
+    def thought(thinking: str) -> bytes:
+        return line(model="m", created_at="t", response="", thinking=thinking, done=False)
+
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams([thought("I "), thought("think"), *generate_lines(WORDS)[:2]], then="break"))
+    house.b.will(streams([thought("Hm")]), streams(chat_lines([" x"])))
+    _, answer, _ = await house.post("/api/generate", {"model": "m", "prompt": "p", "think": True})
+    parts = objects(answer)
+    assert "".join(part["response"] for part in parts) == "ba da x"
+    assert parts[-1]["eval_count"] == 5
+    asked = house.b.bodies[1]
+    assert asked["messages"][-1] == {"role": "assistant", "thinking": "I think", "content": "ba da"}
+    assert asked["think"] is True
+
+
+async def test_without_continuations_another_thought_is_an_error(make_house) -> None:  # type: ignore[no-untyped-def]
+    house = await make_house(continue_text=False)
+    house.routes(to("a"), to("b"), to("b"))
+    house.a.will(streams(chat_thoughts("I ", "th"), then="break"))
+    house.b.will(streams(chat_thoughts("Hm")))
+    _, answer, _ = await house.post("/api/chat", CHAT)
+    assert "its thinking differs" in objects(answer)[-1]["error"]
+
+
 @pytest.mark.parametrize(
     ("dialect", "fields", "possible"),
     [
         (Chat(), {}, True),
         (Chat(), {"format": "json"}, False),
-        (Chat(), {"think": True}, False),
+        (Chat(), {"think": True}, True),
         (Chat(), {"tools": [{}]}, False),
         (ChatCompletions(), {}, True),
         (ChatCompletions(), {"response_format": {"type": "json_object"}}, False),
@@ -226,6 +329,6 @@ def test_an_answer_that_the_client_itself_began_is_continued_in_its_message() ->
 def test_the_counts_of_a_continuation_are_those_of_the_whole() -> None:
     record = Generate().record(generate_end(4))
     assert record is not None
-    Generate().count_in(record, 2)
+    Generate().count_in(record, Before(2, 2))
     said = json.loads(record.raw)
     assert (said["eval_count"], said["prompt_eval_count"]) == (6, 1)

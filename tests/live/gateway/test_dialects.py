@@ -1,17 +1,23 @@
 """The sans-IO parts: however bytes are cut and wherever a stream breaks, the client gets the same text."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from live.gateway.call import GenerationCall
-from live.gateway.dialect import Dialect
+from live.gateway.dialect import QUICK_MAX_BYTES, Dialect, quick_text
 from live.gateway.lines import LineSplitter
+from live.gateway.messages import Messages
 from live.gateway.native import Chat, Generate
-from live.gateway.openai import ChatCompletions
-from tests.live.gateway.doubles import chat_lines, completion_events, generate_lines
+from live.gateway.openai import ChatCompletions, Completions
+from live.gateway.responses import Responses
+from tests.live.gateway.doubles import chat_chunk, chat_lines, completion_events, generate_lines, line
+from tests.live.gateway.event_doubles import message_events, response_events
+from tests.live.gateway.test_continuation import text_events
 
 WORDS = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=8)
 
@@ -122,3 +128,54 @@ def test_context_and_prompt_are_known_on_arrival() -> None:
     parts = b'{"model":"m","messages":[{"content":[{"type":"text","text":"1234"},{"type":"image_url"}]}]}'
     assert ChatCompletions().parse(parts).prompt_tokens == 1
     assert not Chat().parse(b'{"model":"m","messages":[]}').generates
+
+
+ALL: list[tuple[Dialect, Callable[[list[str]], list[bytes]]]] = [
+    (Generate(), generate_lines),
+    (Chat(), chat_lines),
+    (ChatCompletions(), completion_events),
+    (Completions(), text_events),
+    (Messages(), message_events),
+    (Responses(), response_events),
+]
+
+
+@pytest.mark.parametrize(("dialect", "answer"), ALL)
+@given(words=WORDS)
+def test_what_is_read_quickly_says_the_same_as_with_a_closer_look(
+    dialect: Dialect, answer: Callable[[list[str]], list[bytes]], words: list[str]
+) -> None:
+    for each in b"".join(answer(words)).splitlines(keepends=True):
+        quick = quick_text(dialect.quick, each)
+        if quick:
+            record = dialect.record(each)
+            assert record is not None
+            assert (record.text, record.thinking, record.tool_calls, record.kind) == (quick, "", [], "part")
+
+
+@pytest.mark.parametrize(("dialect", "answer"), ALL)
+def test_plain_pieces_of_text_are_read_quickly(dialect: Dialect, answer: Callable[[list[str]], list[bytes]]) -> None:
+    words = ["ba", ' d"a\n', " \\", " é", " 🦙", "<b>"]
+    lines = b"".join(answer(words)).splitlines(keepends=True)
+    assert [text for each in lines if (text := quick_text(dialect.quick, each))] == words
+
+
+@pytest.mark.parametrize(
+    ("dialect", "whole"),
+    [
+        (Generate(), line(model="m", created_at="t", response="x", thinking="y", done=False)),
+        (Generate(), line(model="m", created_at="t", response="x", done=False, logprobs=[])),
+        (Generate(), line(model="m", created_at="t", response="x", done=True)),
+        (Generate(), line(model="m", created_at="t", response="x", done=False)[:-1]),
+        (Generate(), line(model="m", created_at="t", response="x" * QUICK_MAX_BYTES, done=False)),
+        (Generate(), line(model="m", created_at="t", response="x", done=False).replace(b"x", b"\xff")),
+        (Generate(), line(model="m", created_at="t", response="x", done=False).replace(b"x", b"\x01")),
+        (Generate(), line(model="m", created_at="t", response="x", done=False).replace(b"x", b"\\ud800")),
+        (Chat(), line(model="m", created_at="t", message={"role": "a", "content": "x", "thinking": "y"}, done=False)),
+        (Chat(), line(model="m", created_at="t", message={"role": "a", "content": "x", "tool_calls": []}, done=False)),
+        (ChatCompletions(), chat_chunk("x", reasoning="y")[:-1]),
+        (ChatCompletions(), chat_chunk("x", finish="stop")[:-1]),
+    ],
+)
+def test_what_says_more_gets_a_closer_look(dialect: Dialect, whole: bytes) -> None:
+    assert quick_text(dialect.quick, whole) == ""

@@ -227,7 +227,8 @@ async def test_more_connections_than_it_takes_are_told_so(make_house: Any, wire:
     house.a.will(answers(200, b'{"version":"1"}'))
     kept = [await wire(house) for _ in range(2)]
     await asyncio.sleep(0.01)
-    assert (await (await wire(house)).answer())[0] == 503
+    status, headers, _ = await (await wire(house)).answer()
+    assert (status, headers["retry-after"]) == (503, "1")
     for client in kept:
         client.send(VERSION)
         assert (await client.answer())[0] == 200

@@ -11,6 +11,7 @@ from live.gateway.messages import Messages
 from live.gateway.native import Generate
 from live.gateway.openai import Completions
 from live.gateway.responses import Responses
+from live.rig.node import RigNode
 from live.rig.ollama_node import OllamaNode
 from tests.live.conftest import MODEL
 from tests.live.gateway.event_doubles import told
@@ -25,7 +26,7 @@ MESSAGES = {
     "temperature": 1,
 }  # fmt: skip
 RESPONSES = {"model": MODEL, "input": "ba da ga", "max_output_tokens": COUNT, "stream": True}
-Break = Callable[[OllamaNode], Awaitable[None]]
+Break = Callable[[RigNode], Awaitable[None]]
 
 
 async def broken_in_the_middle(cluster: Cluster, path: str, body: dict[str, Any], break_it: Break) -> bytes:
@@ -76,16 +77,18 @@ async def test_a_response_that_breaks_goes_on_elsewhere(cluster: Cluster, break_
         ("/v1/completions", {"model": MODEL, "prompt": "ba da ga", "max_tokens": 60, "stream": True}, Completions()),
     ],
 )  # fmt: skip
+@pytest.mark.parametrize("thinking", ["", "ba ba"])
 async def test_what_a_node_is_asked_is_the_beginning_of_its_own_answer(
-    cluster: Cluster, path: str, body: dict[str, Any], dialect: Any
+    cluster: Cluster, path: str, body: dict[str, Any], dialect: Any, thinking: str
 ) -> None:
-    """Where nothing is left to chance, the first half and its continuation are the whole: the prompt ends in it."""
+    """Where nothing is left to chance, the first half and its continuation are the whole: the prompt ends in it. A thought
+    before it is understood, and left out by the template of a model that does not think."""
     cold: dict[str, Any] = {"temperature": 0}
     body = {**body, "options": {**body["options"], **cold, "seed": 1}} if "options" in body else {**body, **cold}
     pieces = await _texts(cluster, dialect, path, body)
     half = len(pieces) // 2
     request = dialect.parse(json.dumps(body).encode())
-    asked = dialect.continuation(request, 1, "".join(pieces[:half]), half)
+    asked = dialect.continuation(request, 1, "".join(pieces[:half]), half, thinking)
     rest = await _texts(cluster, dialect, asked.path, json.loads(asked.body))
     assert len(pieces) > 40
     assert pieces[:half] != pieces[half : 2 * half]  # else it might as well have begun anew

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,16 @@ import pytest
 
 from live.controller.driver import PolicyDriver
 from live.controller.probes import HttpProber
+from live.gateway.dialect import Dialect, quick_text
+from live.gateway.messages import Messages
+from live.gateway.native import Chat, Generate
+from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.request_log import RequestLog
+from live.gateway.responses import Responses
 from live.gateway.server import Gateway
 from live.hands.ollama_api import OllamaApiHands
 from live.hands.router import HandsByKind
+from live.rig.node import RigNode
 from live.rig.ollama_node import OllamaNode
 from tests.live.conftest import MODEL, MakeNode
 from tests.live.gateway.doubles import until
@@ -42,9 +48,9 @@ VOLATILE = {"created_at", "total_duration", "load_duration", "prompt_eval_durati
 
 @dataclass
 class Cluster:
-    """Real nodes behind a gateway with the default policy."""
+    """Nodes behind a gateway with the default policy."""
 
-    nodes: dict[str, OllamaNode]
+    nodes: Mapping[str, RigNode]
     driver: PolicyDriver
     http: aiohttp.ClientSession
     url: str
@@ -66,7 +72,7 @@ async def cluster(make_node: MakeNode) -> AsyncIterator[Cluster]:
 
 
 @contextlib.asynccontextmanager
-async def in_front_of(nodes: dict[str, OllamaNode]) -> AsyncIterator[Cluster]:
+async def in_front_of(nodes: Mapping[str, RigNode]) -> AsyncIterator[Cluster]:
     """A gateway in front of these nodes, with the model loaded on all."""
     names = list(nodes)
     addresses = {name: node.address for name, node in nodes.items()}
@@ -124,6 +130,27 @@ async def test_streams_are_what_a_node_says(cluster: Cluster) -> None:
         expected = await cluster.directly("/v1/chat/completions", body)
         _, actual, _ = await cluster.post("/v1/chat/completions", body)
         assert chunks(actual) == chunks(expected)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        (Generate(), GENERATE),
+        (Chat(), CHAT),
+        (ChatCompletions(), {**COMPLETION, "stream": True}),
+        (Completions(), {"model": MODEL, "prompt": "ba da", "seed": 11, "max_tokens": 9, "stream": True}),
+        (Messages(), {"model": MODEL, "messages": CHAT["messages"], "max_tokens": 9, "stream": True}),
+        (Responses(), {"model": MODEL, "input": "ba da", "max_output_tokens": 9, "stream": True}),
+    ],
+)
+async def test_each_piece_of_text_is_read_quickly(cluster: Cluster, dialect: Dialect, body: dict[str, Any]) -> None:
+    said = (await cluster.directly(dialect.path, body)).splitlines(keepends=True)
+    records = [(each, dialect.record(each)) for each in said]
+    pieces = [
+        (each, record.text) for each, record in records if record is not None and record.text and not record.closing
+    ]
+    assert len(pieces) > 3
+    assert [quick_text(dialect.quick, each) for each, _ in pieces] == [text for _, text in pieces]
 
 
 async def test_whole_answers_are_what_a_node_says(cluster: Cluster) -> None:

@@ -138,7 +138,7 @@ async def test_a_port_in_use_is_said_in_one_line(node: StubNode) -> None:
 
 async def test_nodes_are_asked_what_they_have(node: StubNode) -> None:
     reports = await discover({"a": node.address, "b": "http://127.0.0.1:9"})
-    assert reports[0] == NodeReport("a", "", {"m": 1.2, "n:7b": 2.4}, {"m": 2.0})
+    assert reports[0] == NodeReport("a", "", {"m": 1.2, "n:7b": 2.4}, {"m": 2.0}, {"m": "", "n:7b": ""})
     assert "127.0.0.1:9" in reports[1].problem
 
 
@@ -149,6 +149,14 @@ def test_what_is_configured_goes_before_what_was_learnt() -> None:
     spec = cluster_spec(config, [NodeReport("a", "", {"m": 1.2}, {"m": 2.0}), NodeReport("b", "is down")])
     assert [(m.name, m.memory_gib, m.replicas, m.slots) for m in spec.models] == [("m", 2.0, 1, 4), ("o", 1, 0, 1)]
     assert spec.placement == {"a": ("m",), "b": ()}
+
+
+def test_a_copy_of_a_model_is_no_model_of_its_own() -> None:
+    config = ServeConfig.model_validate({"nodes": {"a": "http://a"}, "models": {"n": {"replicas": 1}}})
+    report = NodeReport("a", "", {"copy": 1.2, "n": 1.2}, {"copy": 2.0}, {"copy": "1", "n": "1"})
+    spec = cluster_spec(config, [report])
+    assert [(m.name, m.memory_gib) for m in spec.models] == [("n", 2.0)]
+    assert (spec.placement, spec.stored) == ({"a": ("n",)}, {"a": ("n",)})
 
 
 async def test_a_stop_lets_a_stream_end(node: StubNode) -> None:

@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 
 from live.gateway.http_server import ServerLimits
+from live.gateway.origins import Origins
 from tests.live.gateway.conftest import House
 from tests.live.gateway.doubles import SHED, answers, generate_lines, streams, to
 from twin.policy.vocabulary import AttemptEnded, NodeInventory
@@ -82,10 +83,11 @@ async def test_who_is_signed_in_is_asked_of_one_node_and_signing_out_of_all(hous
 
 
 async def test_images_are_requests_to_a_model_and_experiments_go_to_one_node(house: House) -> None:
-    house.routes(to("b"))
+    house.routes(to("b"), to("b"))
     house.b.will(answers(200, b'{"data":[]}'))
     house.a.will(answers(200, b'{"results":[]}'))
-    assert (await house.post("/v1/images/generations", {"model": "m", "prompt": "a cat"}))[:2] == (200, b'{"data":[]}')
+    for path in ("/v1/images/generations", "/v1/images/edits"):
+        assert (await house.post(path, {"model": "m", "prompt": "a cat"}))[:2] == (200, b'{"data":[]}')
     assert (await house.post("/api/experimental/web_search", {"query": "x"}))[:2] == (200, b'{"results":[]}')
 
 
@@ -178,6 +180,141 @@ async def test_lists_are_merged_and_who_is_missing_is_named(make_house) -> None:
     assert models == [new, {"name": "only-a", "size": 5}]
     inventories = house.policy.of(NodeInventory)
     assert {each.node: sorted(each.stored) for each in inventories} == {"a": ["m", "only-a"], "b": ["m"]}
+
+
+def tags(*models: tuple[str, str]) -> bytes:
+    listed = [
+        {"name": name, "digest": digest, "modified_at": f"2026-01-0{day}"} for day, (name, digest) in enumerate(models)
+    ]
+    return json.dumps({"models": listed}).encode()
+
+
+async def test_a_node_whose_list_has_no_end_is_left_out(make_house) -> None:  # type: ignore[no-untyped-def]
+    house: House = await make_house(read_limit_bytes=1000)
+    house.a.will(answers(200, tags(*((f"model-{number}", "1") for number in range(30)))))
+    house.b.will(answers(200, tags(("m", "1"))))
+    async with house.http.get(house.url + "/api/tags") as response:
+        assert [model["name"] for model in (await response.json())["models"]] == ["m"]
+        assert response.headers["X-OllamaMax-Nodes-Missing"] == "a"
+
+
+async def test_the_newest_model_is_listed_first_as_on_a_node(house: House) -> None:
+    house.a.will(answers(200, tags(("old", "1"), ("newer", "2"))))
+    house.b.will(answers(200, tags(("new", "3"), ("newer", "2"), ("newest", "4"))))
+    async with house.http.get(house.url + "/api/tags") as response:
+        listed = [model["name"] for model in (await response.json())["models"]]
+    assert listed == ["newest", "newer", "old", "new"]
+
+
+async def test_a_copy_shares_the_state_of_its_model_and_keeps_its_name_for_node_and_client(house: House) -> None:
+    for node in (house.a, house.b):
+        node.will(answers(200, tags(("m:latest", "1"), ("copy:latest", "1"))))
+    house.routes(to("a"))
+    async with house.http.get(house.url + "/api/tags") as response:
+        assert len((await response.json())["models"]) == 2
+    assert [sorted(each.stored) for each in house.policy.of(NodeInventory)] == [["m"], ["m"]]
+    house.a.behaviours.clear()
+    house.a.will(streams(generate_lines()))
+    await house.post("/api/generate", {"model": "copy", "prompt": "x"})
+    assert house.policy.asked[0][0].model == "m"
+    assert house.a.bodies[-1]["model"] == "copy"
+
+
+async def test_a_copy_that_changes_is_a_model_of_its_own(house: House) -> None:
+    for node in (house.a, house.b):
+        node.will(
+            answers(200, tags(("m", "1"), ("copy", "1"))),
+            answers(200, tags(("m", "1"), ("copy", "2"))),
+            answers(200, tags(("m", "1"))),
+        )
+    house.routes(to("a"))
+    for _ in range(2):
+        async with house.http.get(house.url + "/api/tags"):
+            pass
+    assert [sorted(each.stored) for each in house.policy.of(NodeInventory)[2:]] == [["copy", "m"], ["copy", "m"]]
+    async with house.http.get(house.url + "/api/tags"):
+        pass
+    assert (await house.post("/api/generate", {"model": "copy", "prompt": "x"}))[0] == 404
+
+
+async def test_capitals_are_no_other_model(house: House) -> None:
+    house.routes(to("a"))
+    house.a.will(streams(generate_lines()))
+    assert (await house.post("/api/generate", {"model": "M:Latest", "prompt": "x"}))[0] == 200
+    assert house.policy.asked[0][0].model == "m"
+
+
+async def test_a_push_goes_to_a_node_that_answers(make_house) -> None:  # type: ignore[no-untyped-def]
+    house: House = await make_house(read_timeout_s=0.3)
+    has = answers(200, tags(("m", "1")))
+    house.a.will(has, streams([], then="hang"))
+    house.b.will(has, has, has, streams([b'{"status":"success"}\n']), has)
+    async with house.http.get(house.url + "/api/tags"):
+        pass
+    status, body, _ = await house.post("/api/push", {"model": "m"})
+    assert (status, body) == (200, b'{"status":"success"}\n')
+    assert {"model": "m"} in house.b.bodies
+
+
+async def test_an_answer_that_is_not_what_it_says_is_none(house: House) -> None:
+    house.routes(to("a"), to("b"), to("a"), to("b"))
+    good = b'{"embeddings":[[1]]}'
+    house.a.will(answers(200, b'{"embeddings":[[1'), answers(200, b"[" + b"1," * 40_000 + b"1]"))
+    house.b.will(answers(200, good))
+    for _ in range(2):
+        assert (await house.post("/api/embed", {"model": "m", "input": "x"}))[:2] == (200, good)
+    assert [each.error for each in house.policy.of(AttemptEnded)] == ["error_record", "", "error_record", ""]
+
+
+async def test_pages_of_this_machine_and_those_that_are_configured_are_served(make_house) -> None:  # type: ignore[no-untyped-def]
+    house: House = await make_house(origins=("https://*.example.org",))
+    house.a.will(answers(200, b'{"version":"1"}'))
+    for origin in ("http://localhost:3000", "https://ui.example.org", "tauri://localhost", "http://127.0.0.1"):
+        async with house.http.get(house.url + "/api/version", headers={"Origin": origin}) as response:
+            assert response.status == 200
+            assert response.headers["Access-Control-Allow-Origin"] == origin
+            assert response.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://127.0.0.1.x"]
+)
+async def test_other_pages_may_not_even_ask(house: House, origin: str) -> None:
+    own = house.url.removeprefix("http://")
+    for headers in (
+        {"Origin": origin},
+        {"Origin": f"http://evil.example:{own[-5:]}", "Host": f"evil.example:{own[-5:]}"},
+    ):
+        status, body, answered = await house.post("/api/generate", {"model": "m", "prompt": "x"}, headers=headers)
+        assert (status, "origins" in json.loads(body)["error"]) == (403, True)
+        assert "Access-Control-Allow-Origin" not in answered
+    assert not house.policy.asked
+
+
+async def test_a_browser_that_asks_beforehand_is_told(house: House) -> None:
+    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Headers": "authorization,x-stainless-os"}
+    async with house.http.options(house.url + "/v1/chat/completions", headers=headers) as response:
+        assert response.status == 200
+        assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+        assert response.headers["Access-Control-Allow-Headers"] == "authorization,x-stainless-os"
+        assert "POST" in response.headers["Access-Control-Allow-Methods"]
+    async with house.http.options(house.url + "/", headers={"Origin": "https://evil.example"}) as response:
+        assert response.status == 403
+
+
+async def test_a_page_sees_a_stream_as_well(house: House) -> None:
+    house.routes(to("a"))
+    house.a.will(streams(generate_lines()))
+    headers = {"Origin": "http://localhost"}
+    _, body, answered = await house.post("/api/generate", {"model": "m", "prompt": "x"}, headers=headers)
+    assert (body, answered["Access-Control-Allow-Origin"]) == (b"".join(generate_lines()), "http://localhost")
+
+
+def test_beyond_loopback_a_page_beside_the_gateway_is_its_own() -> None:
+    origins = Origins([])
+    assert origins.allow("https://llm.example", "llm.example")
+    assert not origins.allow("https://llm.example", "other.example")
+    assert not origins.allow("https://llm.example", "")
 
 
 async def test_a_pull_is_one_stream_of_all_nodes(house: House) -> None:

@@ -122,13 +122,75 @@ async def test_thinking_that_another_node_words_otherwise_ends_with_a_truthful_e
     assert "made of other parts" in events[-1]["error"]["message"]
 
 
+THOUGHTS = ["hm", " so"]
+
+
+@pytest.mark.parametrize("so_many", [6, 7, 8])
+async def test_a_message_that_was_thought_about_goes_on_in_its_text(house: House, so_many: int) -> None:
+    house.routes(to("a"), to("b"))
+    house.a.will(streams(message_events(WORDS, thoughts=THOUGHTS)[: so_many + 1], then="break"))
+    house.b.will(streams(message_events([" x", " y"], "msg_2", prompt=10)))
+    known = so_many - 5
+    _, answer, _ = await house.post("/v1/messages", {**MESSAGES, "thinking": {"type": "enabled"}})
+    assert told(answer) == told(
+        b"".join(message_events([*WORDS[:known], " x", " y"], prompt=10 - known - 2, thoughts=THOUGHTS))
+    )
+    asked = house.b.bodies[0]
+    assert asked["messages"][-1]["content"] == [
+        {"type": "thinking", "thinking": "hm so"},
+        {"type": "text", "text": "".join(WORDS[:known])},
+    ]
+    assert (asked["max_tokens"], asked["thinking"]) == (9 - known - 2, {"type": "enabled"})
+
+
+async def test_a_message_that_broke_in_its_thinking_is_thought_about_anew(house: House) -> None:
+    house.routes(to("a"), to("b"))
+    house.a.will(streams(message_events(WORDS, thoughts=THOUGHTS)[:4], then="break"))
+    house.b.will(streams(message_events(["x", " y"], "msg_2", thoughts=["well"])))
+    _, answer, _ = await house.post("/v1/messages", MESSAGES)
+    assert told(answer) == told(b"".join(message_events(["x", " y"], thoughts=[*THOUGHTS, "\n\nwell"])))
+    assert house.b.bodies[0] == house.a.bodies[0]  # nothing of the answer has been said: it is made as a whole
+
+
+async def test_a_message_whose_thinking_had_ended_without_a_text_cannot_think_again(house: House) -> None:
+    house.routes(to("a"), to("b"))
+    house.a.will(streams(message_events(WORDS, thoughts=THOUGHTS)[:6], then="break"))
+    house.b.will(streams(message_events(["x", " y"], "msg_2", thoughts=["well"])))
+    events = told((await house.post("/v1/messages", MESSAGES))[1])
+    assert "its thinking differs" in events[-1]["error"]["message"]
+
+
+@pytest.mark.parametrize("so_many", [9, 10, 11])
+async def test_a_response_that_was_thought_about_goes_on_in_its_text(house: House, so_many: int) -> None:
+    house.routes(to("a"), to("b"))
+    house.a.will(streams(response_events(WORDS, thoughts=THOUGHTS)[: so_many + 1], then="break"))
+    house.b.will(streams(response_events([" x", " y"], 2, prompt=10)))
+    known = so_many - 8
+    _, answer, _ = await house.post("/v1/responses", {**RESPONSES, "reasoning": {"effort": "high"}})
+    expected = response_events([*WORDS[:known], " x", " y"], prompt=10 - known - 2, thoughts=THOUGHTS)
+    assert told(answer) == told(b"".join(expected))
+    assert house.b.bodies[0]["input"][1:] == [
+        {"type": "reasoning", "summary": [], "encrypted_content": "hm so"},
+        {"role": "assistant", "content": "".join(WORDS[:known])},
+    ]
+
+
+async def test_a_response_that_broke_in_its_thinking_is_thought_about_anew(house: House) -> None:
+    house.routes(to("a"), to("b"))
+    house.a.will(streams(response_events(WORDS, thoughts=THOUGHTS)[:5], then="break"))
+    house.b.will(streams(response_events(["x", " y"], 2, thoughts=["well"])))
+    _, answer, _ = await house.post("/v1/responses", RESPONSES)
+    answer = answer.replace(b"msg_2", b"msg_1")  # the client has seen no other name of it
+    assert told(answer) == told(b"".join(response_events(["x", " y"], thoughts=[*THOUGHTS, "\n\nwell"])))
+
+
 @pytest.mark.parametrize(
     ("fields", "possible"),
     [
         ({}, True),
         ({"tools": [{}]}, False),
-        ({"thinking": {"type": "enabled"}}, False),
-        ({"thinking": {"type": "disabled"}}, True),
+        ({"thinking": {"type": "enabled"}}, True),
+        ({"output_config": {"format": {"type": "json_schema"}}}, False),
         ({"messages": [{"role": "assistant", "content": [{"type": "text", "text": "I"}]}]}, False),
     ],
 )
@@ -143,8 +205,7 @@ def test_only_messages_that_can_begin_in_the_middle_are_continued(fields: dict[s
         ({}, True),
         ({"input": [{"role": "user", "content": "x"}]}, True),
         ({"tools": [{}]}, False),
-        ({"reasoning": {"effort": "high"}}, False),
-        ({"reasoning": {"effort": "none"}}, True),
+        ({"reasoning": {"effort": "high"}}, True),
         ({"text": {"format": {"type": "text"}}}, True),
         ({"text": {"format": {"type": "json_schema", "schema": {}}}}, False),
     ],

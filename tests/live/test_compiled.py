@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from live.gateway.compiled import GATEWAY
+from live.compiled import GATEWAY
 from twin import compiled
 
 WHERE = """
