@@ -37,6 +37,7 @@ from twin.policy.vocabulary import (
 
 COMMANDS = """
 cluster nodes N slots S replicas R [preset NAME] [KEY=VALUE ...]   one model, m, of 5 GiB on nodes of 12 GiB
+nobody can KIND NODE                          the policy knows so from the start; to be said after `cluster`
 request N [deadline S]      requests N-M      a request arrives (several)
 ended N succeeded | ERROR [after T tokens]    its attempt ended; T: received in this attempt
 withdrawn N                                   it waited, and its client went away
@@ -46,7 +47,7 @@ NODE forgets                                  it lets its models go
 NODE loads s                                  somebody asked it for the small model
 machines are read                             every 5 s: their GPU memory, and Ollama's processes
 NODE keeps an orphan                          a runner that outlived its server, with 6 GiB, until kill_runner is done
-restart NODE done | failed | timed_out        the result of that action; so with load, unload, kill_runner. The others get
+restart NODE done | failed | timed_out | no_hand  the result of that action; so with load, unload, kill_runner. The others get
                                               theirs at once
 foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: how likely, how soon; within 600 s
 foretell nothing                              it does not any more
@@ -99,7 +100,9 @@ class Bench:
 
     def __init__(self) -> None:
         self.foretold = Foretold()
-        self.policy = ClusterPolicy(cluster(1, 1, 1), preset("default"), self.foretold)
+        self.spec = cluster(1, 1, 1)
+        self.parameters = preset("default")
+        self.policy = ClusterPolicy(self.spec, self.parameters, self.foretold)
         self.question: Question | None = None
         self.now = 0.0
         self.lines: list[str] = []
@@ -128,6 +131,8 @@ class Bench:
         words = command.split()
         if words[0] == "cluster":
             self._cluster(words[1:])
+        elif words[:2] == ["nobody", "can"]:
+            self._without(words[2], words[3])
         elif words[0] in ("request", "requests"):
             first, _, last = words[1].partition("-")
             for number in range(int(first), int(last or first) + 1):
@@ -180,11 +185,19 @@ class Bench:
                 overrides[key] = SWITCHES.get(
                     value, (float(value) if "." in value else int(value)) if number else value
                 )
-        spec = cluster(numbers["nodes"], numbers["slots"], numbers["replicas"])
-        self.policy = ClusterPolicy(spec, preset(name, overrides), self.foretold)
+        spec = self.spec = cluster(numbers["nodes"], numbers["slots"], numbers["replicas"])
+        self.parameters = preset(name, overrides)
+        self.policy = ClusterPolicy(spec, self.parameters, self.foretold)
         self.behaviour = {node.name: "works" for node in spec.nodes}
         self.loaded = {node.name: set(spec.placement.get(node.name, ())) for node in spec.nodes}
         self.health = {node.name: "serving" for node in spec.nodes}
+        self._wake()
+
+    def _without(self, kind: str, name: str) -> None:
+        nodes = [replace(it, hands=it.hands - {kind}) if it.name == name else it for it in self.spec.nodes]
+        self.spec = replace(self.spec, nodes=tuple(nodes))
+        self.policy = ClusterPolicy(self.spec, self.parameters, self.foretold)
+        self.answers.clear()
         self._wake()
 
     def _foretell(self, words: list[str]) -> None:

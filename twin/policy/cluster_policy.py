@@ -151,6 +151,9 @@ class ClusterPolicy(Policy):
         elif type(observation) is ActionResult:
             if observation.kind == "set":
                 return
+            if observation.status == "no_hand":
+                node = self.view.nodes[observation.node]
+                node.hands = node.hands - {observation.kind}
             self.watching.acted(now, observation)
             if self.operator.result(now, observation):
                 self._due_s = now
@@ -230,6 +233,7 @@ class ClusterPolicy(Policy):
                 "in_flight": node.in_flight,
                 "penalty": node.penalty,
                 "rising": node.rising,
+                "hands": sorted(node.hands),
                 "operator": self.operator.phase(node.name),
                 "resident": [name for name, replica in node.replicas.items() if replica.resident],
                 "slots": self.slots.known(node.name),

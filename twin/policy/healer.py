@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from twin.policy.choice import Option, explained, weigh
+from twin.policy.choice import Option, explained, weigh, without_hand
 from twin.policy.detection import STILL_SERVING, Confirmed, Detection, Diagnosis
 from twin.policy.health import ROUTABLE
 from twin.policy.incidents import OpenIncident
@@ -386,16 +386,20 @@ class Healer:
             work.harm = share * self.tracker.rate_rps(node) * HARM_HORIZON_S
         case = self.case(node, work.ailment, work.probability, work.harm, work.tried)
         options = weigh(case, self.remedies, self.rates, self.parameters)
+        handless = without_hand(case, self.remedies, self.parameters)
         if not options or options[0].value <= 0.0:
+            if handless and handless not in work.incident.evidence:
+                work.incident.evidence += f"; {handless}"
             return False
         work.choice = options[0]
-        work.reason = explained(options[0], options)
+        work.reason = explained(options[0], options, handless)
         return True
 
     def _act(self, now: float, node: NodeView, work: OpenIncident, choice: Option, commands: list[Command]) -> None:
         about = choice.remedy.about
         work.incident.actions += 1
         work.happened("acted")
+        work.acted_before_s = self.last_action.get(node.name, (-math.inf, 0))[0]
         self.last_action[node.name] = (now, work.earlier_actions + work.incident.actions)
         if about.action in BOOKKEEPING_ACTIONS and not self.advises:
             # It was drained for this; there is nothing more to order.
@@ -537,6 +541,8 @@ class Healer:
                 if result.kind == "load":  # again, with less
                     node.replicas[model].load_with(lowered_of(node.replicas[model]), self.view.parameters)
             self._done(now, node, work)
+        elif result.status == "no_hand":
+            self._was_not_tried(now, node, work)
         else:
             work.happened("action_failed")
             self._did_not_help(now, work)
@@ -544,6 +550,21 @@ class Healer:
             self._give_back(now, node)
             if work.foreseen and work.happened("dropped"):
                 self._close(now, node, work)  # the next forecast may try something else
+
+    def _was_not_tried(self, now: float, node: NodeView, work: OpenIncident) -> None:
+        """Nobody there could do it: that says nothing of the remedy, and the next one is due at once."""
+        work.happened("action_failed")
+        work.choice = None
+        work.question = 0
+        work.incident.actions -= 1
+        self.last_action.pop(node.name, None)
+        if work.earlier_actions + work.incident.actions:
+            self.last_action[node.name] = (work.acted_before_s, work.earlier_actions + work.incident.actions)
+        self.look_s = now
+        self.detection.wake_s = now
+        self._give_back(now, node)
+        if work.foreseen and work.happened("dropped"):
+            self._close(now, node, work)
 
     def _done(self, now: float, node: NodeView, work: OpenIncident) -> None:
         """The remedy has been carried out: from now on it must show that it helped."""

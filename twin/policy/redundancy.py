@@ -153,6 +153,8 @@ class Redundancy:
             replica = node.replicas[model]
             if replica.resident or replica.loading or not replica.stored or node.health not in ROUTABLE:
                 continue
+            if "load" not in node.hands:
+                continue
             if node.name in self.healer.open and node.health != "proving":
                 continue
             if node.name in self.foresight.endangered:
@@ -218,6 +220,8 @@ class Redundancy:
             if (node.name, model.name) not in self.ours or not idle or node.health != "serving" or node.held:
                 continue
             if node.name in under_repair or now < self.not_before_s.get((node.name, model.name), 0.0):
+                continue
+            if "unload" not in node.hands:
                 continue
             reason = (
                 f"{model.name} has {here} replicas where {wanted} are wanted, and was idle for {idle_s:.0f} s; "

@@ -60,6 +60,7 @@ class NodeView:
 
     __slots__ = (
         "bit",
+        "hands",
         "health",
         "held",
         "in_flight",
@@ -92,6 +93,7 @@ class NodeView:
         self.start_s_of_routes = 0.0  # the same, when the limits of its routes were set
         self.served = 0  # requests that ended well here
         self.last_passed_s = 0.0  # last terminal record or passed generation probe
+        self.hands = spec.hands  # kinds of actions that somebody can do to it, as far as is known
         self.held = False  # set aside by an operator: nobody else may bring it back
         self.returning = False  # an operator returns it: not even a last resort before a generation has passed
         self.rising = 0  # levels that a node which came back is set back, fewer from look to look

@@ -58,7 +58,9 @@ class SimulatedHands:
             return
         engine.call_at(action.deadline_s, partial(self._answer, ordered, "timed_out", "no result by its deadline"))
         path = gateway.paths[action.node]
-        if not path.requests_pass or path.refuses:
+        if action.kind not in gateway.simulation.hands[action.node]:
+            self._answer(ordered, "no_hand", f"nobody can {action.kind} {action.node}")
+        elif not path.requests_pass or path.refuses:
             detail = "the node's agent cannot be reached"
             engine.call_at(engine.now + UNREACHABLE_S, partial(self._answer, ordered, "failed", detail))
         elif action.kind == "restart":
