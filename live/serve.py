@@ -111,6 +111,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             poller,
             can_restart=lambda node: hands.hand("restart", node) is not None,
             normalise=node_url,
+            adaptation=adapting.state,
             token=token,
         )
         stack.push_async_callback(prober.close)
