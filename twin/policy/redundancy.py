@@ -235,6 +235,26 @@ class Redundancy:
             factor.idle_since_s = now
             return
 
+    def renew(self, now: float, replica: Replica, why: str, commands: list[Command]) -> None:
+        """Let a replica go whose runner is worn, where that costs nobody anything; what is missing then is loaded anew."""
+        node, model, healer = replica.node, replica.model, self.healer
+        under_repair = healer.detection.under_repair
+        may = self.parameters.enabled and healer.parameters.enabled and healer.parameters.reallocation
+        if not may or not {"load", "unload"} <= node.hands or len(under_repair) >= healer.parameters.concurrent_max:
+            return
+        idle = replica.resident and not replica.loading and not self.view.indexed(replica).in_flight
+        if not idle or node.health != "serving" or node.held or node.name in under_repair or node.name in healer.open:
+            return
+        others = sum(other.node is not node for other in self.view.serving_replicas(model.name))
+        fewest = max(1, healer.parameters.replicas_min, model.replicas - 1)
+        if not model.replicas or others < fewest or now < self.not_before_s.get((node.name, model.name), 0.0):
+            return
+        reason = f"{why}; it is idle, and {others} others serve {model.name} while it is loaded anew"
+        order = healer.action(now, "unload", node, model.name, reason, healer.parameters.action_timeout_s, 0.0)
+        self.unloads[order.action_id] = replica
+        under_repair.add(node.name)
+        commands.append(order)
+
     # -- results --------------------------------------------------------------------------------------------------
 
     def result(self, now: float, result: ActionResult) -> bool:
@@ -245,6 +265,7 @@ class Redundancy:
             key = (replica.node.name, replica.model.name)
             if result.status == "done":
                 replica.resident = False
+                replica.taken = 0
                 self.ours.discard(key)
                 self.view.replace(replica.node, now)
             else:
