@@ -43,12 +43,13 @@ ended N succeeded | ERROR [after T tokens]    its attempt ended; T: received in 
 withdrawn N                                   it waited, and its client went away
 NODE works                                    it answers every probe at once
 NODE refuses | is cut off | hangs | crashes | cannot load | answers in S s
+NODE has damaged files                        its server refuses at once what is not loaded
 NODE forgets                                  it lets its models go
 NODE loads s                                  somebody asked it for the small model
 machines are read                             every 5 s: their GPU memory, and Ollama's processes
 NODE keeps an orphan                          a runner that outlived its server, with 6 GiB, until kill_runner is done
-restart NODE done | failed | timed_out | no_hand  the result of that action; so with load, unload, kill_runner. The others get
-                                              theirs at once
+restart NODE done | failed | timed_out | no_hand  the result of that action; so with load, unload, pull, kill_runner. The
+                                              others get theirs at once
 foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: how likely, how soon; within 600 s
 foretell nothing                              it does not any more
 looking ahead loses REMEDY N [REMEDY N]       the answer to the question that is open; looking ahead fails: there is none
@@ -141,7 +142,7 @@ class Bench:
             self._ended(int(words[1]), words[2], int(words[4]) if len(words) > 3 else 0)
         elif words[0] == "withdrawn":
             self.policy.observe(self.now, RequestWithdrawn(int(words[1])))
-        elif words[0] in ("restart", "load", "unload", "kill_runner"):
+        elif words[0] in ("restart", "load", "unload", "pull", "kill_runner"):
             number = next(n for n, action in self.orders.items() if (action.kind, action.node) == (words[0], words[1]))
             self._result(number, words[2])
         elif words[0] == "operator":
@@ -378,6 +379,8 @@ class Bench:
             return DECODE_S, "server_error"
         if how == "cannot load" and (probe.kind == "load_path" or (generates and "m" not in self.loaded[probe.node])):
             return NEVER_S, "first_token_timeout"
+        if how == "has damaged files" and generates and "m" not in self.loaded[probe.node]:
+            return 0.002, "server_error"
         far = re.fullmatch(r"answers in ([\d.]+) s", how)
         return (float(far[1]) if far else 0.001) + (DECODE_S if generates else 0.0), ""
 

@@ -240,8 +240,20 @@ class Healer:
     def _failed_again(self, now: float, node: NodeView) -> None:
         work = self.open.get(node.name)
         if work is not None and work.happened("failed"):
-            self._did_not_help(now, work)
+            if work.ailment == "server_down" and self.detection.watches[node.name].serves_errors:
+                self._server_is_back(work)
+            else:
+                self._did_not_help(now, work)
             work.not_before_s = max(work.not_before_s, now + self._cooldown_s(work))
+
+    def _server_is_back(self, work: OpenIncident) -> None:
+        """The server was down and answers again, with errors: that is another trouble, and a restart is tried already."""
+        if work.choice is not None and not self.advises:
+            work.tried = {work.choice.name: 1}
+        work.ailment = "runner_failing"
+        work.choice = None
+        work.question = 0
+        work.incident.evidence += "; then its server answers, and generations fail"
 
     def _passed(self, now: float, node: NodeView) -> None:
         work = self.open.get(node.name)
@@ -353,7 +365,7 @@ class Healer:
     def _remedy(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
         if not self.parameters.enabled or now < work.not_before_s or node.held:
             return
-        if work.earlier_actions + work.incident.actions >= self.parameters.attempts_max:
+        if work.incident.actions >= self.parameters.attempts_max:
             work.happened("exhausted")
             return
         if len(self.detection.under_repair) >= self.parameters.concurrent_max:
@@ -406,7 +418,7 @@ class Healer:
             work.rest_until_s = now + REST_S
             return
         reason = f"{work.trouble}: {work.incident.evidence}; {work.reason}"
-        timeout_s = self.parameters.action_timeout_s
+        timeout_s = choice.remedy.timeout_s(choice.takes_s, self.parameters)
         context_tokens = lowered_of(node.replicas[choice.model]) if about.action == "load" else 0
         order = self.action(
             now, about.action, node, choice.model, reason, timeout_s, choice.value, context_tokens=context_tokens
@@ -415,7 +427,7 @@ class Healer:
         self.actions[order.action_id] = node.name
         self.ordered_s[order.action_id] = now
         work.pending_action = order.action_id
-        if not self.advises:
+        if not self.advises and about.action != "pull":  # a download takes minutes: others are repaired meanwhile
             self.detection.under_repair.add(node.name)
 
     def _blind(self) -> bool:
@@ -538,7 +550,10 @@ class Healer:
             else:
                 model = work.choice.model if work.choice is not None else ""
                 self.detection.runners_gone(now, node, model)
-                if result.kind == "load":  # again, with less
+                if result.kind == "pull":
+                    node.replicas[model].refused = False
+                    node.replicas[model].fetched_s = now
+                elif result.kind == "load":  # again, with less
                     node.replicas[model].load_with(lowered_of(node.replicas[model]), self.view.parameters)
             self._done(now, node, work)
         elif result.status == "no_hand":

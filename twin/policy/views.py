@@ -121,6 +121,7 @@ class Replica:
         "cold_route",
         "context_tokens",
         "failures_in_row",
+        "fetched_s",
         "generates",
         "gets_traffic",
         "hot_route",
@@ -130,6 +131,7 @@ class Replica:
         "model",
         "node",
         "pool",
+        "refused",
         "resident",
         "stored",
         "taken",
@@ -148,6 +150,8 @@ class Replica:
         self.loading = False
         self.context_tokens = 0  # num_ctx with which it was loaded here, because memory was short; 0: as anywhere
         self.failures_in_row = 0
+        self.refused = False  # its server refused it at once when it was asked last, without trying to load it
+        self.fetched_s = -NEVER_S  # when its files were fetched anew
         self.generates = True  # as far as is known: it has not said that it does something else
         self.breaker_open_until_s = -NEVER_S
         self.taken = 0  # requests that its runner has taken, as far as they went through us

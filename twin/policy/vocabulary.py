@@ -58,7 +58,7 @@ ActionKind: TypeAlias = Literal[
     "kill_runner",  # kill the node's runner processes; its server loads the models again when they are asked for
     "load",  # load a model on a node
     "unload",  # ask a node to let a model go
-    "pull",  # have a node fetch a model
+    "pull",  # have a node fetch a model, also one that it has: its files may be damaged
     "copy",  # give a model of a node a second name
     "drain",  # send no new request to the node
     "return",  # end a drain

@@ -118,6 +118,10 @@ class Remedy:
         """From the order until the node serves as before."""
         raise NotImplementedError
 
+    def timeout_s(self, takes_s: float, parameters: HealerParameters) -> float:
+        """Longest wait for the result of its action."""
+        return parameters.action_timeout_s
+
     def cost(self, case: Case) -> float:
         """Requests that are lost by doing it: those that it breaks, and those that the node would have served meanwhile."""
         broken = 0.0 if self.about.drains and case.serves else BROKEN_SHARE * case.node.in_flight
