@@ -9,7 +9,7 @@ import gc
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
         stack.push_async_callback(hands.close)
         await hands.start()
         reports = await discover(addresses)
-        cluster = cluster_spec(config, reports)
+        cluster = cluster_spec(config, reports, {name: hands.kinds(name) for name in addresses})
         for report in reports:
             if report.problem:
                 _log.warning("node_not_there", node=report.node, why=report.problem)
@@ -112,6 +112,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             poller,
             can_restart=lambda node: hands.hand("restart", node) is not None,
             normalise=node_url,
+            adaptation=adapting.state,
             token=token,
         )
         stack.push_async_callback(prober.close)
@@ -157,8 +158,13 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
     return EXIT_OK
 
 
-def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterSpec:
-    """The cluster as configured, completed by what its nodes said. What they do not say yet is learnt later."""
+def cluster_spec(
+    config: ServeConfig, reports: Sequence[NodeReport], hands: Mapping[str, frozenset[str]]
+) -> ClusterSpec:
+    """The cluster as configured, completed by what its nodes said. What they do not say yet is learnt later.
+
+    `hands`: what can be done to each node.
+    """
     configured = {canonical(name): model for name, model in config.models.items()}
     others: dict[str, str] = {}
     if not any(report.problem for report in reports):
@@ -180,7 +186,10 @@ def cluster_spec(config: ServeConfig, reports: Sequence[NodeReport]) -> ClusterS
         slots = (model and model.slots) or config.slots_per_model or 1
         models.append(ModelSpec(name, memory_gib, replicas, slots))
     return ClusterSpec(
-        tuple(NodeSpec(name, node.vram_gib or NEVER_S, rack=node.rack) for name, node in config.nodes.items()),
+        tuple(
+            NodeSpec(name, node.vram_gib or NEVER_S, rack=node.rack, hands=hands[name])
+            for name, node in config.nodes.items()
+        ),
         tuple(models),
         {node: tuple(sorted(names)) for node, names in loaded.items()},
         {report.node: tuple(sorted(report.stored.keys() - others.keys())) for report in reports if not report.problem},

@@ -30,6 +30,7 @@ _log = structlog.get_logger()
 
 NICENESS = 10
 REPLICATIONS = 8
+HISTORY_SHOWN = 50
 
 Found = tuple[int | None, str]
 """The place of the proposal that was better with confidence, or None; and the evidence."""
@@ -55,6 +56,7 @@ class Adapting:
         self._profile = profile
         self._cluster = cluster
         self._settings = settings
+        self._configured = dict(settings)
         self._advises = parameters.healer.mode == "advise"
         self._own = parameters.config_adaptation
         self._worker = SimulatingProcess("adaptation", _warm_up, niceness=NICENESS)
@@ -81,13 +83,25 @@ class Adapting:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._own.interval_s)
+            await self._interval()
             try:
                 await self.look()
             except Exception as error:  # noqa: BLE001
                 # Better settings are no reason to stop serving.
                 _log.exception("adaptation_failed", error=repr(error))
                 return
+
+    async def _interval(self) -> None:
+        await asyncio.sleep(self._own.interval_s)
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands, as plain data. `changed`: the settings that are others than those that it began with."""
+        return {
+            "live": self._running is not None and not self._running.done(),
+            "phase": self.adaptation.phase,
+            "changed": {key: value for key, value in self._settings.items() if value != self._configured[key]},
+            "history": self.adaptation.history[-HISTORY_SHOWN:],
+        }
 
     async def look(self) -> None:
         """Take stock of the interval that is over: judge what is being watched, or propose and have it tried."""

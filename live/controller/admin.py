@@ -5,6 +5,7 @@ GET  /-/nodes                              every node: health, what its operator
 POST /-/nodes/NAME/drain|return|restart    an operator's order
 GET  /-/incidents                          what was taken for failures; whether the error budget burns
 GET  /-/actions                            what was done about them, and on whose order
+GET  /-/adaptation                         settings that it learns: what it does, what it has changed and why
 POST /-/agents                             an agent says where it is: {"node" or "ollama", "agent"}
 """
 
@@ -38,14 +39,16 @@ class AdminApi:
         *,
         can_restart: Callable[[str], bool],
         normalise: Callable[[str], str],
+        adaptation: Callable[[], dict[str, Any]],
         token: str = "",
     ) -> None:
-        """`normalise` brings a URL into the form that `addresses` has."""
+        """`normalise` brings a URL into the form that `addresses` has. `adaptation`: where learning of settings stands."""
         self._driver = driver
         self._addresses = addresses
         self._agents = agents
         self._can_restart = can_restart
         self._normalise = normalise
+        self._adaptation = adaptation
         self._token = token
         self._runner: web.AppRunner | None = None
 
@@ -59,6 +62,7 @@ class AdminApi:
         app.router.add_post("/-/nodes/{name}/{order}", self._order)
         app.router.add_get("/-/incidents", self._incidents)
         app.router.add_get("/-/actions", self._actions)
+        app.router.add_get("/-/adaptation", self._learning)
         app.router.add_post("/-/agents", self._agent)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -117,6 +121,9 @@ class AdminApi:
 
     async def _actions(self, _request: web.Request) -> web.Response:
         return _json({"now_s": self._driver.now(), "actions": self._driver.recent_actions})
+
+    async def _learning(self, _request: web.Request) -> web.Response:
+        return _json({"now_s": self._driver.now(), **self._adaptation()})
 
     # -- orders ----------------------------------------------------------------------------------------------------
 

@@ -139,8 +139,10 @@ def scenario_document(
         "name": "live",
         "claim": "The present state of a live cluster.",
         "cluster": {
-            "nodes": len(cluster.nodes),
-            "hardware": profile["hardware"],
+            "groups": [
+                {"count": len(list(alike)), "hardware": profile["hardware"], "hands": sorted(hands)}
+                for hands, alike in itertools.groupby(cluster.nodes, lambda node: node.hands)
+            ],
             "models": models,
             "slots_per_model": max((model.slots for model in cluster.models), default=1),
         }

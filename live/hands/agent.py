@@ -54,6 +54,8 @@ class AgentHands:
         detail = str(said.get("detail") or said.get("error") or "") if isinstance(said, dict) else ""
         if response.status == 200 and isinstance(said, dict) and said.get("status") in ("done", "failed"):
             return HandResult(said["status"], detail)
+        if response.status == 501:
+            return HandResult("no_hand", f"the agent of {node}: {detail or f'it has no hand for {what}'}")
         return HandResult("failed", f"the agent of {node} answered {response.status}: {detail or 'no reason'}")
 
     async def close(self) -> None:

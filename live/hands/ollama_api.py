@@ -28,7 +28,9 @@ class OllamaApiHands:
     """Loads, unloads, pulls and copies models over the API of the node itself.
 
     An unload is graceful only: Ollama answers at once, and lets the model go when its last request has ended. Whether
-    it helped is for the policy's next probe to say. A pull goes on on the node even when nobody listens any more.
+    it helped is for the policy's next probe to say. A pull goes on on the node even when nobody listens any more. Ollama
+    takes a file that is there for good without a look into it; so where a pull found all of them, and the registry thereby
+    to have the model, they are deleted and fetched once more.
     """
 
     def __init__(
@@ -95,14 +97,27 @@ class OllamaApiHands:
         return HandResult("failed", f"{action.node} answered {status}: {said[:ERROR_TEXT_MAX]}")
 
     async def _pull(self, action: Action) -> HandResult:
-        """Its progress comes as lines for as long as it takes; only the line `success` is one."""
+        result, all_there = await self._pull_once(action)
+        if result.status != "done" or not all_there:
+            return result
+        status, answer = await self._call("DELETE", action.node, "/api/delete", {"model": action.model})
+        if status != 200:
+            said = str(_object(answer).get("error") or answer[:ERROR_TEXT_MAX])
+            return HandResult("failed", f"{action.node} answered {status}: {said[:ERROR_TEXT_MAX]}")
+        result, _ = await self._pull_once(action)
+        return HandResult(result.status, result.detail or "its files were deleted, and fetched anew")
+
+    async def _pull_once(self, action: Action) -> tuple[HandResult, bool]:
+        """Its progress comes as lines for as long as it takes; only the line `success` is one. And whether it found every
+        file there: then each layer is complete when it is first heard of."""
+        layers = fetched = 0
         async with self._open_session().post(
             f"{self._addresses[action.node]}/api/pull", json={"model": action.model}, allow_redirects=False
         ) as response:
             if response.status != 200:
                 answer = await read_whole(response, ANSWER_LIMIT_BYTES)
                 said = str(_object(answer).get("error") or answer[:ERROR_TEXT_MAX])
-                return HandResult("failed", f"{action.node} answered {response.status}: {said[:ERROR_TEXT_MAX]}")
+                return HandResult("failed", f"{action.node} answered {response.status}: {said[:ERROR_TEXT_MAX]}"), False
             rest = b""
             async for data in response.content.iter_any():
                 *lines, rest = (rest + data).split(b"\n")
@@ -111,14 +126,20 @@ class OllamaApiHands:
                 for line in lines:
                     record = _object(line)
                     if "error" in record:
-                        return HandResult("failed", f"{action.node}: {str(record['error'])[:ERROR_TEXT_MAX]}")
+                        return HandResult("failed", f"{action.node}: {str(record['error'])[:ERROR_TEXT_MAX]}"), False
+                    if "total" in record:
+                        layers += 1
+                        fetched += record.get("completed") != record["total"]
                     if record.get("status") == "success":
-                        return HandResult("done")
-        return HandResult("unknown", f"{action.node} ended its answer before the pull had ended")
+                        return HandResult("done"), bool(layers) and not fetched
+        return HandResult("unknown", f"{action.node} ended its answer before the pull had ended"), False
 
     async def _post(self, node: str, path: str, body: Mapping[str, object]) -> tuple[int, bytes]:
-        async with self._open_session().post(
-            f"{self._addresses[node]}{path}", json=body, allow_redirects=False
+        return await self._call("POST", node, path, body)
+
+    async def _call(self, method: str, node: str, path: str, body: Mapping[str, object]) -> tuple[int, bytes]:
+        async with self._open_session().request(
+            method, f"{self._addresses[node]}{path}", json=body, allow_redirects=False
         ) as response:
             return response.status, await read_whole(response, ANSWER_LIMIT_BYTES)
 

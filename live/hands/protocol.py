@@ -14,9 +14,9 @@ class HandError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class HandResult:
-    """What became of an action. `unknown`: it was ordered, and the answer was lost."""
+    """What became of an action. `unknown`: it was ordered, and the answer was lost. `no_hand`: nobody there can do it."""
 
-    status: Literal["done", "failed", "unknown"]
+    status: Literal["done", "failed", "unknown", "no_hand"]
     detail: str = ""
 
 

@@ -9,7 +9,7 @@ from twin.policy.vocabulary import Action, ActionKind
 
 
 class HandsByKind:
-    """One hand for each kind of action; `by_node` has what single nodes have otherwise. What has none fails and says so."""
+    """One hand for each kind of action; `by_node` has what single nodes have otherwise. What has none is not tried."""
 
     def __init__(
         self, hands: Mapping[ActionKind, Hands], by_node: Mapping[str, Mapping[ActionKind, Hands]] | None = None
@@ -21,11 +21,15 @@ class HandsByKind:
         """The hand for this; None where there is none."""
         return self._by_node.get(node, {}).get(kind) or self._hands.get(kind)
 
+    def kinds(self, node: str) -> frozenset[str]:
+        """What can be done to a node."""
+        return frozenset({*self._hands, *self._by_node.get(node, {})})
+
     async def perform(self, action: Action) -> HandResult:
         """Let the hand for this kind of action on this node carry it out."""
         hand = self.hand(action.kind, action.node)
         if hand is None:
-            return HandResult("failed", f"no hand is configured for {action.kind} of {action.node}")
+            return HandResult("no_hand", f"no hand is configured for {action.kind} of {action.node}")
         return await hand.perform(action)
 
     async def close(self) -> None:

@@ -24,9 +24,16 @@ def test_a_crash_that_the_policy_repairs_is_healed_and_left_alone_it_is_not() ->
 
 
 @pytest.mark.long
-def test_where_the_cause_stays_a_relapse_is_no_healing() -> None:
-    seen = incidents_of(1, ["hang_after_requests"], {})
+def test_where_the_cause_stays_nothing_is_healed() -> None:
+    seen = incidents_of(1, ["load_stall"], {})
     assert sum(not it.healed for it in seen) > sum(it.healed for it in seen)
+
+
+@pytest.mark.long
+def test_a_runner_that_hung_is_renewed_before_it_has_taken_as_many_requests_again() -> None:
+    seen = incidents_of(3, ["hang_after_requests"], {})
+    assert len(seen) == 4, "one for each node that was struck"
+    assert all(it.healed for it in seen)
 
 
 def test_of_none_there_is_no_share() -> None:
@@ -40,5 +47,5 @@ def test_a_seed_strikes_four_different_nodes_and_nobody_from_outside_helps_in_ti
 
 
 def test_what_can_be_mended_is_what_the_catalogue_says() -> None:
-    assert {"server_crash", "runner_hang", "vram_leak", "scheduler_deadlock"} <= set(mendable_kinds())
+    assert {"server_crash", "runner_hang", "vram_leak", "scheduler_deadlock", "damaged_model"} <= set(mendable_kinds())
     assert not {"thermal_throttle", "foreign_load", "hang_after_requests"} & set(mendable_kinds())

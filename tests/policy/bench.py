@@ -37,17 +37,19 @@ from twin.policy.vocabulary import (
 
 COMMANDS = """
 cluster nodes N slots S replicas R [preset NAME] [KEY=VALUE ...]   one model, m, of 5 GiB on nodes of 12 GiB
+nobody can KIND NODE                          the policy knows so from the start; to be said after `cluster`
 request N [deadline S]      requests N-M      a request arrives (several)
 ended N succeeded | ERROR [after T tokens]    its attempt ended; T: received in this attempt
 withdrawn N                                   it waited, and its client went away
 NODE works                                    it answers every probe at once
 NODE refuses | is cut off | hangs | crashes | cannot load | answers in S s
+NODE has damaged files                        its server refuses at once what is not loaded
 NODE forgets                                  it lets its models go
 NODE loads s                                  somebody asked it for the small model
 machines are read                             every 5 s: their GPU memory, and Ollama's processes
 NODE keeps an orphan                          a runner that outlived its server, with 6 GiB, until kill_runner is done
-restart NODE done | failed | timed_out        the result of that action; so with load, unload, kill_runner. The others get
-                                              theirs at once
+restart NODE done | failed | timed_out | no_hand  the result of that action; so with load, unload, pull, kill_runner. The
+                                              others get theirs at once
 foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: how likely, how soon; within 600 s
 foretell nothing                              it does not any more
 looking ahead loses REMEDY N [REMEDY N]       the answer to the question that is open; looking ahead fails: there is none
@@ -99,7 +101,9 @@ class Bench:
 
     def __init__(self) -> None:
         self.foretold = Foretold()
-        self.policy = ClusterPolicy(cluster(1, 1, 1), preset("default"), self.foretold)
+        self.spec = cluster(1, 1, 1)
+        self.parameters = preset("default")
+        self.policy = ClusterPolicy(self.spec, self.parameters, self.foretold)
         self.question: Question | None = None
         self.now = 0.0
         self.lines: list[str] = []
@@ -128,6 +132,8 @@ class Bench:
         words = command.split()
         if words[0] == "cluster":
             self._cluster(words[1:])
+        elif words[:2] == ["nobody", "can"]:
+            self._without(words[2], words[3])
         elif words[0] in ("request", "requests"):
             first, _, last = words[1].partition("-")
             for number in range(int(first), int(last or first) + 1):
@@ -136,7 +142,7 @@ class Bench:
             self._ended(int(words[1]), words[2], int(words[4]) if len(words) > 3 else 0)
         elif words[0] == "withdrawn":
             self.policy.observe(self.now, RequestWithdrawn(int(words[1])))
-        elif words[0] in ("restart", "load", "unload", "kill_runner"):
+        elif words[0] in ("restart", "load", "unload", "pull", "kill_runner"):
             number = next(n for n, action in self.orders.items() if (action.kind, action.node) == (words[0], words[1]))
             self._result(number, words[2])
         elif words[0] == "operator":
@@ -180,11 +186,19 @@ class Bench:
                 overrides[key] = SWITCHES.get(
                     value, (float(value) if "." in value else int(value)) if number else value
                 )
-        spec = cluster(numbers["nodes"], numbers["slots"], numbers["replicas"])
-        self.policy = ClusterPolicy(spec, preset(name, overrides), self.foretold)
+        spec = self.spec = cluster(numbers["nodes"], numbers["slots"], numbers["replicas"])
+        self.parameters = preset(name, overrides)
+        self.policy = ClusterPolicy(spec, self.parameters, self.foretold)
         self.behaviour = {node.name: "works" for node in spec.nodes}
         self.loaded = {node.name: set(spec.placement.get(node.name, ())) for node in spec.nodes}
         self.health = {node.name: "serving" for node in spec.nodes}
+        self._wake()
+
+    def _without(self, kind: str, name: str) -> None:
+        nodes = [replace(it, hands=it.hands - {kind}) if it.name == name else it for it in self.spec.nodes]
+        self.spec = replace(self.spec, nodes=tuple(nodes))
+        self.policy = ClusterPolicy(self.spec, self.parameters, self.foretold)
+        self.answers.clear()
         self._wake()
 
     def _foretell(self, words: list[str]) -> None:
@@ -365,6 +379,8 @@ class Bench:
             return DECODE_S, "server_error"
         if how == "cannot load" and (probe.kind == "load_path" or (generates and "m" not in self.loaded[probe.node])):
             return NEVER_S, "first_token_timeout"
+        if how == "has damaged files" and generates and "m" not in self.loaded[probe.node]:
+            return 0.002, "server_error"
         far = re.fullmatch(r"answers in ([\d.]+) s", how)
         return (float(far[1]) if far else 0.001) + (DECODE_S if generates else 0.0), ""
 

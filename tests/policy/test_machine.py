@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -19,6 +20,8 @@ from twin.policy.parameters import preset
 from twin.policy.views import LEVELS, Pool
 from twin.policy.vocabulary import (
     DISRUPTIVE_ACTIONS,
+    HAND_ACTIONS,
+    OPERATOR_REASON,
     Action,
     ActionResult,
     Advice,
@@ -75,8 +78,11 @@ class World(RuleBasedStateMachine):
         reserve=st.integers(0, 5),
         cap=st.integers(1, 2),
         look_ahead=st.booleans(),
+        handless=st.sets(st.tuples(st.integers(0, NODES - 1), st.sampled_from(sorted(HAND_ACTIONS))), max_size=4),
     )
-    def begin(self, name: str, load_path: bool, reserve: int, cap: int, look_ahead: bool) -> None:
+    def begin(
+        self, name: str, load_path: bool, reserve: int, cap: int, look_ahead: bool, handless: set[tuple[int, str]]
+    ) -> None:
         overrides: dict[str, Any] = {
             "retry.budget_reserve": float(reserve),
             "healer.concurrent_max": cap,
@@ -90,7 +96,13 @@ class World(RuleBasedStateMachine):
             overrides["probes.load_path_model"] = "s"
         self.parameters = preset(name, overrides)
         self.foretold = Foretold()
-        self.policy = ClusterPolicy(cluster(NODES, SLOTS, 3), self.parameters, self.foretold)
+        spec = cluster(NODES, SLOTS, 3)
+        nodes = [
+            replace(node, hands=node.hands - {kind for at, kind in handless if at == place})
+            for place, node in enumerate(spec.nodes)
+        ]
+        self.hands = {node.name: set(node.hands) for node in nodes}
+        self.policy = ClusterPolicy(replace(spec, nodes=tuple(nodes)), self.parameters, self.foretold)
         self.questions: dict[int, Question] = {}
         self.now = 0.0
         self.count = 0
@@ -201,13 +213,20 @@ class World(RuleBasedStateMachine):
         self.release()
 
     @precondition(lambda self: self.actions)
-    @rule(data=st.data(), status=st.sampled_from(["done", "done", "failed", "timed_out", "unknown"]))
+    @rule(data=st.data(), status=st.sampled_from(["done", "done", "failed", "timed_out", "unknown", "no_hand"]))
     def action_results(self, data: st.DataObject, status: str) -> None:
         action = self.actions.pop(data.draw(st.sampled_from(sorted(self.actions))))
         if action.kind == "abort":
             for request_id in [r for r, (node, _, _) in self.running.items() if node == action.node]:
                 self.end(request_id, "aborted", 0)
+        if status == "no_hand":
+            if action.kind not in HAND_ACTIONS:
+                status = "done"  # a world does it itself
+            self.hands[action.node].discard(action.kind)
+        learnt = self.policy.healer.rates.snapshot()
         self.policy.observe(self.now, ActionResult(action.action_id, action.node, action.kind, status))  # type: ignore[arg-type]
+        if status == "no_hand":
+            assert self.policy.healer.rates.snapshot() == learnt, "what was not tried has not failed"
         self.release()
 
     @rule(
@@ -268,6 +287,8 @@ class World(RuleBasedStateMachine):
                 self.action_ids.add(command.action_id)
                 self.actions[command.action_id] = command
                 assert command.reason
+                by_operator = command.reason == OPERATOR_REASON
+                assert command.kind not in HAND_ACTIONS or command.kind in self.hands[command.node] or by_operator
                 assert command.deadline_s > self.now
         self.release()
         assert self.policy.next_wakeup() > self.now, "with nothing new observed, it wants to be woken again at once"

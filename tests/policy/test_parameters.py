@@ -110,6 +110,12 @@ WHAT_IT_CHANGES: dict[str, tuple[object, str, str]] = {
     "healer.mode": ("advise", "", CRASH.split("\nrestart", maxsplit=1)[0]),
     "healer.period_s": (25.0, "", "node-0 refuses\nadvance 3\nrestart node-0 failed\nadvance 30\nshow"),
     "healer.kill_runner": (False, "", NEVER_HELPS),
+    "healer.fetch": (
+        False,
+        "",
+        "node-0 forgets\nnode-0 has damaged files\nrequests 1-3\nended 1 error_record\nadvance 5\n"
+        "restart node-0 done\nadvance 30",
+    ),
     "healer.reallocation": (False, "", "node-0 crashes\nadvance 6"),
     "healer.redistribution": (False, "", HEAT),
     "healer.failover": (False, "", CRASH.split("\nrestart", maxsplit=1)[0]),

@@ -9,10 +9,11 @@ import pytest
 from tests.policy.bench import cluster
 from tests.scenario.documents import scenario
 from tests.sim.worlds import simulate
+from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import preset
 from twin.policy.views import ClusterView, Replica
-from twin.policy.vocabulary import Incident
-from twin.policy.wear import HORIZON_S, MARGIN, Wear
+from twin.policy.vocabulary import Action, ActionResult, Incident, RequestSpec
+from twin.policy.wear import HORIZON_S, MARGIN, RENEWED_S, Count, Wear
 
 
 def wear(**overrides: object) -> Wear:
@@ -92,6 +93,66 @@ def test_a_runner_that_outlasts_it_refutes_the_belief() -> None:
     assert takes(it, 90) == []
 
 
+@pytest.mark.parametrize(
+    ("counts", "taken", "later_s", "worn"),
+    [
+        ((500,), 374, 0.0, False),
+        ((500,), 375, 0.0, True),
+        ((500, 900), 375, 0.0, True),
+        ((50,), 45, 0.0, False),  # that would be a reload every few minutes
+        ((500,), 450, RENEWED_S + 1.0, False),  # after an hour the count is left to show itself
+    ],
+)
+def test_for_an_hour_after_a_hang_a_runner_is_worn_before_it_has_taken_as_many_again(
+    counts: tuple[int, ...], taken: int, later_s: float, worn: bool
+) -> None:
+    it = wear()
+    hangs_after(it, *counts)
+    replica(it).taken = taken
+    found = it.worn(100.0 * (len(counts) - 1) + later_s)
+    assert [one for one, _ in found] == [replica(it)] * worn
+    if worn:
+        said = ", ".join(str(each) for each in counts)
+        assert found[0][1] == f"m hung on node-0 after {said} requests, and its runner has taken {taken}"
+
+
+def worn_policy(nodes: int, replicas: int, **overrides: object) -> ClusterPolicy:
+    """One whose node-0 hung after 500 requests, and has taken 400 since."""
+    it = ClusterPolicy(cluster(nodes, 4, replicas), preset("default", overrides))
+    count = it.wear.counts[("node-0", "m")] = Count()
+    count.failures, count.hung_s = [500], 0.0
+    it.view.nodes["node-0"].replicas["m"].taken = 400
+    return it
+
+
+def orders(it: ClusterPolicy, now: float) -> list[Action]:
+    return [one for one in it.decide(now) if isinstance(one, Action)]
+
+
+def test_a_worn_runner_is_let_go_while_it_is_idle_and_others_serve_and_is_loaded_anew() -> None:
+    it = worn_policy(3, 3)
+    (order,) = orders(it, 10.0)
+    assert (order.kind, order.node, order.model) == ("unload", "node-0", "m")
+    assert order.reason.endswith("has taken 400; it is idle, and 2 others serve m while it is loaded anew")
+    assert orders(it, 10.2) == [], "once"
+    it.observe(10.3, ActionResult(order.action_id, "node-0", "unload", "done"))
+    assert it.view.nodes["node-0"].replicas["m"].taken == 0
+    (order,) = orders(it, 12.0)
+    assert (order.kind, order.node) == ("load", "node-0")
+
+
+def test_it_is_left_where_that_would_cost_somebody_something_or_may_not_be() -> None:
+    busy = worn_policy(2, 2)
+    for number in (1, 2):
+        assert busy.route(9.0, RequestSpec(number, "m", 10, True, 9.0, 60.0), 0).kind == "dispatch"
+    alone = worn_policy(1, 1)
+    forbidden = worn_policy(3, 3, **{"healer.reallocation": False})
+    handless = worn_policy(3, 3)
+    handless.view.nodes["node-0"].hands = frozenset({"load"})
+    for it in (busy, alone, forbidden, handless):
+        assert orders(it, 10.0) == []
+
+
 def test_it_is_a_part_of_prediction_and_can_be_switched_off() -> None:
     for off in ({"predictor.by_count": False}, {"predictor.enabled": False}):
         it = wear(**off)
@@ -102,7 +163,7 @@ def test_it_is_a_part_of_prediction_and_can_be_switched_off() -> None:
 def test_what_it_knows_outlives_it() -> None:
     it, heir = wear(), wear()
     hangs_after(it, 500, 505)
-    heir.restore(it.snapshot())
+    heir.restore(50.0, it.snapshot(0.0))
     assert takes(heir, 450)
 
 
@@ -120,5 +181,6 @@ def test_in_the_twin_only_the_first_two_hangs_of_a_leaking_runner_are_met(on: bo
     _, record = simulate(document)
     hung = [row for row in record.table("incidents").to_pylist() if row["diagnosis"] == "runner_hung"]
     assert (len(hung) == 2) is on
-    foreseen = [row for row in record.table("incidents").to_pylist() if row["diagnosis"].startswith("foreseen_")]
-    assert bool(foreseen) is on
+    renewed = [row for row in record.table("actions").to_pylist() if row["kind"] == "unload"]
+    assert bool(renewed) is on
+    assert all("llama3.1:8b hung on node-0 after" in row["reason"] for row in renewed)

@@ -80,6 +80,61 @@ def test_where_nobody_can_touch_processes_either_the_model_is_let_go_and_loaded_
     assert incident["state"] == "closed"
 
 
+def test_what_nobody_can_do_to_a_node_is_not_ordered_and_the_reason_says_so() -> None:
+    it = world(HANG)
+    document = it.model_dump(mode="json", by_alias=True)
+    document["cluster"] |= {"hands": ["load", "unload"]}
+    document["orders"] = [{"at_s": 150, "order": "restart", "node": "node-1"}]
+    record = run(Scenario.model_validate(document))
+    by_policy = [it for it in rows(record, "actions") if it["node"] == "node-0"]
+    assert {"restart", "kill_runner"} & {it["kind"] for it in by_policy} == set()
+    (unload,) = [it for it in by_policy if it["kind"] == "unload"]
+    assert unload["reason"].endswith("; no hand for kill_runner or restart on node-0")
+    (ordered,) = [it for it in rows(record, "actions") if it["kind"] == "restart"]
+    assert (ordered["node"], ordered["status"], ordered["detail"]) == ("node-1", "no_hand", "nobody can restart node-1")
+
+
+def test_a_group_of_nodes_may_have_other_hands_than_the_rest() -> None:
+    document = world(HANG).model_dump(mode="json", by_alias=True)
+    hardware = document["cluster"].pop("hardware")
+    document["cluster"] |= {"nodes": None, "hands": ["load", "restart"]}
+    document["cluster"]["groups"] = [
+        {"count": 1, "hardware": hardware},
+        {"count": 3, "hardware": hardware, "hands": []},
+    ]
+    spec = Scenario.model_validate(document).cluster.spec()
+    assert [sorted(node.hands) for node in spec.nodes] == [["load", "restart"], [], [], []]
+
+
+def busy(fault: dict[str, Any]) -> Scenario:
+    """With requests at every node at any time, so that each notices."""
+    document = world(fault).model_dump(mode="json", by_alias=True)
+    document["workload"] |= {"arrivals": {"kind": "poisson", "rate_rps": 6.0}, "duration_s": 300}
+    return Scenario.model_validate(document)
+
+
+@pytest.mark.parametrize("kind", ["damaged_model", "incompatible_model"])
+def test_model_files_that_are_no_good_are_fetched_anew_once_a_restart_has_not_helped(kind: str) -> None:
+    record = run(busy({"kind": kind, "at_s": 40, "target": "node-0"}))
+    done = [(it["kind"], it["status"]) for it in rows(record, "actions") if it["kind"] in ("restart", "pull")]
+    assert done == [("restart", "done"), ("pull", "done")]
+    (fault,) = rows(record, "faults")
+    assert fault["ended_by"] == "action"
+    (incident,) = rows(record, "incidents")
+    assert incident["state"] == "closed"
+
+
+def test_where_the_registry_cannot_be_reached_nothing_is_mended_by_it() -> None:
+    faults = [
+        {"kind": "damaged_model", "at_s": 40, "target": "node-0"},
+        {"kind": "registry_failure", "at_s": 30, "target": "node-0", "duration_s": 1000},
+    ]
+    document = busy(HANG).model_dump(mode="json", by_alias=True) | {"faults": faults}
+    record = run(Scenario.model_validate(document))
+    assert {it["status"] for it in rows(record, "actions") if it["kind"] == "pull"} == {"failed"}
+    assert {it["kind"]: it["ended_by"] for it in rows(record, "faults")}["damaged_model"] == "teardown"
+
+
 def test_what_is_only_advised_is_written_down_and_not_done() -> None:
     record = run(world({"kind": "server_crash", "at_s": 40, "target": "node-0"}, healer__mode="advise"))
     actions = rows(record, "actions")

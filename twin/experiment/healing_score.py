@@ -65,11 +65,13 @@ def own_kinds() -> list[str]:
 
 
 def mendable_kinds() -> list[str]:
-    """Of these, the kinds that a new server process, the end of the runners or a reload ends, or that are over at once."""
+    """Of these, the kinds that a new server process, the end of the runners, a reload or a pull ends, or that are over at
+    once."""
     found = []
     for kind in own_kinds():
         about = FAULT_KINDS[kind].about
-        if about.ended_by_restart or about.ended_by_kill or about.ended_by_reload or about.instant:
+        ended = about.ended_by_restart or about.ended_by_kill or about.ended_by_reload or about.ended_by_pull
+        if ended or about.instant:
             found.append(kind)
     return found
 

@@ -53,13 +53,11 @@ class Option:
         return f"{self.outcomes:.0f} outcome{'s' if self.outcomes >= 1.5 else ''} seen"
 
 
-def weigh(
-    case: Case, remedies: Sequence[Remedy], rates: Rates, parameters: HealerParameters, *, ailment: str = ""
-) -> list[Option]:
+def weigh(case: Case, remedies: Sequence[Remedy], rates: Rates, parameters: HealerParameters) -> list[Option]:
     """The remedies that are allowed, possible and known to help against the case's ailment, the best first."""
     options: list[Option] = []
     for remedy in remedies:
-        if case.ailment not in remedy.about.mends or not remedy.allowed(parameters):
+        if not _would_do(remedy, case, parameters) or not remedy.has_hand(case.node):
             continue
         model = remedy.model(case)
         if model is None:
@@ -76,10 +74,21 @@ def weigh(
     return options
 
 
-def explained(chosen: Option, options: Sequence[Option]) -> str:
-    """Why this one: its worth and what that rests on, and the others with theirs."""
+def without_hand(case: Case, remedies: Sequence[Remedy], parameters: HealerParameters) -> str:
+    """In words: what might help and nobody can do there; empty: there is nothing of that kind."""
+    would = [it for it in remedies if _would_do(it, case, parameters) and not it.has_hand(case.node)]
+    kinds = sorted({it.about.action for it in would})
+    return f"no hand for {' or '.join(kinds)} on {case.node.name}" if kinds else ""
+
+
+def _would_do(remedy: Remedy, case: Case, parameters: HealerParameters) -> bool:
+    return case.ailment in remedy.about.mends and remedy.allowed(parameters)
+
+
+def explained(chosen: Option, options: Sequence[Option], handless: str = "") -> str:
+    """Why this one: its worth and what that rests on, the others with theirs, and what nobody can do (`without_hand`)."""
     others = [str(option) for option in options if option is not chosen]
     return (
         f"{chosen.name} {chosen.value:+.2f} requests expected ({chosen.success:.0%} to help, {chosen.basis}, "
         f"{chosen.takes_s:.0f} s) against {', '.join([*others, 'nothing 0'])}"
-    )
+    ) + (f"; {handless}" if handless else "")

@@ -151,6 +151,9 @@ class ClusterPolicy(Policy):
         elif type(observation) is ActionResult:
             if observation.kind == "set":
                 return
+            if observation.status == "no_hand":
+                node = self.view.nodes[observation.node]
+                node.hands = node.hands - {observation.kind}
             self.watching.acted(now, observation)
             if self.operator.result(now, observation):
                 self._due_s = now
@@ -208,6 +211,8 @@ class ClusterPolicy(Policy):
         self.prompts.look(now)
         self.foresight.decide(now, [*self.predictor.forecasts(now), *self.wear.forecasts(now)], commands)
         self.redundancy.decide(now, commands)
+        for replica, why in self.wear.worn(now):
+            self.redundancy.renew(now, replica, why, commands)
         self.detection.ask(now, probes)
         commands.extend(probes)
         unwell = self.detection.unwell or self.healer.open or self.healer.actions or self.operator.at_work
@@ -230,6 +235,7 @@ class ClusterPolicy(Policy):
                 "in_flight": node.in_flight,
                 "penalty": node.penalty,
                 "rising": node.rising,
+                "hands": sorted(node.hands),
                 "operator": self.operator.phase(node.name),
                 "resident": [name for name, replica in node.replicas.items() if replica.resident],
                 "slots": self.slots.known(node.name),
@@ -256,7 +262,7 @@ class ClusterPolicy(Policy):
             "activity": self.detection.activity.snapshot(now),
             "slow": dict(self.detection.slowness.slow),
             "predictor": predictor_state(self.watching, now),
-            "wear": self.wear.snapshot(),
+            "wear": self.wear.snapshot(now),
             "prompt_limits": self.prompts.snapshot(now),
         }
         return PolicyState(now, parts)
@@ -305,7 +311,7 @@ class ClusterPolicy(Policy):
             {name: why for name, why in parts["slow"].items() if name in self.view.nodes}
         )
         restore_predictor(self.watching, now, parts["predictor"])
-        self.wear.restore(parts["wear"])
+        self.wear.restore(now, parts["wear"])
         self.prompts.restore(now, parts["prompt_limits"])
 
     def adopt(self, now: float, request: RequestSpec, node: str) -> Route:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from twin.policy.choice import Option, explained, weigh
+from twin.policy.choice import Option, explained, weigh, without_hand
 from twin.policy.forecast import Forecast
 from twin.policy.healer import BOOKKEEPING_TIMEOUT_S, Healer
 from twin.policy.health import ROUTABLE
@@ -43,12 +43,13 @@ REASONS_SHOWN: Final = 3
 class Precaution:
     """Something that was done, and will be judged by whether the failure comes all the same."""
 
-    __slots__ = ("failure", "node", "probability", "remedy", "until_s")
+    __slots__ = ("failure", "kind", "node", "probability", "remedy", "until_s")
 
-    def __init__(self, node: str, failure: str, remedy: str, probability: float, until_s: float) -> None:
+    def __init__(self, node: str, failure: str, remedy: str, kind: str, probability: float, until_s: float) -> None:
         self.node = node
         self.failure = failure
         self.remedy = remedy
+        self.kind = kind  # of its action
         self.probability = probability
         self.until_s = until_s
 
@@ -101,6 +102,7 @@ class Foresight:
         harm = rate_rps * outage_s + BROKEN_SHARE * node.in_flight
         case = self.healer.case(node, forecast.failure, forecast.probability, harm, {})
         options = weigh(case, self.healer.remedies, self.healer.rates, self.parameters)
+        handless = without_hand(case, self.healer.remedies, self.parameters)
         for option in options:
             if option.value <= 0.0:
                 break
@@ -118,15 +120,16 @@ class Foresight:
             self.not_before_s[(*key, hard)] = now + (HARD_COOLDOWN_S if hard else SOFT_COOLDOWN_S)
             if not self.healer.advises:
                 until_s = now + forecast.horizon_s
+                kind = option.remedy.about.action
                 self.precautions.append(
-                    Precaution(node.name, forecast.failure, option.name, forecast.probability, until_s)
+                    Precaution(node.name, forecast.failure, option.name, kind, forecast.probability, until_s)
                 )
             if hard:
                 self.budget -= 1.0 - forecast.probability
-                why = explained(option, options)
+                why = explained(option, options, handless)
                 self.healer.foresee(now, node, option, case, evidence, why, forecast.horizon_s)
                 return
-            self._soft(now, node, option, f"{evidence}; {explained(option, options)}", commands)
+            self._soft(now, node, option, f"{evidence}; {explained(option, options, handless)}", commands)
 
     def _why_not(self, now: float, node: NodeView, forecast: Forecast, option: Option, due_s: float) -> str:
         """Why an option that is worth it is not done now; empty: it is."""
@@ -175,6 +178,8 @@ class Foresight:
 
     def result(self, now: float, result: ActionResult) -> bool:
         """The result of an action; whether it was one of these."""
+        if result.status == "no_hand":  # then what follows says nothing of it
+            self.precautions = [it for it in self.precautions if it.node != result.node or it.kind != result.kind]
         if result.action_id not in self.running:
             return False
         name, model = self.running.pop(result.action_id)
@@ -211,7 +216,7 @@ class Foresight:
             "due": [[*key, due_s - now] for key, due_s in self.due_s.items()],
             "endangered": {name: [until_s - now, why] for name, (until_s, why) in self.endangered.items()},
             "precautions": [
-                [it.node, it.failure, it.remedy, it.probability, it.until_s - now] for it in self.precautions
+                [it.node, it.failure, it.remedy, it.kind, it.probability, it.until_s - now] for it in self.precautions
             ],
         }
 
@@ -225,7 +230,7 @@ class Foresight:
             self.due_s[(str(node), str(failure))] = now + float(left_s)
         for node, (left_s, why) in known["endangered"].items():
             self.endangered[str(node)] = (now + float(left_s), str(why))
-        for node, failure, remedy, probability, left_s in known["precautions"]:
+        for node, failure, remedy, kind, probability, left_s in known["precautions"]:
             self.precautions.append(
-                Precaution(str(node), str(failure), str(remedy), float(probability), now + float(left_s))
+                Precaution(str(node), str(failure), str(remedy), str(kind), float(probability), now + float(left_s))
             )

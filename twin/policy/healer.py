@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from twin.policy.choice import Option, explained, weigh
+from twin.policy.choice import Option, explained, weigh, without_hand
 from twin.policy.detection import STILL_SERVING, Confirmed, Detection, Diagnosis
 from twin.policy.health import ROUTABLE
 from twin.policy.incidents import OpenIncident
@@ -240,8 +240,20 @@ class Healer:
     def _failed_again(self, now: float, node: NodeView) -> None:
         work = self.open.get(node.name)
         if work is not None and work.happened("failed"):
-            self._did_not_help(now, work)
+            if work.ailment == "server_down" and self.detection.watches[node.name].serves_errors:
+                self._server_is_back(work)
+            else:
+                self._did_not_help(now, work)
             work.not_before_s = max(work.not_before_s, now + self._cooldown_s(work))
+
+    def _server_is_back(self, work: OpenIncident) -> None:
+        """The server was down and answers again, with errors: that is another trouble, and a restart is tried already."""
+        if work.choice is not None and not self.advises:
+            work.tried = {work.choice.name: 1}
+        work.ailment = "runner_failing"
+        work.choice = None
+        work.question = 0
+        work.incident.evidence += "; then its server answers, and generations fail"
 
     def _passed(self, now: float, node: NodeView) -> None:
         work = self.open.get(node.name)
@@ -353,7 +365,7 @@ class Healer:
     def _remedy(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
         if not self.parameters.enabled or now < work.not_before_s or node.held:
             return
-        if work.earlier_actions + work.incident.actions >= self.parameters.attempts_max:
+        if work.incident.actions >= self.parameters.attempts_max:
             work.happened("exhausted")
             return
         if len(self.detection.under_repair) >= self.parameters.concurrent_max:
@@ -386,23 +398,27 @@ class Healer:
             work.harm = share * self.tracker.rate_rps(node) * HARM_HORIZON_S
         case = self.case(node, work.ailment, work.probability, work.harm, work.tried)
         options = weigh(case, self.remedies, self.rates, self.parameters)
+        handless = without_hand(case, self.remedies, self.parameters)
         if not options or options[0].value <= 0.0:
+            if handless and handless not in work.incident.evidence:
+                work.incident.evidence += f"; {handless}"
             return False
         work.choice = options[0]
-        work.reason = explained(options[0], options)
+        work.reason = explained(options[0], options, handless)
         return True
 
     def _act(self, now: float, node: NodeView, work: OpenIncident, choice: Option, commands: list[Command]) -> None:
         about = choice.remedy.about
         work.incident.actions += 1
         work.happened("acted")
+        work.acted_before_s = self.last_action.get(node.name, (-math.inf, 0))[0]
         self.last_action[node.name] = (now, work.earlier_actions + work.incident.actions)
         if about.action in BOOKKEEPING_ACTIONS and not self.advises:
             # It was drained for this; there is nothing more to order.
             work.rest_until_s = now + REST_S
             return
         reason = f"{work.trouble}: {work.incident.evidence}; {work.reason}"
-        timeout_s = self.parameters.action_timeout_s
+        timeout_s = choice.remedy.timeout_s(choice.takes_s, self.parameters)
         context_tokens = lowered_of(node.replicas[choice.model]) if about.action == "load" else 0
         order = self.action(
             now, about.action, node, choice.model, reason, timeout_s, choice.value, context_tokens=context_tokens
@@ -411,7 +427,7 @@ class Healer:
         self.actions[order.action_id] = node.name
         self.ordered_s[order.action_id] = now
         work.pending_action = order.action_id
-        if not self.advises:
+        if not self.advises and about.action != "pull":  # a download takes minutes: others are repaired meanwhile
             self.detection.under_repair.add(node.name)
 
     def _blind(self) -> bool:
@@ -534,9 +550,14 @@ class Healer:
             else:
                 model = work.choice.model if work.choice is not None else ""
                 self.detection.runners_gone(now, node, model)
-                if result.kind == "load":  # again, with less
+                if result.kind == "pull":
+                    node.replicas[model].refused = False
+                    node.replicas[model].fetched_s = now
+                elif result.kind == "load":  # again, with less
                     node.replicas[model].load_with(lowered_of(node.replicas[model]), self.view.parameters)
             self._done(now, node, work)
+        elif result.status == "no_hand":
+            self._was_not_tried(now, node, work)
         else:
             work.happened("action_failed")
             self._did_not_help(now, work)
@@ -544,6 +565,21 @@ class Healer:
             self._give_back(now, node)
             if work.foreseen and work.happened("dropped"):
                 self._close(now, node, work)  # the next forecast may try something else
+
+    def _was_not_tried(self, now: float, node: NodeView, work: OpenIncident) -> None:
+        """Nobody there could do it: that says nothing of the remedy, and the next one is due at once."""
+        work.happened("action_failed")
+        work.choice = None
+        work.question = 0
+        work.incident.actions -= 1
+        self.last_action.pop(node.name, None)
+        if work.earlier_actions + work.incident.actions:
+            self.last_action[node.name] = (work.acted_before_s, work.earlier_actions + work.incident.actions)
+        self.look_s = now
+        self.detection.wake_s = now
+        self._give_back(now, node)
+        if work.foreseen and work.happened("dropped"):
+            self._close(now, node, work)
 
     def _done(self, now: float, node: NodeView, work: OpenIncident) -> None:
         """The remedy has been carried out: from now on it must show that it helped."""

@@ -60,6 +60,7 @@ class OpenIncident:
     verify_by_s: float = NEVER_S  # the verifying generation must have passed
     hold_until_s: float = NEVER_S
     pending_action: int | None = None
+    acted_before_s: float = -math.inf  # when its node had an action before the last one
     drained_at_s: float = math.nan
     withheld: bool = False  # the floor of replicas kept its node from being set aside, at least for a while
     earlier_actions: int = 0  # on the same node, in earlier incidents that this one follows soon

@@ -128,7 +128,7 @@ class Operator:
         for name in held.models:
             replica = node.replicas[name]
             fits = replica.stored and node.free_gib() >= replica.model.memory_gib
-            if replica.resident or replica.loading or not fits:
+            if replica.resident or replica.loading or not fits or "load" not in node.hands:
                 continue
             replica.loading = True
             timeout_s = self.view.parameters.redundancy.load_timeout_s

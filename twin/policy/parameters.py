@@ -269,6 +269,11 @@ class HealerParameters:
     reallocation: bool = _switch(
         True, "Unloading, reloading and moving models is allowed.", "self_healing.resource_reallocation"
     )
+    fetch: bool = _switch(
+        True,
+        "Having a node fetch a model anew that its server refuses at once, after a restart did not help, is allowed. What "
+        "is there is deleted first where the registry has the model; so the node then has the registry's present version.",
+    )
     redistribution: bool = _switch(
         True,
         "Asking less of a node for a while, or nothing, is allowed.",

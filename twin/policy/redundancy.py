@@ -153,6 +153,8 @@ class Redundancy:
             replica = node.replicas[model]
             if replica.resident or replica.loading or not replica.stored or node.health not in ROUTABLE:
                 continue
+            if "load" not in node.hands:
+                continue
             if node.name in self.healer.open and node.health != "proving":
                 continue
             if node.name in self.foresight.endangered:
@@ -219,6 +221,8 @@ class Redundancy:
                 continue
             if node.name in under_repair or now < self.not_before_s.get((node.name, model.name), 0.0):
                 continue
+            if "unload" not in node.hands:
+                continue
             reason = (
                 f"{model.name} has {here} replicas where {wanted} are wanted, and was idle for {idle_s:.0f} s; "
                 f"{node.name}'s was loaded for a need that is over"
@@ -231,6 +235,26 @@ class Redundancy:
             factor.idle_since_s = now
             return
 
+    def renew(self, now: float, replica: Replica, why: str, commands: list[Command]) -> None:
+        """Let a replica go whose runner is worn, where that costs nobody anything; what is missing then is loaded anew."""
+        node, model, healer = replica.node, replica.model, self.healer
+        under_repair = healer.detection.under_repair
+        may = self.parameters.enabled and healer.parameters.enabled and healer.parameters.reallocation
+        if not may or not {"load", "unload"} <= node.hands or len(under_repair) >= healer.parameters.concurrent_max:
+            return
+        idle = replica.resident and not replica.loading and not self.view.indexed(replica).in_flight
+        if not idle or node.health != "serving" or node.held or node.name in under_repair or node.name in healer.open:
+            return
+        others = sum(other.node is not node for other in self.view.serving_replicas(model.name))
+        fewest = max(1, healer.parameters.replicas_min, model.replicas - 1)
+        if not model.replicas or others < fewest or now < self.not_before_s.get((node.name, model.name), 0.0):
+            return
+        reason = f"{why}; it is idle, and {others} others serve {model.name} while it is loaded anew"
+        order = healer.action(now, "unload", node, model.name, reason, healer.parameters.action_timeout_s, 0.0)
+        self.unloads[order.action_id] = replica
+        under_repair.add(node.name)
+        commands.append(order)
+
     # -- results --------------------------------------------------------------------------------------------------
 
     def result(self, now: float, result: ActionResult) -> bool:
@@ -241,6 +265,7 @@ class Redundancy:
             key = (replica.node.name, replica.model.name)
             if result.status == "done":
                 replica.resident = False
+                replica.taken = 0
                 self.ours.discard(key)
                 self.view.replace(replica.node, now)
             else:

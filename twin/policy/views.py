@@ -60,6 +60,7 @@ class NodeView:
 
     __slots__ = (
         "bit",
+        "hands",
         "health",
         "held",
         "in_flight",
@@ -92,6 +93,7 @@ class NodeView:
         self.start_s_of_routes = 0.0  # the same, when the limits of its routes were set
         self.served = 0  # requests that ended well here
         self.last_passed_s = 0.0  # last terminal record or passed generation probe
+        self.hands = spec.hands  # kinds of actions that somebody can do to it, as far as is known
         self.held = False  # set aside by an operator: nobody else may bring it back
         self.returning = False  # an operator returns it: not even a last resort before a generation has passed
         self.rising = 0  # levels that a node which came back is set back, fewer from look to look
@@ -119,6 +121,7 @@ class Replica:
         "cold_route",
         "context_tokens",
         "failures_in_row",
+        "fetched_s",
         "generates",
         "gets_traffic",
         "hot_route",
@@ -128,6 +131,7 @@ class Replica:
         "model",
         "node",
         "pool",
+        "refused",
         "resident",
         "stored",
         "taken",
@@ -146,6 +150,8 @@ class Replica:
         self.loading = False
         self.context_tokens = 0  # num_ctx with which it was loaded here, because memory was short; 0: as anywhere
         self.failures_in_row = 0
+        self.refused = False  # its server refused it at once when it was asked last, without trying to load it
+        self.fetched_s = -NEVER_S  # when its files were fetched anew
         self.generates = True  # as far as is known: it has not said that it does something else
         self.breaker_open_until_s = -NEVER_S
         self.taken = 0  # requests that its runner has taken, as far as they went through us

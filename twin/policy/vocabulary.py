@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from mypy_extensions import mypyc_attr
 
@@ -58,7 +58,7 @@ ActionKind: TypeAlias = Literal[
     "kill_runner",  # kill the node's runner processes; its server loads the models again when they are asked for
     "load",  # load a model on a node
     "unload",  # ask a node to let a model go
-    "pull",  # have a node fetch a model
+    "pull",  # have a node fetch a model, also one that it has: its files may be damaged
     "copy",  # give a model of a node a second name
     "drain",  # send no new request to the node
     "return",  # end a drain
@@ -68,14 +68,19 @@ ActionKind: TypeAlias = Literal[
 BOOKKEEPING_ACTIONS: Final[frozenset[str]] = frozenset({"drain", "return", "shift", "set"})
 """Actions that happen within the policy; a world has nothing to do for them but to write them down."""
 
+HandKind: TypeAlias = Literal["restart", "kill_runner", "load", "unload", "pull", "copy"]
+HAND_ACTIONS: Final[frozenset[str]] = frozenset(get_args(HandKind))
+"""Actions for which somebody must have a hand at the node; `abort` the world does itself."""
+
 DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "kill_runner", "unload"})
 """Actions that can cost running work; caps, cooldowns and floors hold for these."""
 
 OPERATOR_REASON: Final = "the operator ordered it"
 """The reason of an action that no failure called for."""
 
-ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown", "advised"]
-"""`advised`: it was to be decided and written down, and not to be done."""
+ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown", "advised", "no_hand"]
+"""`advised`: it was to be decided and written down, and not to be done. `no_hand`: nobody at the node can do this, so
+that nothing was tried."""
 
 
 FIT_SHARE: Final = 0.8
@@ -91,6 +96,7 @@ class NodeSpec:
     vram_gib: float = NEVER_S
     max_models: int = 0  # OLLAMA_MAX_LOADED_MODELS; 0: not known
     rack: str = ""  # what fails together with it; empty: not known
+    hands: frozenset[str] = HAND_ACTIONS  # kinds of actions that somebody can do to it
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,10 @@ A leak in a runner shows in nothing but the count of what it has taken (ollama/o
 hundred requests; on real nodes after as many cancelled streams). Whoever stands before the nodes can count. Where a replica
 has failed twice or more, each time after about as many requests, its next failure is foretold for that count; what is done
 about it is weighed as with any forecast. One that outlasts it clearly refutes the belief.
+
+One hang is no pattern. But for an hour after it a runner that comes near the count is renewed (`worn`) where that costs
+nobody anything: while it is idle, and others serve its model. A hang that came by chance after so few requests that they
+are taken within the hour costs a few such reloads; after the hour the count is left to show itself.
 """
 
 from __future__ import annotations
@@ -38,14 +42,22 @@ MARGIN: Final = 0.95
 
 RATE_OVER_S: Final = 30.0
 
+RENEWED_S: Final = 3600.0
+"""So long after a hang runners are renewed before they have taken as many requests again."""
+RENEWED_MIN: Final = 100
+"""Hangs after fewer requests are not met so: that would be a reload every few minutes. (Leaks show after some hundred.)"""
+RENEWED_SHARE: Final = 0.75
+"""Of the smallest count: then it is looked for a moment in which the runner is idle."""
+
 
 class Count:
     """One replica's history."""
 
-    __slots__ = ("failures", "looked_s", "rate_rps", "taken")
+    __slots__ = ("failures", "hung_s", "looked_s", "rate_rps", "taken")
 
     def __init__(self) -> None:
         self.failures: list[int] = []  # after how many requests
+        self.hung_s = -NEVER_S  # when it was found hung last
         self.looked_s = -NEVER_S
         self.taken = 0  # at that look
         self.rate_rps = 0.0
@@ -85,6 +97,9 @@ class Wear(Forecaster):
                 for replica in self.view.nodes[incident.node].replicas.values():
                     if replica.failures_in_row:
                         self.failed(replica)
+                        count = self.counts.get((replica.node.name, replica.model.name))
+                        if count is not None:
+                            count.hung_s = incident.opened_s
         self.looked_at = len(incidents)
 
     def failed(self, replica: Replica) -> None:
@@ -117,13 +132,31 @@ class Wear(Forecaster):
             found.append(Forecast(name, "runner_failure", count.probability(), HORIZON_S, lead_s, (reason,)))
         return found
 
-    def snapshot(self) -> list[list[Any]]:
-        """Plain data."""
-        return [[node, model, list(count.failures)] for (node, model), count in sorted(self.counts.items())]
+    def worn(self, now: float) -> list[tuple[Replica, str]]:
+        """The replicas whose runner is best renewed in its next idle moment, each with the reason in words."""
+        found: list[tuple[Replica, str]] = []
+        for (name, model), count in self.counts.items():
+            if now - count.hung_s > RENEWED_S or not count.failures or min(count.failures) < RENEWED_MIN:
+                continue
+            replica = self.view.nodes[name].replicas.get(model)
+            if replica is not None and replica.taken >= RENEWED_SHARE * min(count.failures):
+                said = ", ".join([str(it) for it in count.failures])
+                why = f"{model} hung on {name} after {said} requests, and its runner has taken {replica.taken}"
+                found.append((replica, why))
+        return found
 
-    def restore(self, known: list[list[Any]]) -> None:
+    def snapshot(self, now: float) -> list[list[Any]]:
+        """Plain data: node, model, counts, seconds since it hung (-1: it did not)."""
+        return [
+            [node, model, list(it.failures), now - it.hung_s if it.hung_s > -NEVER_S else -1.0]
+            for (node, model), it in sorted(self.counts.items())
+        ]
+
+    def restore(self, now: float, known: list[list[Any]]) -> None:
         """Go on from a snapshot; what the runners have taken since is not known, so they are counted anew."""
-        for node, model, failures in known:
+        for node, model, failures, hung_s_ago in known:
             if node in self.view.nodes:
                 count = self.counts.setdefault((str(node), str(model)), Count())
                 count.failures = [int(it) for it in failures]
+                if hung_s_ago >= 0.0:
+                    count.hung_s = now - float(hung_s_ago)

@@ -6,12 +6,12 @@ import difflib
 import functools
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from twin.policy.parameters import PRESETS, ParameterError, Parameters, find, preset
-from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec, OrderKind
+from twin.policy.vocabulary import ClusterSpec, HandKind, ModelSpec, NodeSpec, OrderKind
 from twin.record.names import EXPECTABLE
 from twin.scenario.calibrated import outside
 from twin.scenario.faults import FAULT_KINDS
@@ -57,6 +57,7 @@ class NodeGroup(_Closed):
 
     count: Annotated[int, Field(ge=1)]
     hardware: str | Hardware
+    hands: Annotated[list[HandKind] | None, Field(description="What can be done to these; null: as to all.")] = None
 
 
 class Agents(_Closed):
@@ -110,6 +111,10 @@ class Cluster(_Closed):
     agents: Annotated[
         bool | Agents, Field(description="Whether an agent beside each node sends telemetry; a table: how well.")
     ] = True
+    hands: Annotated[
+        list[HandKind],
+        Field(description="What somebody can do to a node; Ollama's API alone can load, unload, pull and copy."),
+    ] = list(get_args(HandKind))
     gateways: Annotated[
         Gateways,
         Field(description="How many (all at the core), or where each stands. Each has a policy of its own."),
@@ -156,6 +161,13 @@ class Cluster(_Closed):
                     "profiles, or give a table"
                 )
             found += [PROFILES[group.hardware] if isinstance(group.hardware, str) else group.hardware] * group.count
+        return found
+
+    def hands_of_nodes(self) -> list[frozenset[str]]:
+        """What can be done to each node, in order."""
+        found: list[frozenset[str]] = []
+        for group in self.groups or [NodeGroup(count=self.nodes or 0, hardware=self.hardware)]:
+            found += [frozenset(self.hands if group.hands is None else group.hands)] * group.count
         return found
 
     def node_names(self) -> list[str]:
@@ -212,8 +224,10 @@ class Cluster(_Closed):
         placement = self._placement(self._context_tokens)
         racks = {node: rack for rack, nodes in self.topology().racks.items() for node in nodes}
         nodes = tuple(
-            NodeSpec(name, hardware.total_vram_gib, self.models_kept(hardware), racks.get(name, ""))
-            for name, hardware in zip(self.node_names(), self.hardware_of_nodes(), strict=True)
+            NodeSpec(name, hardware.total_vram_gib, self.models_kept(hardware), racks.get(name, ""), hands)
+            for name, hardware, hands in zip(
+                self.node_names(), self.hardware_of_nodes(), self.hands_of_nodes(), strict=True
+            )
         )
         models = tuple(
             ModelSpec(name, self.memory_gib(name), model.replicas, self.slots_of(name), self.context_of(name))

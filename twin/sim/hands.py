@@ -58,7 +58,9 @@ class SimulatedHands:
             return
         engine.call_at(action.deadline_s, partial(self._answer, ordered, "timed_out", "no result by its deadline"))
         path = gateway.paths[action.node]
-        if not path.requests_pass or path.refuses:
+        if action.kind not in gateway.simulation.hands[action.node]:
+            self._answer(ordered, "no_hand", f"nobody can {action.kind} {action.node}")
+        elif not path.requests_pass or path.refuses:
             detail = "the node's agent cannot be reached"
             engine.call_at(engine.now + UNREACHABLE_S, partial(self._answer, ordered, "failed", detail))
         elif action.kind == "restart":
@@ -68,6 +70,8 @@ class SimulatedHands:
             self._kill_runner(ordered)
         elif action.kind == "load":
             self._load(ordered)
+        elif action.kind == "pull":
+            self._pull(ordered)
         elif action.kind == "unload":
             gateway.nodes[action.node].unload(action.model)
             self._answer_from_node(ordered, "done", "")
@@ -112,6 +116,18 @@ class SimulatedHands:
             return
         ordered.job = Job(ordered.action.model, 0, 0, self._loaded, ordered, ordered.action.context_tokens)
         node.submit(ordered.job)
+
+    def _pull(self, ordered: Ordered) -> None:
+        node = self.gateway.nodes[ordered.action.node]
+        if not node.alive:
+            self._answer_from_node(ordered, "failed", "connection refused")
+            return
+        node.files.pull(ordered.action.model, partial(self._pulled, ordered))
+
+    def _pulled(self, ordered: Ordered, error: str) -> None:
+        if not error:
+            self.gateway.simulation.injection.pulled(ordered.action.node, ordered.action.model)
+        self._answer_from_node(ordered, "failed" if error else "done", error)
 
     def _loaded(self, job: Job, error: AttemptError) -> None:
         ordered = job.owner

@@ -25,6 +25,7 @@ class Injection:
         self.faults: list[ActiveFault] = []
         self._gateways: dict[str, Gateway] = {}
         self._afflicted: dict[ActiveFault, list[Runner]] = {}  # that a reload ends: the runners that have it
+        self._to_pull: dict[ActiveFault, set[str]] = {}  # that a pull ends: models that are still to be fetched anew
         self._foreign: dict[ActiveFault, ForeignLoad] = {}
         for name, node in simulation.nodes.items():
             node.on_silence = partial(self._silence_changed, name)
@@ -62,6 +63,9 @@ class Injection:
         active.begin(engine.now, waits=bool(active.fault.about.emerges))
         if active.fault.duration_s is not None:
             engine.call_at(engine.now + active.fault.duration_s, partial(self._end, active))
+        if active.fault.about.ended_by_pull:
+            placed = self.simulation.scenario.cluster.spec().placement[active.node]
+            self._to_pull[active] = set(placed or self.simulation.nodes[active.node].models)
         if active.fault.about.ended_by_reload and not active.fault.about.emerges:
             runners = list(self.simulation.nodes[active.node].runners.values())
             if runners:  # else nothing is loaded that could be reloaded
@@ -143,6 +147,15 @@ class Injection:
                 active.end(self.simulation.engine.now, "action")
                 self._withdraw(active)
         self._spoke(node)
+
+    def pulled(self, node: str, model: str) -> None:
+        """A model was fetched anew: a fault of the files is over once all have been that the node is to serve."""
+        for active, models in self._to_pull.items():
+            if active.node == node and active.active:
+                models.discard(model)
+                if not models:
+                    active.end(self.simulation.engine.now, "action")
+                    self._withdraw(active)
 
     def _reloaded(self, node: str) -> None:
         """A runner of the node is gone: what lived in the memory of the loaded models is over with the last of them."""

@@ -58,6 +58,7 @@ class Simulation:
         self.demand = Demand(scenario, seed)
         self.nodes = _nodes(self.engine, scenario, seed, self.demand.has_sessions)
         cluster = scenario.cluster
+        self.hands = dict(zip(cluster.node_names(), cluster.hands_of_nodes(), strict=True))  # what can be done to each
         self._restarts = {name: Spread(seed, f"restart:{name}", cluster.restart_cv) for name in self.nodes}
         self.conditions = Conditions()  # of gateways and clients; each node has its own
         self.checkers: list[Checker] = all_checkers(settled=scenario.settle_s > 0)

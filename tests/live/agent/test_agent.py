@@ -78,6 +78,17 @@ async def test_without_a_token_no_web_page_may_give_orders() -> None:
         await server.stop()
 
 
+async def test_an_agent_without_a_restart_of_its_own_is_no_hand_for_it() -> None:
+    server = agent()
+    hands = AgentHands({"a": await server.start()}, "secret")
+    try:
+        result = await hands.perform(Action(1, "restart", "a", "", "", 60.0, 0.0))
+    finally:
+        await hands.close()
+        await server.stop()
+    assert (result.status, "has no hand for a restart" in result.detail) == ("no_hand", True)
+
+
 async def test_beyond_loopback_it_needs_a_token() -> None:
     with pytest.raises(OperatorError, match=r"would take orders from anybody who reaches 0.0.0.0; give token_file"):
         await run(AgentConfig(listen="0.0.0.0:0"))

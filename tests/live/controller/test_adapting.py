@@ -228,7 +228,7 @@ def test_the_worker_finds_the_value_that_is_better(monkeypatch: pytest.MonkeyPat
 
 def test_a_load_that_the_machines_were_not_measured_with_is_not_tried() -> None:
     it = json.loads(json.dumps(task()))
-    it["document"]["cluster"]["hardware"]["calibration"] = {
+    it["document"]["cluster"]["groups"][0]["hardware"]["calibration"] = {
         "name": "measured",
         "batch_max": 2,
         "prompt_tokens": [1, 1000],

@@ -146,9 +146,11 @@ def test_what_is_configured_goes_before_what_was_learnt() -> None:
     config = ServeConfig.model_validate(
         {"nodes": {"a": "http://a", "b": "http://b"}, "models": {"m:latest": {"slots": 4}, "o": {"memory_gib": 1}}}
     )
-    spec = cluster_spec(config, [NodeReport("a", "", {"m": 1.2}, {"m": 2.0}), NodeReport("b", "is down")])
+    reports = [NodeReport("a", "", {"m": 1.2}, {"m": 2.0}), NodeReport("b", "is down")]
+    spec = cluster_spec(config, reports, {"a": frozenset({"load", "restart"}), "b": frozenset({"load"})})
     assert [(m.name, m.memory_gib, m.replicas, m.slots) for m in spec.models] == [("m", 2.0, 1, 4), ("o", 1, 0, 1)]
     assert spec.placement == {"a": ("m",), "b": ()}
+    assert [sorted(node.hands) for node in spec.nodes] == [["load", "restart"], ["load"]]
 
 
 def test_a_copy_of_a_model_is_no_model_of_its_own() -> None:

@@ -121,6 +121,8 @@ async def test_a_service_that_a_command_leaves_behind_does_not_hold_it_up(tmp_pa
 async def test_each_kind_has_its_hand_or_says_that_it_has_none() -> None:
     hands = HandsByKind({"restart": command("/bin/true")})
     assert (await hands.perform(action("restart"))).status == "done"
+    assert hands.kinds("node-1") == {"restart"}
+    assert HandsByKind({}, {"node-1": {"load": command("/bin/true")}}).kinds("node-1") == {"load"}
     assert await hands.perform(action("load", "node-1")) == HandResult(
-        "failed", "no hand is configured for load of node-1"
+        "no_hand", "no hand is configured for load of node-1"
     )

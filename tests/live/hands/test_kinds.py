@@ -259,6 +259,24 @@ async def test_a_pull_is_done_only_with_its_line_of_success(hook: StubNode) -> N
     assert (await of_node(hook, "pull")).status == "unknown"
 
 
+async def test_where_a_pull_finds_all_files_there_they_are_deleted_and_fetched(hook: StubNode) -> None:
+    there = {"status": "pulling 6a0746a1", "total": 5, "completed": 5}
+    missing = [{"status": "pulling 6a0746a1", "total": 5}, {"status": "pulling 6a0746a1", "total": 5, "completed": 5}]
+    success = {"status": "success"}
+    hook.will(streams(progress(there, success)), answers(200, b""), streams(progress(*missing, success)))
+    assert await of_node(hook, "pull") == HandResult("done", "its files were deleted, and fetched anew")
+    assert hook.bodies == [{"model": "m"}] * 3
+    hook.bodies.clear()
+    assert await of_node(hook, "pull") == HandResult("done"), "what was missing has been fetched: nothing is deleted"
+    assert len(hook.bodies) == 1
+
+
+async def test_what_the_registry_does_not_have_is_never_deleted(hook: StubNode) -> None:
+    hook.will(streams(progress({"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"})))
+    assert (await of_node(hook, "pull")).status == "failed"
+    assert len(hook.bodies) == 1
+
+
 async def test_a_copy_needs_a_name(hook: StubNode) -> None:
     hook.will(answers(200, b""))
     with pytest.raises(HandError, match="needs a new name"):

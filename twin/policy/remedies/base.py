@@ -16,7 +16,7 @@ from mypy_extensions import mypyc_attr
 from twin.policy.health import ROUTABLE
 from twin.policy.parameters import HealerParameters
 from twin.policy.views import ClusterView, NodeView, Replica
-from twin.policy.vocabulary import NEVER_S, ActionKind
+from twin.policy.vocabulary import BOOKKEEPING_ACTIONS, NEVER_S, ActionKind
 
 BROKEN_SHARE: Final = 0.5
 """Assumption: a request that is broken in mid-stream and goes on elsewhere costs half of one, what was generated."""
@@ -106,6 +106,10 @@ class Remedy:
         """Whether the operator has this one switched on."""
         raise NotImplementedError
 
+    def has_hand(self, node: NodeView) -> bool:
+        """Whether somebody can do it at this node."""
+        return self.about.action in BOOKKEEPING_ACTIONS or self.about.action in node.hands
+
     def model(self, case: Case) -> str | None:
         """The model that it is done to; empty: to the whole node; None: it is not possible here."""
         return ""
@@ -113,6 +117,10 @@ class Remedy:
     def takes_s(self, case: Case) -> float:
         """From the order until the node serves as before."""
         raise NotImplementedError
+
+    def timeout_s(self, takes_s: float, parameters: HealerParameters) -> float:
+        """Longest wait for the result of its action."""
+        return parameters.action_timeout_s
 
     def cost(self, case: Case) -> float:
         """Requests that are lost by doing it: those that it breaks, and those that the node would have served meanwhile."""

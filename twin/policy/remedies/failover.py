@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twin.policy.parameters import HealerParameters
 from twin.policy.remedies.base import About, Case, Prior, Remedy
+from twin.policy.views import NodeView
 
 CLASSES = (
     "gpu_memory",
@@ -39,6 +40,10 @@ class Failover(Remedy):
         """Failing over is allowed."""
         return parameters.failover
 
+    def has_hand(self, node: NodeView) -> bool:
+        """Nothing is done to the node itself; `model` asks who can load elsewhere."""
+        return True
+
     def model(self, case: Case) -> str | None:
         """The wanted model for which the others lack most, where somebody has room for it."""
         for name, replica in case.node.replicas.items():
@@ -52,7 +57,7 @@ class Failover(Remedy):
     def _room(self, case: Case, model: str) -> bool:
         for node in case.view.nodes.values():
             replica = node.replicas[model]
-            free = node is not case.node and node.health == "serving" and replica.stored
+            free = node is not case.node and node.health == "serving" and replica.stored and "load" in node.hands
             if free and not replica.resident and node.free_gib() >= replica.model.memory_gib:
                 return True
         return False

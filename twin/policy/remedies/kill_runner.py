@@ -31,6 +31,11 @@ class KillRunner(Remedy):
         """Where somebody can, and may."""
         return parameters.kill_runner
 
+    def model(self, case: Case) -> str | None:
+        """The whole node, where it has a runner as far as is known. One that hangs or is an orphan may be in no list."""
+        unseen = case.ailment in ("runner_failing", "crash_loop")
+        return None if unseen and not any(it.resident for it in case.node.replicas.values()) else ""
+
     def takes_s(self, case: Case) -> float:
         """A load."""
         return 1.0 + case.load_s

@@ -125,6 +125,7 @@ class About:
     live: str = ""  # how it is done to a real node; empty: only nodes that are simulated or emulated can have it
     ended_by_reload: bool = False  # it is over once the models that were loaded have been let go
     ended_by_kill: bool = False  # it lives in the runner processes, and is over once they are gone
+    ended_by_pull: bool = False  # it lives in the files of models, and is over once these have been pulled anew
     twin_only: bool = False  # neither real nor emulated nodes can have it
     part: Part = "node"  # what it is done to; `target` names nodes, and has no meaning for the others
 

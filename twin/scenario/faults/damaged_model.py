@@ -24,6 +24,7 @@ class DamagedModel(Fault):
         precursor="none; it shows at the next load",
         source="measured on Ollama 0.24 with truncated and with missing files",
         ended_by_restart=False,
+        ended_by_pull=True,
         live="the node's own copy of the model's files is cut short or removed, and its runners are killed",
     )
     kind: Literal["damaged_model"]

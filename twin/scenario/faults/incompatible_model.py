@@ -19,8 +19,9 @@ class IncompatibleModel(Fault):
         what="an upgrade or downgrade of Ollama; the model files are of another format",
         symptom="500 this model may be incompatible with your version of Ollama, for every model",
         precursor="only once it is there: /api/version has changed",
-        source="the failure catalogue names no issue; the message is from Ollama's source",
+        source="the failure catalogue names no issue; the message is from Ollama's source, and goes on: try `ollama pull`",
         ended_by_restart=False,
+        ended_by_pull=True,
     )
     kind: Literal["incompatible_model"]
     upgrade_s: Annotated[float, Field(gt=0, le=3600, description="How long the service is down meanwhile.")] = 3.0
@@ -32,5 +33,5 @@ class IncompatibleModel(Fault):
         yield Step(self.upgrade_s, "start_server")
 
     def ending(self) -> Iterator[Step]:
-        """Somebody goes back to the version before; what the upgrade had stopped runs."""
+        """Somebody goes back to the version before, or pulls what suits this one; what the upgrade had stopped runs."""
         yield Step(0.0, "start_server")
