@@ -8,6 +8,7 @@ not measured, when it is late or busy, or when it has died, the answer says so, 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
