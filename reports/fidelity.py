@@ -79,6 +79,7 @@ def print_fidelity(result: Mapping[str, Any], console: Console) -> None:
             f"order of {len(it['policies'])} policies by {it['figure']}: "
             f"Kendall's tau {_text(it['tau'])} ({it['pairs']} pairs)"
         )
+    console.print(_speed(result))
     for line in result["drift"]:
         console.print(Text(f"✗ drifted: {line}", style=STYLES["fail"]))
     for line in result["notes"]:
@@ -94,7 +95,7 @@ def _rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
     for it in result["figures"]:
         twin = it["twin"]
         ends = twin["ci95"]
-        share = it["error_share"]
+        share, own = it["error_share"], it["own_speed"]
         rows.append(
             {
                 "figure": it["figure"],
@@ -104,9 +105,16 @@ def _rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
                 "95 % interval": f"{_text(ends[0])} … {_text(ends[1])}" if ends else "–",
                 "error": "–" if share is None else f"{100 * share:+.1f} %",
                 "verdict": it["verdict"],
+                "error at own speed": "–" if own["error_share"] is None else f"{100 * own['error_share']:+.1f} %",
+                "verdict at own speed": own["verdict"],
             }
         )
     return rows
+
+
+def _speed(result: Mapping[str, Any]) -> str:
+    takes = ", ".join(f"{times:.3f}" for times in result["decoding_takes"])
+    return f"In these live runs decoding took {takes} times as long as in the profile; at own speed: in the twin, too."
 
 
 def as_markdown(document: Mapping[str, Any], command: str) -> str:
@@ -142,8 +150,10 @@ def as_markdown(document: Mapping[str, Any], command: str) -> str:
             "",
             f"{case['rate_rps']:.3g} requests/s; {result['live_runs']} live runs, {result['twin_runs']} twin runs.",
             "",
-            "| figure | live | its own spread | twin | 95 % interval | error | verdict |",
-            "|---|---|---|---|---|---|---|",
+            _speed(result),
+            "",
+            "| figure | live | its own spread | twin | 95 % interval | error | verdict | at own speed | verdict |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         lines += [f"| {' | '.join(row.values())} |" for row in _rows(result)]
         lines += [

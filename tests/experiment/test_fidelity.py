@@ -109,6 +109,17 @@ def test_the_whole_judgement_passes_against_its_own_truth_and_keeps_its_result(p
     assert (tmp_path / "fidelity.json").is_file()
 
 
+def test_a_machine_that_got_slower_is_told_from_a_model_that_is_wrong(profile: Path, tmp_path: Path) -> None:
+    slower = as_live(hardware=TRUTH | {"decode_ms": [22, 28.6, 34.1, 44]})
+    result = judge_fidelity("slower", {"default": [slower]}, profile, tmp_path, 1)
+    assert result["decoding_takes"] == pytest.approx([1.1], rel=0.01)
+    row = next(it for it in result["figures"] if it["figure"] == "e2e_s.mean")
+    assert row["verdict"] == "off"
+    assert row["error_share"] < -0.08
+    assert row["own_speed"]["verdict"] == "close"
+    assert abs(row["own_speed"]["error_share"]) < 0.01
+
+
 def test_runs_that_do_not_belong_together_are_not_compared(tmp_path: Path) -> None:
     from twin.experiment.twin_world import TwinWorld
 

@@ -5,6 +5,8 @@ Contracts for reports:
     twin_and_live(live, twin) -> list of rows, one for each figure of FIGURES:
         {"figure", "unit", "live": {"mean", "values", "spread"}, "twin": {"mean", "ci95", "n"}, "error", "error_share",
          "aim_share", "verdict", "reason"}
+    with_own_speed(rows, live, twin) -> the rows with "own_speed": {"twin", "error_share", "verdict"}, of twin runs whose
+        steps take as long as in the live run that each stands beside
     rank_agreement(live, twin, figure, spread) -> {"figure", "policies", "live", "twin", "pairs", "tau"}
 
 `live` and `twin` are records (`RunRecord`) of the same scenario. `error` is twin - live in the figure's unit,
@@ -69,6 +71,20 @@ def twin_and_live(live: Sequence[RunRecord], twin: Sequence[RunRecord]) -> list[
     of_live = [compute_figures(record) for record in live]
     of_twin = [compute_figures(record) for record in twin]
     return [_row(name, of_live, of_twin) for name in AIMS]
+
+
+def with_own_speed(
+    rows: Sequence[Mapping[str, Any]], live: Sequence[RunRecord], twin: Sequence[RunRecord]
+) -> list[dict[str, Any]]:
+    """The rows, and beside each what the twin says where its machines decode as fast as those of the live runs did."""
+    again = twin_and_live(live, twin)
+    return [
+        {
+            **row,
+            "own_speed": {"twin": it["twin"]["mean"], "error_share": it["error_share"], "verdict": it["verdict"]},
+        }
+        for row, it in zip(rows, again, strict=True)
+    ]
 
 
 def _row(name: str, live: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -207,18 +223,35 @@ def _valid(document: dict[str, Any]) -> Scenario:
 
 
 def simulate_beside(
-    live: Sequence[RunRecord], profile: Path, folder: Path, replications: int, progress: Callable[[str], None]
+    live: Sequence[RunRecord],
+    profile: Path,
+    folder: Path,
+    replications: int,
+    progress: Callable[[str], None],
+    decoding_takes: Sequence[float] = (),
 ) -> list[RunRecord]:
     """Twin runs of each live run, with other phases of the policy's clock, and of its turns where the nodes are alike.
-    Raises `OperatorError`."""
+
+    `decoding_takes`: for each live run, how many times as long a step takes as in the profile; empty: as long.
+    Raises `OperatorError`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for number, record in enumerate(live):
         scenario = replayed_in_twin(record, profile, folder / f"requests-{number}.csv")
+        if decoding_takes:
+            scenario = _slower(scenario, decoding_takes[number])
         for seed in range(1, replications + 1):
             progress(f"twin: run {number + 1} of {len(live)}, {seed} of {replications}")
             found.append(TwinWorld().run(struck_in_turn(scenario, seed - 1), seed, None, lambda line: None))
     return found
+
+
+def _slower(scenario: Scenario, times: float) -> Scenario:
+    """The same on machines whose steps take so many times as long."""
+    hardware = scenario.cluster.hardware_of_nodes()[0]
+    slower = hardware.model_copy(update={"decode_ms": [step_ms * times for step_ms in hardware.decode_ms]})
+    return scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update={"hardware": slower})})
 
 
 def struck_in_turn(scenario: Scenario, turns: int) -> Scenario:
@@ -239,8 +272,9 @@ def struck_in_turn(scenario: Scenario, turns: int) -> Scenario:
     return scenario.model_copy(update={"faults": faults})
 
 
-def _decoding_takes(of: Served, profile: Mapping[str, Any]) -> float:
-    """How many times as long decoding takes as with the profile's steps, over all batches that these requests were in."""
+def decoding_takes(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> float:
+    """How many times as long decoding takes in these runs as with the profile's steps, over all their batches."""
+    of = _served(profile, live)
     steps_ms = profile["hardware"]["decode_ms"]
     exposure_s = of.exposure_s.sum(axis=2)
     places = np.minimum(np.arange(exposure_s.shape[1]), len(steps_ms) - 1)
@@ -250,20 +284,25 @@ def _decoding_takes(of: Served, profile: Mapping[str, Any]) -> float:
     return float(expected / of.steps.sum()) if of.steps.sum() else 1.0
 
 
-def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
-    """Where live runs have left the profile: a line for each of decoding, way and restart that takes another time now."""
+def _served(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> Served:
     calibration = profile["hardware"]["calibration"]
     parts, block = [], 0
     for record in live:
         cluster = Scenario.model_validate(record.manifest["scenario"]).cluster
         model = calibration["models"][0]
-        if model not in cluster.models:
-            return [f"the profile is of {model}, which these runs do not serve"]
         part = served(record, cluster.slots_of(model), model, block, calibration.get("nodes_each", 1))
         block = int(part.block.max(initial=block)) + 2
         parts.append(part)
+    return shared(joined(parts), profile["cluster"].get("hosts", {}).get("room", 1.0))
+
+
+def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
+    """Where live runs have left the profile: a line for each of decoding, way and restart that takes another time now."""
+    model = profile["hardware"]["calibration"]["models"][0]
+    if any(model not in Scenario.model_validate(it.manifest["scenario"]).cluster.models for it in live):
+        return [f"the profile is of {model}, which these runs do not serve"]
     said = []
-    whole = shared(joined(parts), profile["cluster"].get("hosts", {}).get("room", 1.0))
+    whole = _served(profile, live)
     now_ms, then_ms = way_s(whole) * 1000.0, 2.0 * profile["cluster"]["network"]["latency_ms"]
     if abs(now_ms - then_ms) > WAY_DRIFT_MS + DRIFT_SHARE * then_ms:
         said.append(f"gateway and network take {now_ms:.3g} ms, the profile has {then_ms:.3g} ms: calibrate again")
@@ -278,7 +317,7 @@ def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
         now_s = statistics.median(restarts)
         if not span_s[0] * (1.0 - DRIFT_SHARE) <= now_s <= span_s[1] * (1.0 + DRIFT_SHARE):
             said.append(f"a restart takes {now_s:.3g} s, in the profile {span_s[0]:.3g} to {span_s[1]:.3g} s")
-    times = _decoding_takes(whole, profile)
+    times = decoding_takes(profile, live)
     if abs(times - 1.0) > DRIFT_SHARE:
         said.append(f"decoding takes {times:.3g} times as long as with the profile's steps: calibrate again")
     return said

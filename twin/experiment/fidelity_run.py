@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from twin.errors import OperatorError
-from twin.experiment.fidelity import drift, rank_agreement, simulate_beside, twin_and_live
+from twin.experiment.fidelity import (
+    decoding_takes,
+    drift,
+    rank_agreement,
+    simulate_beside,
+    twin_and_live,
+    with_own_speed,
+)
 from twin.experiment.run import new_folder
 from twin.experiment.verdict import Verdict, look_up
 from twin.experiment.world import World, scenario_digest
@@ -91,6 +98,10 @@ def judge_fidelity(
     }
     first = next(iter(live))
     rows = twin_and_live(live[first], twin[first])
+    drifted = drift(profile, live[first])
+    takes = [decoding_takes(profile, [record]) for record in live[first]]
+    beside = simulate_beside(live[first], profile_file, folder / "twin-own-speed", replications, progress, takes)
+    rows = with_own_speed(rows, live[first], beside)
     ranks = []
     if len(live) > 1:
         for figure in RANKED:
@@ -100,7 +111,6 @@ def judge_fidelity(
     off = [it["figure"] for it in rows if it["verdict"] == "off"]
     alone = [f"{it['figure']}: {it['reason']}" for it in rows if it["reason"].endswith(" alone")]
     low = [it["figure"] for it in ranks if it["tau"] is not None and it["tau"] < TAU]
-    drifted = drift(profile, live[first])
     notes = list(alone)
     if len(live[first]) < 3:
         notes.append("fewer than 3 live runs: how much they differ from each other is not known")
@@ -116,6 +126,7 @@ def judge_fidelity(
         "figures": rows,
         "ranks": ranks,
         "drift": drifted,
+        "decoding_takes": takes,
         "notes": notes,
         "machine": live[first][0].manifest["machine"],
     }
