@@ -116,6 +116,15 @@ def test_for_an_hour_after_a_hang_a_runner_is_worn_before_it_has_taken_as_many_a
         assert found[0][1] == f"m hung on node-0 after {said} requests, and its runner has taken {taken}"
 
 
+def test_the_count_holds_for_the_other_models_of_the_node() -> None:
+    it = wear()
+    hangs_after(it, 500)
+    other = it.view.nodes["node-0"].replicas["s"]
+    other.taken = 375
+    it.view.nodes["node-1"].replicas["m"].taken = 499
+    assert it.worn(10.0) == [(other, "m hung on node-0 after 500 requests, and s's runner has taken 375")]
+
+
 def worn_policy(nodes: int, replicas: int, **overrides: object) -> ClusterPolicy:
     """One whose node-0 hung after 500 requests, and has taken 400 since."""
     it = ClusterPolicy(cluster(nodes, 4, replicas), preset("default", overrides))

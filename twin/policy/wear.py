@@ -133,17 +133,21 @@ class Wear(Forecaster):
         return found
 
     def worn(self, now: float) -> list[tuple[Replica, str]]:
-        """The replicas whose runner is best renewed in its next idle moment, each with the reason in words."""
-        found: list[tuple[Replica, str]] = []
+        """The replicas whose runner is best renewed in its next idle moment, each with the reason in words.
+
+        The leak is of the node's Ollama, so the count of one model's runner holds for those of the others there.
+        """
+        found: dict[tuple[str, str], tuple[Replica, str]] = {}
         for (name, model), count in self.counts.items():
             if now - count.hung_s > RENEWED_S or not count.failures or min(count.failures) < RENEWED_MIN:
                 continue
-            replica = self.view.nodes[name].replicas.get(model)
-            if replica is not None and replica.taken >= RENEWED_SHARE * min(count.failures):
-                said = ", ".join([str(it) for it in count.failures])
-                why = f"{model} hung on {name} after {said} requests, and its runner has taken {replica.taken}"
-                found.append((replica, why))
-        return found
+            for other, replica in self.view.nodes[name].replicas.items():
+                if replica.taken >= RENEWED_SHARE * min(count.failures):
+                    said = ", ".join([str(it) for it in count.failures])
+                    whose = "its" if other == model else f"{other}'s"
+                    why = f"{model} hung on {name} after {said} requests, and {whose} runner has taken {replica.taken}"
+                    found.setdefault((name, other), (replica, why))
+        return list(found.values())
 
     def snapshot(self, now: float) -> list[list[Any]]:
         """Plain data: node, model, counts, seconds since it hung (-1: it did not)."""
