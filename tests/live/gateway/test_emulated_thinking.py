@@ -21,10 +21,11 @@ from tests.live.gateway.test_real_nodes import Cluster, in_front_of
 
 OPTIONS = {"num_predict": 200, "seed": 7}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "ba da ga"}]}
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 REQUESTS: list[tuple[Dialect, dict[str, Any]]] = [
     (Generate(), {"model": MODEL, "prompt": "ba da ga", "think": True, "options": OPTIONS}),
     (Chat(), {**CHAT, "think": True, "options": OPTIONS}),
-    (ChatCompletions(), {**CHAT, "reasoning_effort": "high", "stream": True, "max_tokens": 200, "seed": 7}),
+    (ChatCompletions(), {**CHAT, **STREAM, "reasoning_effort": "high", "max_tokens": 200, "seed": 7}),
 ]
 
 

@@ -156,7 +156,7 @@ def test_what_is_configured_goes_before_what_was_learnt() -> None:
 def test_a_copy_of_a_model_is_no_model_of_its_own() -> None:
     config = ServeConfig.model_validate({"nodes": {"a": "http://a"}, "models": {"n": {"replicas": 1}}})
     report = NodeReport("a", "", {"copy": 1.2, "n": 1.2}, {"copy": 2.0}, {"copy": "1", "n": "1"})
-    spec = cluster_spec(config, [report])
+    spec = cluster_spec(config, [report], {"a": frozenset({"load"})})
     assert [(m.name, m.memory_gib) for m in spec.models] == [("n", 2.0)]
     assert (spec.placement, spec.stored) == ({"a": ("n",)}, {"a": ("n",)})
 
