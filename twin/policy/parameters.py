@@ -151,7 +151,7 @@ class AdmissionParameters:
 class RetryParameters:
     """Further attempts of a failed request."""
 
-    attempts_max: int = _number(3, 0, 10, "attempts", "Further attempts of a failed request.", "retry_attempts")
+    attempts_max: int = _number(4, 0, 10, "attempts", "Further attempts of a failed request.", "retry_attempts")
     after_first_token: bool = _switch(True, "Let a broken stream go on on another node.")
     delay_s: float = _number(
         0.2,
