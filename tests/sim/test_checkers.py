@@ -237,9 +237,9 @@ def too_many_repairs_at_once(it: Checker, world: Simulation) -> None:
 
 
 def too_many_attempts(it: Checker, world: Simulation) -> None:
-    it.on_dispatch(1.0, flight(attempt=3), world)
+    it.on_dispatch(1.0, flight(attempt=4), world)
     assert not it.violations
-    it.on_dispatch(2.0, flight(attempt=4), world)
+    it.on_dispatch(2.0, flight(attempt=5), world)
 
 
 def too_many_retries_in_all(it: Checker, world: Simulation) -> None:
@@ -367,7 +367,7 @@ VIOLATIONS: list[tuple[str, Callable[[Checker, Simulation], None], str]] = [
         too_many_repairs_at_once,
         "at 5.000 s: gateway-0 disturbs node-0, node-1, node-0 at once: 2 allowed",
     ),
-    ("retries_within_budget", too_many_attempts, "at 2.000 s: attempt 4 of request 1: 3 allowed"),
+    ("retries_within_budget", too_many_attempts, "at 2.000 s: attempt 5 of request 1: 4 allowed"),
     ("retries_within_budget", too_many_retries_in_all, "at 1.000 s: 103 retries for 10 requests"),
     ("only_the_lease_holder_disturbs", two_in_a_lease, "at 31.000 s: gateway-0 disturbs node-0 14.0 s after gateway-1"),
 ]  # fmt: skip

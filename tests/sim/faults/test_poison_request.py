@@ -12,8 +12,8 @@ from twin.sim.malfunctions import is_struck
 def test_the_same_request_kills_each_runner_that_it_is_tried_on() -> None:
     _, record = simulate(
         scenario(
-            cluster__nodes=4,
-            cluster__models={"llama3.1:8b": {"replicas": 4}},
+            cluster__nodes=6,
+            cluster__models={"llama3.1:8b": {"replicas": 6}},
             workload__duration_s=120,
             faults=[{"kind": "poison_request", "at_s": 5, "share": 0.01}],
         )
