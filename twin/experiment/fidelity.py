@@ -274,7 +274,10 @@ def struck_in_turn(scenario: Scenario, turns: int) -> Scenario:
 
 def decoding_takes(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> float:
     """How many times as long decoding takes in these runs as with the profile's steps, over all their batches."""
-    of = _served(profile, live)
+    return _decoding_takes(profile, _served(profile, live))
+
+
+def _decoding_takes(profile: Mapping[str, Any], of: Served) -> float:
     steps_ms = profile["hardware"]["decode_ms"]
     exposure_s = of.exposure_s.sum(axis=2)
     places = np.minimum(np.arange(exposure_s.shape[1]), len(steps_ms) - 1)
@@ -317,7 +320,7 @@ def drift(profile: Mapping[str, Any], live: Sequence[RunRecord]) -> list[str]:
         now_s = statistics.median(restarts)
         if not span_s[0] * (1.0 - DRIFT_SHARE) <= now_s <= span_s[1] * (1.0 + DRIFT_SHARE):
             said.append(f"a restart takes {now_s:.3g} s, in the profile {span_s[0]:.3g} to {span_s[1]:.3g} s")
-    times = decoding_takes(profile, live)
+    times = _decoding_takes(profile, whole)
     if abs(times - 1.0) > DRIFT_SHARE:
         said.append(f"decoding takes {times:.3g} times as long as with the profile's steps: calibrate again")
     return said

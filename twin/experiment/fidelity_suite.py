@@ -3,7 +3,7 @@
 The loads are shares of what the nodes were seen to carry; then a burst, a node that crashes and one that hangs; and at the
 hang four policies, in whose order the two worlds must agree. A machine is a few percent faster in one quarter of an hour
 than in the next: so all cases are run once, then all again, with the runs of the calibration between them. The profile is of
-the same time as what it is held against, and live's own spread has in it what the machine does by itself.
+about the same time as what it is held against, and live's own spread has in it what the machine does by itself.
 
 Everything lies in one folder: what is there is kept, so an interruption costs the run under way. `suite.json` there is
 written when all live runs are made, and anew after each case.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from twin.errors import OperatorError
-from twin.experiment.calibration.drive import drive
+from twin.experiment.calibration.drive import SHARES, drive
 from twin.experiment.calibration.profile import calibrate, capacity_rps, write_profile
 from twin.experiment.fidelity_run import POLICIES, judge_fidelity, live_runs
 from twin.experiment.verdict import Verdict
@@ -33,8 +33,8 @@ SUITE = "suite.json"
 PROFILE = "profile.yaml"
 FAULT_AT_S = 15.0
 FAULT_S = 20.0
-CALIBRATION_RUNS = 5
-"""After the first, which shows what the nodes carry."""
+CALIBRATION_RUNS = len(SHARES) + 2
+"""After the first, which shows what the nodes carry: the loads, the crashes, the loading."""
 CALM = 0.5
 """Share of what the nodes carry at which they are broken: two of three must carry it."""
 
@@ -89,8 +89,9 @@ def fidelity_suite(
     calibration = drive(world, calm, folder / "calibration", asked.seconds, disrupt=True, progress=progress)
     sources = [next(calibration)]
     carried_rps = capacity_rps(sources) or 0.0
+    rates_rps = {case: round(case.share * carried_rps, 4) for case in CASES}
     wanted = {
-        case: _scenario_of(case, calm, round(case.share * carried_rps, 4), asked.seconds, scenario.seed + 1 + place)
+        case: _scenario_of(case, calm, rates_rps[case], asked.seconds, scenario.seed + 1 + place)
         for place, case in enumerate(CASES)
     }
     runs: dict[str, dict[str, list[RunRecord]]] = {}
@@ -103,8 +104,7 @@ def fidelity_suite(
     profile = calibrate(scenario.name, [*sources, *calibration])
     write_profile(folder / PROFILE, profile)
     document: dict[str, Any] = {"scenario": scenario.name, "profile": profile, "cases": [], "complete": False}
-    for case in CASES:
-        rate_rps = round(case.share * carried_rps, 4)
+    for case, rate_rps in rates_rps.items():
         result = judge_fidelity(
             case.name, runs[case.name], folder / PROFILE, folder / case.name, asked.replications, progress
         )

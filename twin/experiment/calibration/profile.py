@@ -105,9 +105,8 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         "server_ms": _round(server_s * 1000.0),
         "server_cv": _round(min(3.0, server_cv)),
         "joining_ms": _round(joining_s * 1000.0),
-        "joining_steps": _round(
-            joining_steps + found.beside_prompt
-        ),  # the node model has only the prompt in the prefill
+        # In the node model a prefill is the prompt alone: the steps that Ollama counts to it are waited for before.
+        "joining_steps": _round(joining_steps + found.beside_prompt),
         "reference_model_gib": first.size_gib(model),
         "calibration": {
             "name": name,
