@@ -61,7 +61,7 @@ gate-twenty: compiled ## twenty gates on other seeds with nothing changed: none 
 	@for round in $$(seq 1 20); do $(BIN)/ollamamax gate --seed $$((round * 1000)) > build/gate-twenty.txt 2>&1 \
 		|| { cat build/gate-twenty.txt; echo "round $$round raised an alarm"; exit 1; }; echo "round $$round of 20: no alarm"; done
 
-fidelity: compiled components ## calibrate on real Ollama nodes, and hold the twin against them (40 minutes; goes on where it was broken off)
+fidelity: compiled components ## calibrate on real Ollama nodes, and hold the twin against them (50 minutes; goes on where it was broken off)
 	@$(BIN)/ollamamax fidelity scenarios/fidelity.yaml --all --resume runs/fidelity --markdown docs/fidelity-measured.md
 
 claims-live: compiled components ## promise 2 on real Ollama nodes (27 minutes; goes on where it was broken off)

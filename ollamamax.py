@@ -999,7 +999,7 @@ def fidelity(
         bool,
         typer.Option(
             "--all",
-            help="Calibrate, then 50, 80 and 95 % of what the nodes carry, bursts, a crash and a hang (40 minutes).",
+            help="Calibrate, then 50, 80 and 95 % of what the nodes carry, bursts, crashes and hangs (50 minutes).",
         ),
     ] = False,
     live: Annotated[
@@ -1007,7 +1007,7 @@ def fidelity(
         typer.Option(metavar="RUN", help="A live run that is there already; repeatable: none is made."),
     ] = None,
     nodes: Annotated[str, typer.Option(help="real (Ollama processes) or emulated.")] = "real",
-    repeats: Annotated[int, typer.Option(min=1, help="Live runs on one seed: how much it differs from itself.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Live runs of each policy: how much it differs from itself.")] = 3,
     policies: Annotated[
         int, typer.Option(min=1, max=4, help="Policies whose order must agree: default, reactive, none, none + router.")
     ] = 4,

@@ -95,7 +95,6 @@ def _rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
     for it in result["figures"]:
         twin = it["twin"]
         ends = twin["ci95"]
-        share, own = it["error_share"], it["own_speed"]
         rows.append(
             {
                 "figure": it["figure"],
@@ -103,13 +102,15 @@ def _rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
                 "spread": _text(it["live"]["spread"]),
                 "twin": _text(twin["mean"]),
                 "95 % interval": f"{_text(ends[0])} … {_text(ends[1])}" if ends else "–",
-                "error": "–" if share is None else f"{100 * share:+.1f} %",
-                "verdict": it["verdict"],
-                "error at own speed": "–" if own["error_share"] is None else f"{100 * own['error_share']:+.1f} %",
-                "verdict at own speed": own["verdict"],
+                "error": _judged(it["error_share"], it["verdict"]),
+                "at own speed": _judged(it["own_speed"]["error_share"], it["own_speed"]["verdict"]),
             }
         )
     return rows
+
+
+def _judged(share: float | None, verdict: str) -> str:
+    return verdict if share is None else f"{100 * share:+.1f} %, {verdict}"
 
 
 def _speed(result: Mapping[str, Any]) -> str:
@@ -152,8 +153,8 @@ def as_markdown(document: Mapping[str, Any], command: str) -> str:
             "",
             _speed(result),
             "",
-            "| figure | live | its own spread | twin | 95 % interval | error | verdict | at own speed | verdict |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| figure | live | its own spread | twin | 95 % interval | error | at own speed |",
+            "|---|---|---|---|---|---|---|",
         ]
         lines += [f"| {' | '.join(row.values())} |" for row in _rows(result)]
         lines += [

@@ -88,17 +88,20 @@ def test_live_that_left_the_profile_is_said_to_have_drifted(profile: Path) -> No
 
 
 def test_ranks_of_policies_that_agree_have_tau_one_and_reversed_ones_minus_one() -> None:
-    live = {"default": 1.0, "reactive": 2.0, "none": 3.0, "other": 4.0}
-    assert rank_agreement(live, {name: 10 * it for name, it in live.items()}, "e2e_s.p95")["tau"] == pytest.approx(1.0)
-    assert rank_agreement(live, {name: -it for name, it in live.items()}, "e2e_s.p95")["tau"] == pytest.approx(-1.0)
-    assert rank_agreement({"default": 1.0}, live, "e2e_s.p95")["tau"] is None
+    live = {"default": [1.0], "reactive": [2.0], "none": [3.0], "other": [4.0]}
+    same = {name: [10 * value] for name, [value] in live.items()}
+    reversed_ = {name: [-value] for name, [value] in live.items()}
+    assert rank_agreement(live, same, "e2e_s.p95")["tau"] == pytest.approx(1.0)
+    assert rank_agreement(live, reversed_, "e2e_s.p95")["tau"] == pytest.approx(-1.0)
+    assert rank_agreement({"default": [1.0]}, live, "e2e_s.p95")["tau"] is None
 
 
 def test_policies_that_live_cannot_tell_apart_count_neither_for_nor_against_the_twin() -> None:
-    live, twin = {"a": 1.0, "b": 1.1, "c": 5.0}, {"a": 2.0, "b": 1.0, "c": 6.0}
-    found = rank_agreement(live, twin, "e2e_s.mean", spread=0.2)
+    twin = {"a": [2.0], "b": [1.0], "c": [6.0]}
+    found = rank_agreement({"a": [0.9, 1.1], "b": [1.1, 1.1], "c": [5.0, 5.0]}, twin, "e2e_s.mean")
     assert (found["pairs"], found["tau"]) == (2, 1.0)
-    assert rank_agreement(live, twin, "e2e_s.mean")["tau"] == pytest.approx(1 / 3)
+    found = rank_agreement({"a": [1.0, 1.0], "b": [1.1, 1.1], "c": [5.0, 5.0]}, twin, "e2e_s.mean")
+    assert (found["pairs"], found["tau"]) == (3, pytest.approx(1 / 3))
 
 
 def test_the_whole_judgement_passes_against_its_own_truth_and_keeps_its_result(profile: Path, tmp_path: Path) -> None:

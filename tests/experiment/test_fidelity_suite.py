@@ -13,7 +13,7 @@ from twin.errors import OperatorError
 from twin.experiment.fidelity_suite import CASES, SUITE, Asked, fidelity_suite
 from twin.experiment.twin_world import TwinWorld
 from twin.experiment.world import Progress
-from twin.record.reader import RunRecord
+from twin.record.reader import RunRecord, open_run
 from twin.scenario.schema import Scenario
 
 MACHINE = {"decode_ms": [5, 6, 7, 8], "prefill_tokens_per_s": 3000, "vram_gib": 24, "load_gib_per_s": 4}
@@ -49,7 +49,7 @@ def asked() -> Scenario:
 
 @pytest.mark.long
 def test_what_was_broken_off_goes_on_and_the_page_has_every_case(tmp_path: Path) -> None:
-    short = Asked(seconds=35.0, repeats=1, replications=1)
+    short = Asked(seconds=46.0, repeats=2, replications=1)
     with pytest.raises(KeyboardInterrupt):
         fidelity_suite(StandIn(break_off_at=8), asked(), tmp_path, short, lambda line: None)
     rest = StandIn()
@@ -57,7 +57,8 @@ def test_what_was_broken_off_goes_on_and_the_page_has_every_case(tmp_path: Path)
     document = fidelity_suite(
         rest, asked(), tmp_path, short, lambda line: None, lambda it: pages.append(as_markdown(it, "again"))
     )
-    assert len(rest.runs) == 6 + len(CASES) + 3 - 8  # the calibration's, a run for each case, three more policies
+    in_a_round = 6 + len(CASES) + 3  # the calibration's, one for each case, three more policies at the hangs
+    assert len(rest.runs) == 1 + 2 * in_a_round - 8
     assert document["complete"]
     assert (tmp_path / SUITE).is_file()
     assert len(pages) == len(CASES)
@@ -72,6 +73,23 @@ def test_what_was_broken_off_goes_on_and_the_page_has_every_case(tmp_path: Path)
     assert abs(calm["e2e_s.mean"]["error_share"]) < 0.03
 
 
+@pytest.mark.long
+def test_each_round_has_a_calibration_between_its_cases_and_strikes_at_another_moment(tmp_path: Path) -> None:
+    world = StandIn()
+    fidelity_suite(world, asked(), tmp_path, Asked(seconds=46.0, repeats=2, replications=1), lambda line: None)
+    first_round = [folder.relative_to(tmp_path).parts[0] for folder in world.runs[1:16]]
+    between = [name for name, before in zip(first_round, ["", *first_round], strict=False) if name != before]
+    assert between == [name for case in CASES for name in ("calibration-1", case.name)]
+    struck = [
+        [(fault.target, fault.at_s) for fault in Scenario.model_validate(run.manifest["scenario"]).faults]
+        for run in (open_run(tmp_path / "crash" / f"live-default-{repeat}") for repeat in (1, 2))
+    ]
+    names = asked().cluster.node_names()
+    assert [node for node, _ in struck[0]] == [names[strike % len(names)] for strike in (0, 1, 2)]
+    assert [node for node, _ in struck[1]] == [names[strike % len(names)] for strike in (1, 2, 3)]
+    assert struck[1][0][1] - struck[0][0][1] == pytest.approx(2.5)
+
+
 def test_runs_too_short_for_a_recovery_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="at least 35"):
+    with pytest.raises(OperatorError, match="at least 46"):
         fidelity_suite(StandIn(), asked(), tmp_path, Asked(seconds=20.0), lambda line: None)

@@ -7,7 +7,7 @@ Contracts for reports:
          "aim_share", "verdict", "reason"}
     with_own_speed(rows, live, twin) -> the rows with "own_speed": {"twin", "error_share", "verdict"}, of twin runs whose
         steps take as long as in the live run that each stands beside
-    rank_agreement(live, twin, figure, spread) -> {"figure", "policies", "live", "twin", "pairs", "tau"}
+    rank_agreement(live, twin, figure) -> {"figure", "policies", "live", "twin", "pairs", "tau"}
 
 `live` and `twin` are records (`RunRecord`) of the same scenario. `error` is twin - live in the figure's unit,
 `error_share` of live's mean. `spread` is the largest less the smallest of the live runs of one seed: what the live system
@@ -129,19 +129,28 @@ def _row(name: str, live: Sequence[Mapping[str, Any]], twin: Sequence[Mapping[st
 
 
 def rank_agreement(
-    live: Mapping[str, float], twin: Mapping[str, float], figure: str, spread: float = 0.0
+    live: Mapping[str, Sequence[float]], twin: Mapping[str, Sequence[float]], figure: str
 ) -> dict[str, Any]:
-    """Kendall's tau between the orders in which the two worlds put the policies: of the pairs that differ live by more than
-    `spread`, what runs of one policy differ by, the share in the same order less the share in the opposite one. None where
-    no pair can be told apart."""
+    """Kendall's tau between the orders in which the two worlds put the policies, by the means of a figure over their runs.
+
+    Of the pairs that live can tell apart it is the share in the same order less the share in the opposite one; None where
+    no pair can be told apart. That is where the means differ by no more than the runs of one of the two policies do.
+    """
     names = [name for name in live if name in twin]
-    told = [(one, two) for one, two in combinations(names, 2) if abs(live[one] - live[two]) > spread]
-    signs = [math.copysign(1.0, live[one] - live[two]) * _sign(twin[one] - twin[two]) for one, two in told]
+    of_live = {name: statistics.fmean(live[name]) for name in names}
+    of_twin = {name: statistics.fmean(twin[name]) for name in names}
+    spread = {name: max(live[name]) - min(live[name]) for name in names}
+    told = [
+        (one, two)
+        for one, two in combinations(names, 2)
+        if abs(of_live[one] - of_live[two]) > max(spread[one], spread[two])
+    ]
+    signs = [math.copysign(1.0, of_live[one] - of_live[two]) * _sign(of_twin[one] - of_twin[two]) for one, two in told]
     return {
         "figure": figure,
         "policies": names,
-        "live": [live[name] for name in names],
-        "twin": [twin[name] for name in names],
+        "live": list(of_live.values()),
+        "twin": list(of_twin.values()),
         "pairs": len(told),
         "tau": sum(signs) / len(signs) if signs else None,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,19 +49,27 @@ def live_runs(
     policies: Sequence[str],
     progress: Callable[[str], None],
 ) -> dict[str, list[RunRecord]]:
-    """Live runs by policy: `repeats` of the first on one seed, one of each other. What lies in the folder is kept."""
-    found: dict[str, list[RunRecord]] = {}
-    for place, name in enumerate(policies):
-        wanted = changed(scenario, (*POLICIES[name], "abort_when=null"))  # a policy that loses much is to be seen, too
-        for repeat in range(repeats if not place else 1):
-            at = folder / f"live-{name.replace(', ', '-').replace(' ', '-')}-{repeat}"
-            progress(f"live: {name}, run {repeat + 1}")
-            whole = (at / MANIFEST).is_file()
-            record = open_run(at) if whole else world.run(wanted, scenario.seed, at, progress)
-            if whole and record.manifest["digest"] != scenario_digest(wanted.for_live()):
-                raise OperatorError(f"{at}: it is of another scenario than asked for now; name another folder")
-            found.setdefault(name, []).append(record)
-    return found
+    """Live runs by policy, `repeats` of each on one seed. What lies in the folder is kept."""
+    return {
+        name: [live_run(world, scenario, folder, name, repeat, progress) for repeat in range(1, repeats + 1)]
+        for name in policies
+    }
+
+
+def live_run(
+    world: World, scenario: Scenario, folder: Path, policy: str, repeat: int, progress: Callable[[str], None]
+) -> RunRecord:
+    """One live run with one of `POLICIES`, or what lies in the folder of it. Raises `OperatorError` if that is of another
+    scenario."""
+    wanted = changed(scenario, (*POLICIES[policy], "abort_when=null"))  # a policy that loses much is to be seen, too
+    at = folder / f"live-{policy.replace(', ', '-').replace(' ', '-')}-{repeat}"
+    progress(f"live: {policy}, run {repeat}")
+    if not (at / MANIFEST).is_file():
+        return world.run(wanted, scenario.seed, at, progress)
+    record = open_run(at)
+    if record.manifest["digest"] != scenario_digest(wanted.for_live()):
+        raise OperatorError(f"{at}: it is of another scenario than asked for now; name another folder")
+    return record
 
 
 def given_runs(folders: Sequence[Path]) -> dict[str, list[RunRecord]]:
@@ -102,12 +109,8 @@ def judge_fidelity(
     takes = [decoding_takes(profile, [record]) for record in live[first]]
     beside = simulate_beside(live[first], profile_file, folder / "twin-own-speed", replications, progress, takes)
     rows = with_own_speed(rows, live[first], beside)
-    ranks = []
-    if len(live) > 1:
-        for figure in RANKED:
-            of_first = [_value(record, figure) for record in live[first]]
-            spread = max(of_first) - min(of_first)
-            ranks.append(rank_agreement(_means(live, figure), _means(twin, figure), figure, spread))
+    ranked = RANKED if len(live) > 1 else ()
+    ranks = [rank_agreement(_values(live, figure), _values(twin, figure), figure) for figure in ranked]
     off = [it["figure"] for it in rows if it["verdict"] == "off"]
     alone = [f"{it['figure']}: {it['reason']}" for it in rows if it["reason"].endswith(" alone")]
     low = [it["figure"] for it in ranks if it["tau"] is not None and it["tau"] < TAU]
@@ -120,7 +123,7 @@ def judge_fidelity(
         "scenario": name,
         "profile": profile["name"],
         "live_runs": sum(len(records) for records in live.values()),
-        "twin_runs": sum(len(records) for records in twin.values()),
+        "twin_runs": sum(len(records) for records in twin.values()) + len(beside),
         "verdict": verdict,
         "reason": reason,
         "figures": rows,
@@ -134,8 +137,8 @@ def judge_fidelity(
     return result
 
 
-def _means(of: Mapping[str, Sequence[RunRecord]], figure: str) -> dict[str, float]:
-    return {name: statistics.fmean(_value(record, figure) for record in records) for name, records in of.items()}
+def _values(of: Mapping[str, Sequence[RunRecord]], figure: str) -> dict[str, list[float]]:
+    return {name: [_value(record, figure) for record in records] for name, records in of.items()}
 
 
 def _value(record: RunRecord, figure: str) -> float:

@@ -7,6 +7,7 @@ its time for a restart take the places that the scenario leaves open.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,13 +183,14 @@ def nodes_each(record: RunRecord) -> int:
 
 
 def capacity_rps(sources: Sequence[Source]) -> float | None:
-    """Requests per second that the nodes carry when they are never idle; None where no run had as many clients as slots."""
+    """Requests per second that the nodes carry when they are never idle, the mean of the runs that had as many clients as
+    slots; None where none had."""
     found = [
         compute_figures(it.record)["requests_succeeded"] / it.scenario.workload.duration_s
         for it in sources
         if it.scenario.workload.arrivals.kind == "closed_loop"
     ]
-    return _round(max(found)) if found else None
+    return _round(statistics.fmean(found)) if found else None
 
 
 def _round(value: float | None) -> float | None:
