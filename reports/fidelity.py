@@ -103,10 +103,17 @@ def _rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
                 "twin": _text(twin["mean"]),
                 "95 % interval": f"{_text(ends[0])} … {_text(ends[1])}" if ends else "–",
                 "error": _judged(it["error_share"], it["verdict"]),
+                "each run": _shares(it["each_run"]),
                 "at own speed": _judged(it["own_speed"]["error_share"], it["own_speed"]["verdict"]),
             }
         )
     return rows
+
+
+def _shares(shares: Sequence[float | None]) -> str:
+    if not any(share is not None for share in shares):
+        return "–"
+    return ", ".join("–" if share is None else f"{100 * share:+.0f}" for share in shares) + " %"
 
 
 def _judged(share: float | None, verdict: str) -> str:
@@ -153,8 +160,8 @@ def as_markdown(document: Mapping[str, Any], command: str) -> str:
             "",
             _speed(result),
             "",
-            "| figure | live | its own spread | twin | 95 % interval | error | at own speed |",
-            "|---|---|---|---|---|---|---|",
+            "| figure | live | its own spread | twin | 95 % interval | error | each run | at own speed |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         lines += [f"| {' | '.join(row.values())} |" for row in _rows(result)]
         lines += [

@@ -106,10 +106,21 @@ def test_policies_that_live_cannot_tell_apart_count_neither_for_nor_against_the_
 
 def test_the_whole_judgement_passes_against_its_own_truth_and_keeps_its_result(profile: Path, tmp_path: Path) -> None:
     result = judge_fidelity("hang", {"default": [as_live()] * 3}, profile, tmp_path, 1)
+    mean = next(row for row in result["figures"] if row["figure"] == "e2e_s.mean")
+    assert mean["each_run"] == pytest.approx([mean["error_share"]] * 3, abs=0.01)
     assert result["verdict"] in ("pass", "fail")
     assert result["drift"] == []
     assert result["live_runs"] == 3
     assert (tmp_path / "fidelity.json").is_file()
+
+
+def test_errors_that_take_turns_are_told_from_one_that_stays(profile: Path, tmp_path: Path) -> None:
+    slower, faster = (as_live(hardware=TRUTH | {"decode_ms": [k * it for it in (20, 26, 31, 40)]}) for k in (1.1, 0.9))
+    result = judge_fidelity("turns", {"default": [slower, faster]}, profile, tmp_path, 1)
+    mean = next(row for row in result["figures"] if row["figure"] == "e2e_s.mean")
+    assert mean["each_run"][0] < -0.05
+    assert mean["each_run"][1] > 0.05
+    assert abs(mean["error_share"]) < 0.05
 
 
 def test_a_machine_that_got_slower_is_told_from_a_model_that_is_wrong(profile: Path, tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.learn.worlds import episode, failure, seen, truth
-from twin.learn.events import ACTION_S, Tally, alarms, tally, threshold_for
+from twin.learn.events import Tally, alarms, tally, threshold_for
 from twin.learn.truth import Truth
+from twin.record.foretelling import ACTION_S
 
 HORIZON_S = 300.0
 

@@ -124,6 +124,30 @@ class Run:
         )
         return self
 
+    def signs(
+        self,
+        began_s: float,
+        ended_s: float,
+        due_s: float | None,
+        outcome: str = "failed",
+        node: str = "node-0",
+    ) -> Run:
+        """A fault that showed beforehand, or a look-alike of one."""
+        self.recorder.signs.add((0, "vram_leak", node, began_s, due_s, ended_s, outcome))
+        return self
+
+    def forecast(
+        self,
+        time_s: float,
+        lead_s: float = 100.0,
+        node: str = "node-0",
+        failure: str = "gpu_memory",
+        of: str = "gateway-0",
+    ) -> Run:
+        """A warning; with an endless lead the end of one. Its horizon is 50 s."""
+        self.recorder.forecasts.add((time_s, node, failure, 0.8, 50.0, lead_s, "why", of))
+        return self
+
     def probe(
         self, time_s: float, ok: bool, kind: str = "generation", node: str = "node-0", took_s: float = 0.5
     ) -> Run:

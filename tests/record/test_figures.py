@@ -49,6 +49,8 @@ def test_what_was_not_observed_is_none_and_never_zero() -> None:
         "incidents": 0,
         "incidents_healed": 0,
         "false_actions": 0,
+        "faults_foretold": None,
+        "false_warnings": 0,
         "simulated_s": 100.0,
         "events": None,
         "events_per_request": None,

@@ -5,6 +5,8 @@ Contracts for reports:
     twin_and_live(live, twin) -> list of rows, one for each figure of FIGURES:
         {"figure", "unit", "live": {"mean", "values", "spread"}, "twin": {"mean", "ci95", "n"}, "error", "error_share",
          "aim_share", "verdict", "reason"}
+    with_each_run(rows, live, twin) -> the rows with "each_run": for each live run the error as a share of it, of the twin runs
+        that stand beside it: where all have one sign the twin is wrong, however much live runs differ from each other
     with_own_speed(rows, live, twin) -> the rows with "own_speed": {"twin", "error_share", "verdict"}, of twin runs whose
         steps take as long as in the live run that each stands beside
     rank_agreement(live, twin, figure) -> {"figure", "policies", "live", "twin", "pairs", "tau"}
@@ -71,6 +73,15 @@ def twin_and_live(live: Sequence[RunRecord], twin: Sequence[RunRecord]) -> list[
     of_live = [compute_figures(record) for record in live]
     of_twin = [compute_figures(record) for record in twin]
     return [_row(name, of_live, of_twin) for name in AIMS]
+
+
+def with_each_run(
+    rows: Sequence[Mapping[str, Any]], live: Sequence[RunRecord], twin: Sequence[RunRecord]
+) -> list[dict[str, Any]]:
+    """The rows, and the error of each live run: `twin` has as many runs for the first as for the second, and so on."""
+    beside = len(twin) // len(live)
+    alone = [twin_and_live([record], twin[at * beside : (at + 1) * beside]) for at, record in enumerate(live)]
+    return [{**row, "each_run": [its[place]["error_share"] for its in alone]} for place, row in enumerate(rows)]
 
 
 def with_own_speed(

@@ -16,6 +16,7 @@ from twin.experiment.fidelity import (
     rank_agreement,
     simulate_beside,
     twin_and_live,
+    with_each_run,
     with_own_speed,
 )
 from twin.experiment.run import new_folder
@@ -104,7 +105,7 @@ def judge_fidelity(
         for place, (policy, records) in enumerate(live.items())
     }
     first = next(iter(live))
-    rows = twin_and_live(live[first], twin[first])
+    rows = with_each_run(twin_and_live(live[first], twin[first]), live[first], twin[first])
     drifted = drift(profile, live[first])
     takes = [decoding_takes(profile, [record]) for record in live[first]]
     beside = simulate_beside(live[first], profile_file, folder / "twin-own-speed", replications, progress, takes)

@@ -18,7 +18,7 @@ from twin.experiment.engines import Engine
 from twin.learn import baselines
 from twin.learn.collect import DAY_S, Asked, Seen, see_all
 from twin.learn.downtime import downtime
-from twin.learn.events import ACTION_S, FALSE_A_NODE_DAY, Tally, threshold_for, thresholds_of, total
+from twin.learn.events import FALSE_A_NODE_DAY, Tally, threshold_for, thresholds_of, total
 from twin.learn.model_file import model_of
 from twin.learn.scoring import probabilities, smoothed_logits
 from twin.learn.worlds import LENGTH_S, LOOK_ALIKE_SHARE, WARMUP_S, Split
@@ -27,6 +27,7 @@ from twin.policy.parameters import Parameters, PredictorParameters
 from twin.policy.predictor.model import ML, PATTERN, STATISTICAL, family_names
 from twin.policy.predictor.statistical import CLASSES
 from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec, TelemetrySample
+from twin.record.foretelling import ACTION_S
 from twin.record.telemetry_columns import TELEMETRY_NAMES
 
 ALL = STATISTICAL | PATTERN | ML

@@ -19,9 +19,8 @@ import numpy.typing as npt
 
 from twin.learn.collect import DAY_S, Seen
 from twin.learn.truth import Failure
+from twin.record.foretelling import ACTION_S
 
-ACTION_S = 30.0
-"""What a drain, a restart and the loads after it take."""
 FALSE_A_NODE_DAY = 0.05
 """What may be called for in vain."""
 

@@ -20,11 +20,12 @@ import numpy.typing as npt
 from twin.experiment.engines import Engine
 from twin.learn.collect import DAY_S, Asked, Seen, see_all
 from twin.learn.evaluation import ALL, FIRST_CALIBRATION, LOOSE_FALSE_A_NODE_DAY, Progress, wilson
-from twin.learn.events import ACTION_S, FALSE_A_NODE_DAY, threshold_for, total
+from twin.learn.events import FALSE_A_NODE_DAY, threshold_for, total
 from twin.learn.scoring import probabilities, smoothed_logits
 from twin.learn.training import train
 from twin.learn.worlds import WARMUP_S, Split
 from twin.policy.parameters import PredictorParameters
+from twin.record.foretelling import ACTION_S
 
 Score = Callable[[Seen], npt.NDArray[Any]]
 """A row for each look, a column for each class."""

@@ -16,6 +16,7 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
   closed, whose fault was really over by the time it was verified, and that was verified before the fault would have
   ended by itself (its planned end, where it has one).
 - `actions`: by kind. What was only advised is counted as `advised`, and nowhere else.
+- `faults_foretold`, `false_warnings`: `foretelling` defines them.
 - `false_actions`: disruptive actions (restart, kill_runner, unload) that the policy ordered, whatever came of them, on a
   node that no fault held of which such an action could free it; what an operator ordered is left out. A fault holds its
   node from its injection to its real end, both included; so an action that ends a fault is not a false one. A fault of the
@@ -36,6 +37,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from twin.policy.vocabulary import DISRUPTIVE_ACTIONS, OPERATOR_REASON
+from twin.record.foretelling import foretelling
 from twin.record.names import SUMMARY_KEYS
 from twin.record.reader import RunRecord
 from twin.record.recovery import Duration, Flags, Recovery, Times, equals, flags, numbers, outcomes, recoveries
@@ -106,6 +108,7 @@ def compute_figures(record: RunRecord, found: Sequence[Recovery] | None = None) 
             float(np.nansum(numbers(requests, "attempts")[admitted_flags])) / admitted if admitted else None
         ),
         **_healing(record),
+        **foretelling(record),
         "simulated_s": record.number("simulated_s"),
         "events": events,
         "events_per_request": events / requests.num_rows if events is not None and requests.num_rows else None,

@@ -39,6 +39,14 @@ FIGURES: dict[str, tuple[str, str]] = {
         "actions",
         "disruptive actions on a node that no fault held, but at most one of the network, which no restart mends",
     ),
+    "faults_foretold": (
+        "faults",
+        "of those that showed beforehand, warned of 30 s or more before they came or were to come; null where none showed",
+    ),
+    "false_warnings": (
+        "warnings",
+        "of a node where nothing was wrong, and nothing failed or began to show within the horizon",
+    ),
     "simulated_s": ("s", "length of the run on its own clock"),
     "events": ("events", "of the simulator; null in the live world"),
     "events_per_request": ("", "events / requests offered in the whole run"),
@@ -67,6 +75,8 @@ BETTER: dict[str, Direction] = {
     "attempts_per_request": "lower",
     "incidents_healed": "higher",
     "false_actions": "lower",
+    "faults_foretold": "higher",
+    "false_warnings": "lower",
 }
 """Figures of which it is clear which way is better: what a comparison compares."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from mypy_extensions import mypyc_attr
 
-from twin.policy.forecast import Forecast, Forecaster
+from twin.policy.forecast import FailureClass, Forecast, Forecaster
 from twin.policy.predictor import patterns, statistical
 from twin.policy.predictor.features import FEATURES, NodeFeatures
 from twin.policy.predictor.model import ML, Model
@@ -69,7 +69,7 @@ class NodePrediction:
         self.features = features
         self.due_s = 0.0  # a sample is wanted from then on
         self.forecasts: list[Forecast] = []
-        self.warned = ""  # the class that was last warned of
+        self.warned: FailureClass | Literal[""] = ""  # the class that was last warned of
         self.statistical: list[float] = []  # smoothed scores by class; empty: none yet
         self.patterns: list[float] = []
         self.logits: list[float] = []
@@ -207,9 +207,10 @@ class FusedPredictor(Predictor):
                 each.warned = likeliest.failure
                 self._keep(now, likeliest)
         elif each.warned and (likeliest is None or likeliest.probability < 0.5 * self.confidence):
-            ended = likeliest or Forecast(each.node.name, "server_failure", 0.0, self.horizon_s, NEVER_S, ())
+            failure = likeliest.failure if likeliest is not None else each.warned
+            probability = likeliest.probability if likeliest is not None else 0.0
             each.warned = ""
-            self._keep(now, ended)
+            self._keep(now, Forecast(each.node.name, failure, probability, self.horizon_s, NEVER_S, ()))
 
     def _keep(self, now: float, forecast: Forecast) -> None:
         if len(self.changes) < CHANGES_MAX:
