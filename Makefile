@@ -66,7 +66,7 @@ fidelity: compiled components ## calibrate on real Ollama nodes, and hold the tw
 
 claims-live: compiled components ## promise 2 on real Ollama nodes (27 minutes; goes on where it was broken off)
 	@mkdir -p runs/claims-live
-	@$(BIN)/ollamamax claims --world live --nodes real --only 2 --resume runs/claims-live
+	@$(BIN)/ollamamax claims --world live --nodes real --only 2 --resume runs/claims-live --markdown docs/claims-live-measured.md
 
 drill: $(READY) components ## drills at random on four real Ollama nodes for five minutes, and a look for leaks
 	@$(BIN)/python -m live.rig.random_drills --minutes 5

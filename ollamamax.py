@@ -1122,7 +1122,8 @@ def claims(
     from twin.experiment.engines import LocalEngine
 
     live = world is WorldChoice.live
-    asked = AskedClaims(world.value, scenarios, only or (), replications, evaluation, resume, f"{_program()} claims")
+    command = shlex.join([_program(), "claims", *(("--world", "live", "--nodes", nodes) if live else ())])
+    asked = AskedClaims(world.value, scenarios, only or (), replications, evaluation, resume, command)
     console = Console(highlight=False)
     with progress_bar("claims", "runs") as on_result:
         folder, document = look_at_claims(

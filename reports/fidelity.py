@@ -102,22 +102,18 @@ def _rows(result: Mapping[str, Any]) -> list[dict[str, str]]:
                 "spread": _text(it["live"]["spread"]),
                 "twin": _text(twin["mean"]),
                 "95 % interval": f"{_text(ends[0])} … {_text(ends[1])}" if ends else "–",
-                "error": _judged(it["error_share"], it["verdict"]),
-                "each run": _shares(it["each_run"]),
-                "at own speed": _judged(it["own_speed"]["error_share"], it["own_speed"]["verdict"]),
+                "error (each run)": _judged(it),
+                "at own speed (each run)": _judged(it["own_speed"]),
             }
         )
     return rows
 
 
-def _shares(shares: Sequence[float | None]) -> str:
-    if not any(share is not None for share in shares):
-        return "–"
-    return ", ".join("–" if share is None else f"{100 * share:+.0f}" for share in shares) + " %"
-
-
-def _judged(share: float | None, verdict: str) -> str:
-    return verdict if share is None else f"{100 * share:+.1f} %, {verdict}"
+def _judged(it: Mapping[str, Any]) -> str:
+    if it["error_share"] is None:
+        return str(it["verdict"])
+    each = ", ".join("–" if share is None else f"{100 * share:+.0f}" for share in it["each_run"])
+    return f"{100 * it['error_share']:+.1f} % ({each}), {it['verdict']}"
 
 
 def _speed(result: Mapping[str, Any]) -> str:
@@ -160,8 +156,8 @@ def as_markdown(document: Mapping[str, Any], command: str) -> str:
             "",
             _speed(result),
             "",
-            "| figure | live | its own spread | twin | 95 % interval | error | each run | at own speed |",
-            "|---|---|---|---|---|---|---|---|",
+            "| figure | live | its own spread | twin | 95 % interval | error (each run) | at own speed (each run) |",
+            "|---|---|---|---|---|---|---|",
         ]
         lines += [f"| {' | '.join(row.values())} |" for row in _rows(result)]
         lines += [

@@ -234,7 +234,7 @@ REGRESSIONS = {
     "a second repair waits for an hour": ("policy.healer.cooldown_s=3600", "three-hangs ttr_s"),
     "admission is off": ("policy.admission.enabled=false", "overload success_ratio"),
     "slow nodes are not looked for": ("policy.slowness.enabled=false", "slow-decay ttd_s"),
-    "nothing is foretold": ("policy.predictor.enabled=false", "vram-leak faults_foretold"),
+    "nothing is foretold": ("policy.predictor.enabled=false", "foretelling faults_foretold"),
     "silence is borne for long": ("policy.router.stall_timeout_s=30", "runner-hang ttm_s"),
 }
 

@@ -5,10 +5,10 @@ Contracts for reports:
     twin_and_live(live, twin) -> list of rows, one for each figure of FIGURES:
         {"figure", "unit", "live": {"mean", "values", "spread"}, "twin": {"mean", "ci95", "n"}, "error", "error_share",
          "aim_share", "verdict", "reason"}
-    with_each_run(rows, live, twin) -> the rows with "each_run": for each live run the error as a share of it, of the twin runs
-        that stand beside it: where all have one sign the twin is wrong, however much live runs differ from each other
-    with_own_speed(rows, live, twin) -> the rows with "own_speed": {"twin", "error_share", "verdict"}, of twin runs whose
-        steps take as long as in the live run that each stands beside
+    with_each_run(rows, live, twin) -> the rows with "each_run": for each live run the error as a share of it, of the twin
+        runs that stand beside it: where all have one sign the twin is wrong, however much live runs differ
+    with_own_speed(rows, live, twin) -> the rows with "own_speed": {"twin", "error_share", "each_run", "verdict"}, of twin
+        runs whose steps take as long as in the live run that each stands beside
     rank_agreement(live, twin, figure) -> {"figure", "policies", "live", "twin", "pairs", "tau"}
 
 `live` and `twin` are records (`RunRecord`) of the same scenario. `error` is twin - live in the figure's unit,
@@ -88,12 +88,10 @@ def with_own_speed(
     rows: Sequence[Mapping[str, Any]], live: Sequence[RunRecord], twin: Sequence[RunRecord]
 ) -> list[dict[str, Any]]:
     """The rows, and beside each what the twin says where its machines decode as fast as those of the live runs did."""
-    again = twin_and_live(live, twin)
+    again = with_each_run(twin_and_live(live, twin), live, twin)
+    kept = ("error_share", "each_run", "verdict")
     return [
-        {
-            **row,
-            "own_speed": {"twin": it["twin"]["mean"], "error_share": it["error_share"], "verdict": it["verdict"]},
-        }
+        {**row, "own_speed": {"twin": it["twin"]["mean"], **{key: it[key] for key in kept}}}
         for row, it in zip(rows, again, strict=True)
     ]
 

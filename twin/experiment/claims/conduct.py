@@ -205,8 +205,6 @@ def _overall(verdicts: Sequence[Verdict], missing: int) -> Verdict:
 
 def _again(promise: Promise, asked: Asked) -> str:
     parts = [*shlex.split(asked.command), "--only", str(promise.number)]
-    if asked.world == "live":
-        parts += ["--world", "live"]
     if promise.number == 4:
         parts += ["--evaluation", str(asked.evaluation or "evaluation.json")]
     return shlex.join(parts)
