@@ -33,6 +33,7 @@ def _measured(profile: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
     names = {
         "prefill_us_per_token": "prefill (µs a token)",
+        "prefill_growth_us": "what a token takes longer for each token before it (µs)",
         "server_ms": "server, for a request (ms)",
         "server_cv": "spread of that and of what it waits for to join (coefficient of variation)",
         "joining_ms": "beyond that, to join a batch at work (ms)",

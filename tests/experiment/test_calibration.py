@@ -15,8 +15,8 @@ import yaml
 
 from tests.scenario.documents import document, scenario
 from twin.errors import OperatorError
-from twin.experiment.calibration.fits import Decoding, decoding, prefill
-from twin.experiment.calibration.occupancy import chosen, joined, served
+from twin.experiment.calibration.fits import decoding, prefill
+from twin.experiment.calibration.occupancy import joined, served
 from twin.experiment.calibration.profile import Source, calibrate, source, write_profile
 from twin.experiment.twin_world import TwinWorld
 from twin.record.reader import RunRecord
@@ -178,19 +178,18 @@ def test_how_much_the_servers_time_varies_is_recovered() -> None:
     assert found["hardware"]["server_ms"] == pytest.approx(12, rel=0.1)
 
 
-def test_prompts_whose_tokens_cost_more_the_longer_they_are_take_their_time_on_the_whole() -> None:
-    record = run(asked(0.6))
-    table = record.table("requests")
-    tokens = np.asarray(table["prompt_tokens"], dtype=float)
-    took_s = 5e-4 * tokens + 1e-6 * tokens**2
-    known = served(record, 4, "llama3.1:8b", 0)
-    few = np.flatnonzero(known.alone)[:200]
-    curved = dataclasses.replace(
-        chosen(known, few), prompt_eval_s=np.interp(known.prompt_tokens[few], np.sort(tokens), np.sort(took_s))[:, None]
-    )
-    each_s, start_s = prefill(curved, Decoding(np.full(4, 0.03), 0.0, 0.0))
-    assert start_s == 0.0
-    assert each_s * curved.prompt_tokens.sum() == pytest.approx(curved.prompt_eval_s.sum(), rel=0.02)
+def test_what_a_token_takes_longer_for_each_before_it_is_told_from_what_every_token_takes() -> None:
+    hardware = TRUTH | {"prefill_growth_us": 2.0}
+    profile = calibrate("curved", sources(*(asked(rate_rps, hardware=hardware) for rate_rps in (0.8, 1.4, 2.0))))
+    assert profile["hardware"]["prefill_tokens_per_s"] == pytest.approx(1500, rel=0.03)
+    assert profile["hardware"]["prefill_growth_us"] == pytest.approx(2.0, rel=0.1)
+    [seen] = profile["measured"]["prefill_growth_us"]
+    assert seen["ci95"][0] <= seen["value"] <= seen["ci95"][1]
+
+
+def test_prompts_that_all_cost_the_same_a_token_show_no_growth() -> None:
+    profile = calibrate("straight", sources(asked(0.8), asked(1.4)))
+    assert profile["hardware"]["prefill_growth_us"] < 0.1
 
 
 class WithoutChoosing(RunRecord):

@@ -150,6 +150,21 @@ def test_a_prefill_stops_the_whole_batch() -> None:
     assert bench.run() == {1: pytest.approx(1.0 + 0.3), 2: pytest.approx(0.5 + 0.3 + 0.1)}
 
 
+def test_each_token_of_a_prompt_takes_longer_for_those_before_it() -> None:
+    bench = Bench([0.01], 1)
+    bench.runner.prefill_growth_s = 1e-6
+    bench.submit_at(1.0, 1, 200, 1)
+    bench.run()
+    assert bench.jobs[1].first_token_s == pytest.approx(1.0 + 0.2 + 0.02)  # 200 x 200 / 2 pairs
+
+
+def test_what_is_remembered_of_a_prompt_need_not_be_evaluated_but_is_attended_to() -> None:
+    bench = Bench([0.01], 1)
+    bench.runner.prefill_growth_s = 1e-6
+    job = Job("m", 200, 1, lambda job, error: None)
+    assert bench.runner._prompt_s(job, 50) == pytest.approx(0.05 + 50 * 175 * 1e-6)
+
+
 def test_a_fuller_batch_is_slower_for_everyone() -> None:
     bench = Bench([0.01, 0.015], 2)
     bench.submit_at(0.0, 1, 0, 100)

@@ -99,6 +99,9 @@ class Hardware(BaseModel):
     runner_start_s: Annotated[
         float, Field(ge=0, description="Start of a runner process, before any weight is read.")
     ] = 0.3
+    prefill_growth_us: Annotated[
+        float, Field(ge=0, description="What a token of a prompt takes longer for each token before it: attention.")
+    ] = 0.0
     server_ms: Annotated[
         float, Field(ge=0, description="Time of the server itself for a request, before a runner has it.")
     ] = 0.0

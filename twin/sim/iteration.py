@@ -59,7 +59,7 @@ class IterationRunner(Runner):
             prompt_tokens = job.prompt_tokens
             if self.prefixes is not None:
                 prompt_tokens -= self.prefixes.take(job.session, job.shared_tokens, self.slots - self.count)
-            own_s = prompt_tokens * self.prefill_s_per_token
+            own_s = self._prompt_s(job, prompt_tokens)
             prefill_s += own_s
             decoding += own_s == 0.0  # without a prompt to evaluate it decodes at once
             self.count += 1

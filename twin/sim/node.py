@@ -396,6 +396,7 @@ class OllamaNode:
             scale / prefill if prefill is not None else 0.0,
             self._runner_idle,
         )
+        runner.prefill_growth_s = scale * self.hardware.prefill_growth_us / 1e6
         if self.remembers_prefixes:
             runner.prefixes = SlotPrefixes()
         self.runners[model] = runner

@@ -108,6 +108,7 @@ class Runner(Timer):
         "model",
         "on_join",
         "paused",
+        "prefill_growth_s",
         "prefill_s_per_token",
         "prefixes",
         "queue",
@@ -137,6 +138,7 @@ class Runner(Timer):
         self.slots = slots
         self.step_s = (step_s + [step_s[-1]] * slots)[:slots]  # by sequences in the batch, less one
         self.prefill_s_per_token = prefill_s_per_token
+        self.prefill_growth_s = 0.0  # that a token takes longer for each before it
         self.prefixes: SlotPrefixes | None = None  # None: no prompt repeats another, so nothing is kept account of
         self.slowdown = 1.0
         self.alive = True
@@ -238,7 +240,7 @@ class Runner(Timer):
         prompt_tokens = job.prompt_tokens
         if self.prefixes is not None:
             prompt_tokens -= self.prefixes.take(job.session, job.shared_tokens, self.slots - self.count)
-        prefill_s = prompt_tokens * self.prefill_s_per_token * self.slowdown
+        prefill_s = self._prompt_s(job, prompt_tokens) * self.slowdown
         begin_s = self._paused_at_s if self.paused else now  # `resume` moves what begins in a pause to its end
         start_s = self.frozen_until_s if self.frozen_until_s > begin_s else begin_s
         self.frozen_until_s = start_s + prefill_s
@@ -256,6 +258,14 @@ class Runner(Timer):
             self.on_join(self, job)
         if job.on_slot is not None:
             job.on_slot()
+
+    def _prompt_s(self, job: Job, prompt_tokens: int) -> float:
+        """How long the last so many tokens of its prompt take on a sound machine; those before need not be evaluated."""
+        took_s = prompt_tokens * self.prefill_s_per_token
+        if self.prefill_growth_s > 0.0:
+            before = job.prompt_tokens - prompt_tokens
+            took_s += 0.5 * self.prefill_growth_s * (job.prompt_tokens * job.prompt_tokens - before * before)
+        return took_s
 
     def _fill(self, now: float) -> None:
         while self.queue and self.count < self.slots:

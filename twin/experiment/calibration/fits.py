@@ -4,9 +4,9 @@
   prompt that was evaluated beside it: a runner counts the step under way, and the one that it shares with the batch, to
   the evaluation of a prompt. All are fitted over all requests with a loss that grows linearly beyond a token and a half
   (`scipy.optimize.least_squares`, soft_l1).
-- Prefill: the middle of the slopes between pairs of prompts (Theil and Sen; `scipy.stats.theilslopes`) that no other
-  prefill came into, without those steps of the batch; what is left at no tokens goes to the server's own time. Where less
-  than nothing is left (a token costs more in a long prompt), all time over all tokens instead.
+- Prefill: the time of prompts that no other prefill came into, without those steps of the batch, is so much at no tokens
+  (which goes to the server's own time), so much a token, and so much for each pair of tokens, since each attends to all
+  before it. Fitted is the time a token, none of the three below nothing, with the same kind of loss.
 - Shared processors: so many nodes work at full speed as make the fit of the steps best.
 - The server: what a request takes to its first token beyond way and prompt, over the share of the processor that its node
   had, whether a batch was at work, and its step; least squares of logarithms with the same kind of loss, and the spread
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,14 @@ ENOUGH_TOKENS = 200.0
 ENOUGH_PROMPTS = 100
 """Evaluated beside requests that decoded, to say for how many steps these went on."""
 BESIDE_PROMPT_MAX = 4.0
-PAIRS_MAX = 400
+ENOUGH_ALONE = 10
+"""Prompts that no other came into, to say anything of them."""
+PREFILL_NOISE = 0.1
+"""Share of what a token usually takes beyond which a prompt's counts less."""
 LEVEL_ENDS = (2.5, 97.5)
 ROOM_MIN = 0.3
 LOAD_S = 0.05
 LOAD_TIMES = 10.0
-OUTLIER_TIMES = 3.0
-"""A prompt whose tokens took so many times as long as usual met something else."""
 SERVER_LEAST_S = 1e-4
 """A server that takes less is taken to need no time."""
 SIGMA_ENDS = (15.87, 84.13)
@@ -103,29 +104,40 @@ def decoding(of: Served) -> Decoding:
     return Decoding(steps_s, float(fit.x[-1]) if len(fit.x) > seen.size else 0.0, float(fit.cost))
 
 
-def prefill(of: Served, decoding: Decoding) -> tuple[float, float]:
-    """Seconds for a token of the prompt, and for the prompt itself; nan where prompts tell nothing."""
-    from scipy.stats import theilslopes  # noqa: PLC0415
+class Prefill(NamedTuple):
+    """What a prompt takes: so long at no tokens, for a token, and longer for each token before it; nan: nobody knows."""
+
+    per_token_s: float
+    start_s: float
+    growth_s: float
+
+
+def prefill(of: Served, steps: Decoding) -> Prefill:
+    """What prompts take on a node of their own."""
+    from scipy.optimize import least_squares  # noqa: PLC0415
 
     prompt_eval_s = of.prompt_eval_s.sum(axis=1)
-    batch_s = decoding.beside_prompt * _step_of_batch_s(of, decoding)
+    batch_s = steps.beside_prompt * _step_of_batch_s(of, steps)
     use = of.alone & (prompt_eval_s > 0.0) & (of.prompt_tokens > 0) & ~np.isnan(batch_s)
     tokens, took_s = of.prompt_tokens[use], prompt_eval_s[use] - batch_s[use]
-    if len(tokens) < 10:
-        return np.nan, np.nan
-    if len(tokens) > PAIRS_MAX:
-        pick = np.linspace(0, len(tokens) - 1, PAIRS_MAX).astype(int)
-        tokens, took_s = tokens[pick], took_s[pick]
-    if np.ptp(tokens) < 2:
-        return float(np.median(took_s / tokens)), 0.0
-    slope = theilslopes(took_s, tokens)[0]
-    start_s = float(np.median(took_s - slope * tokens))
-    if slope <= 0.0 or start_s < 0.0:
-        # Long prompts take more a token than short ones: what they cost on the whole counts.
-        each_s = took_s / tokens
-        usual = each_s <= OUTLIER_TIMES * np.median(each_s)
-        return float(took_s[usual].sum() / tokens[usual].sum()), 0.0
-    return float(slope), start_s
+    if len(tokens) < ENOUGH_ALONE:
+        return Prefill(np.nan, np.nan, np.nan)
+    each_s = took_s / tokens
+    usual_s = float(np.median(each_s))
+    if np.ptp(tokens) < 2 or usual_s <= 0.0:
+        return Prefill(max(0.0, usual_s), 0.0, 0.0)
+    # In units of what each usually comes to, so that no step of the search is out of proportion.
+    middle = float(np.median(tokens))
+    design = np.column_stack((np.ones(len(tokens)), middle / tokens, tokens / middle)) * usual_s
+    fit = least_squares(
+        lambda it: (design @ it - each_s) / usual_s,
+        (0.9, 0.05, 0.05),
+        bounds=(0.0, np.inf),
+        loss="soft_l1",
+        f_scale=PREFILL_NOISE,
+    )
+    per_token, start, growth = (fit.x * usual_s).tolist()
+    return Prefill(per_token, start * middle, 2.0 * growth / middle)
 
 
 def _step_of_batch_s(of: Served, decoding: Decoding) -> Numbers:
@@ -191,7 +203,7 @@ def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]
     makers: dict[str, Callable[[Served, Decoding], Any]] = {
         "decode_s": lambda _, found: found.steps_s,
         "beside_prompt": lambda _, found: found.beside_prompt,
-        "prefill_s": lambda it, found: prefill(it, found)[0],
+        "prefill_s": lambda it, found: np.array(prefill(it, found)),
         "server": server,
         "way_s": lambda it, _: way_s(it),
     }

@@ -86,7 +86,7 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
     whole = shared(apart, room_of_host if room_of_host > 0.0 else 1.0)
     found = decoding(whole)
     steps_s = found.steps_s
-    per_token_s, start_s = prefill(whole, found)
+    per_token_s, start_s, growth_s = prefill(whole, found)
     if np.isnan(steps_s).all():
         raise OperatorError(
             f"{len(whole)} requests of {model} with Ollama's timings are too few to tell a step; give longer runs"
@@ -103,6 +103,7 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         **first.hardware_of_nodes()[0].model_dump(exclude={"calibration", "thermal"}, exclude_defaults=True),
         "decode_ms": [_round(it) for it in filled_ms.tolist()],
         "prefill_tokens_per_s": None if np.isnan(per_token_s) else _round(1.0 / per_token_s),
+        "prefill_growth_us": 0.0 if np.isnan(growth_s) else _round(growth_s * 1e6),
         "server_ms": _round(server_s * 1000.0),
         "server_cv": _round(min(3.0, server_cv)),
         "joining_ms": _round(joining_s * 1000.0),
@@ -146,7 +147,8 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
             "capacity_rps": capacity_rps(sources),
             "room": _with_ends(np.array([room_of_host]), intervals["room"], 1.0),
             "decode_ms": _with_ends(steps_s * 1000.0, intervals["decode_s"]),
-            "prefill_us_per_token": _with_ends(np.array([per_token_s * 1e6]), intervals["prefill_s"], 1e6),
+            "prefill_us_per_token": _with_ends(np.array([per_token_s * 1e6]), intervals["prefill_s"][:1], 1e6),
+            "prefill_growth_us": _with_ends(np.array([growth_s * 1e6]), intervals["prefill_s"][2:], 1e6),
             "prompt_start_ms": _round(start_s * 1000.0),
             "server_ms": _with_ends(np.array([server_s * 1000.0]), intervals["server"][:1]),
             "joining_ms": _with_ends(np.array([joining_s * 1000.0]), intervals["server"][1:2]),
