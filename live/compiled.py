@@ -20,6 +20,7 @@ GATEWAY = HotModules(
                 "client_connection",
                 "context",
                 "dialect",
+                "hosts",
                 "http_head",
                 "http_server",
                 "lines",

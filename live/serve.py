@@ -103,6 +103,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
                 normalise_context=config.normalise_context,
                 continue_text=config.continue_text,
                 origins=config.origins,
+                hosts=config.hosts,
             ),
         )
         poller = AgentPoller(agents, token, driver.observe, period_s=config.telemetry_period_s)
@@ -114,6 +115,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             normalise=node_url,
             adaptation=adapting.state,
             token=token,
+            hosts=config.hosts,
         )
         stack.push_async_callback(prober.close)
         stack.push_async_callback(look_ahead.stop)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 from aiohttp import web
@@ -22,6 +22,7 @@ from live.controller.access import guard
 from live.controller.checkpoint import finite
 from live.controller.driver import PolicyDriver
 from live.controller.telemetry import AgentPoller
+from live.gateway.hosts import Hosts
 from twin.policy.health import ROUTABLE
 from twin.policy.vocabulary import OperatorOrder, OrderKind
 
@@ -41,22 +42,24 @@ class AdminApi:
         normalise: Callable[[str], str],
         adaptation: Callable[[], dict[str, Any]],
         token: str = "",
+        hosts: Iterable[str] = (),
     ) -> None:
-        """`normalise` brings a URL into the form that `addresses` has. `adaptation`: where learning of settings stands."""
+        """`normalise` brings a URL into the form that `addresses` has. `adaptation`: where learning of settings stands.
+
+        `hosts`: names by which it may be called where there is no token, beside its machine's.
+        """
         self._driver = driver
         self._addresses = addresses
         self._agents = agents
         self._can_restart = can_restart
         self._normalise = normalise
         self._adaptation = adaptation
-        self._token = token
+        self._guard = guard(token, Hosts(hosts), frozenset({"/-/healthz"}))
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> str:
         """Listen; the address. Raises OSError where that is not possible."""
-        app = web.Application(
-            middlewares=[guard(self._token, frozenset({"/-/healthz"}))], client_max_size=BODY_LIMIT_BYTES
-        )
+        app = web.Application(middlewares=[self._guard], client_max_size=BODY_LIMIT_BYTES)
         app.router.add_get("/-/healthz", self._healthz)
         app.router.add_get("/-/nodes", self._nodes)
         app.router.add_post("/-/nodes/{name}/{order}", self._order)

@@ -19,6 +19,7 @@ from twin.policy.parameters import ParameterError, Parameters, preset
 OLLAMA_PORT = 11434
 AGENT_PORT = 11480
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9*._-]+")
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -59,6 +60,14 @@ def _same_machine(url: str) -> str:
 def _node_name(text: str) -> str:
     if not _NODE_NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name for a node: letters, digits, dots, dashes")
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not _HOST_NAME.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is no name of a host: write it without scheme, port and path; * stands for anything"
+        )
     return text
 
 
@@ -131,6 +140,12 @@ class ServeConfig(_Closed):
     origins: Annotated[
         tuple[str, ...],
         Field(description="Web pages that may use the gateway, beside those of its machine; * stands for anything."),
+    ] = ()
+    hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_host_name)], ...],
+        Field(
+            description="Names by which clients call it, beside its machine's; beyond loopback any where none is given."
+        ),
     ] = ()
     policy: PolicyConfig = PolicyConfig()
     hands: HandsConfig = HandsConfig()

@@ -27,6 +27,7 @@ from live.gateway.dialect import (
     parse_object,
     tokens_of,
 )
+from live.gateway.hosts import Hosts
 from live.gateway.http_server import HttpServer
 from live.gateway.inventory import Gathered, Inventory, merged, number, text
 from live.gateway.messages import Messages
@@ -92,7 +93,8 @@ class Gateway:
         self._orders = Orders(self._upstream, self._inventory, addresses, _NATIVE)
         self._contexts = ContextLengths(self.settings.context_tokens_max)
         self._origins = Origins(self.settings.origins)
-        self._beyond_loopback = False
+        self._hosts = Hosts(self.settings.hosts)
+        self._any_host = False
         self._keeping: asyncio.Task[None] | None = None
         self._handlers = self._routes()
         driver.on_abort(self.abort)
@@ -130,7 +132,8 @@ class Gateway:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for clients; the address. Raises OSError where that is not possible."""
-        self._beyond_loopback |= not is_loopback(host)
+        # Beyond loopback it has names that only its operator knows; where they are given, they are held to as well.
+        self._any_host |= not is_loopback(host) and not self.settings.hosts
         address = await self._server.listen(host, port)
         if self.settings.inventory_period_s and self._keeping is None:
             self._keeping = asyncio.create_task(self._inventory.keep(self.settings.inventory_period_s))
@@ -159,15 +162,19 @@ class Gateway:
 
     def answer(self, request: ServedRequest) -> Work:
         """Answer it."""
-        if "origin" in request.headers and self._is_settled_with_its_page(request):
+        headers = request.headers
+        if not self._any_host and not self._hosts.allow(headers.get("host", "")):
+            message = f"this gateway is not called {headers['host']}; its operator may add that name to hosts"
+            self._error(request, _errors_of(request.path), 403, message)
+            return None
+        if "origin" in headers and self._is_settled_with_its_page(request):
             return None
         return self._handler(request.method, request.path)(request)
 
     def _is_settled_with_its_page(self, request: ServedRequest) -> bool:
         """Refuse what a page may not ask, and answer a browser that asks whether it may."""
         origin, headers = request.headers["origin"], request.headers
-        # On loopback the name proves nothing: a page can have its own name lead here.
-        if not self._origins.allow(origin, headers.get("host", "") if self._beyond_loopback else ""):
+        if not self._origins.allow(origin, headers.get("host", "")):
             message = f"the gateway does not serve web pages of {origin}; its operator may add it to origins"
             self._error(request, _errors_of(request.path), 403, message)
             return True

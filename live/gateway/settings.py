@@ -43,5 +43,7 @@ class GatewaySettings:
     """... for this long."""
     origins: tuple[str, ...] = ()
     """Web pages that may use the gateway, beside those of its own machine."""
+    hosts: tuple[str, ...] = ()
+    """Names by which it may be called, beside those of its own machine; beyond loopback any name where none is given."""
     refusal_limit_bytes: int = MIB
     """Longest body of an error."""

@@ -72,6 +72,8 @@ async def test_without_a_token_no_web_page_may_give_orders() -> None:
         assert (await ask(url))[0] == 200
         status, said = await ask(url, "/hands/restart", "POST", Origin="http://evil.example")
         assert (status, said["error"]) == (403, "no web page may give orders here")
+        status, said = await ask(url, Host="evil.example")
+        assert (status, said["error"].split(";")[0]) == (403, "this is not called evil.example")
         status, said = await ask(url, "/hands/restart", "POST")
         assert (status, said["error"].split(";")[0]) == (501, "this agent has no hand for a restart")
     finally:

@@ -117,6 +117,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             "slots_per_model": 4,
             "listen": listen,
             "admin": admin,
+            "hosts": ["ops.example"],
             "discovery_period_s": 0.2,
             "hands": {"restart": restart},
             "policy": {"overrides": {"router.slow_start_s": 1.0, "probes.period_s": 0.2, "healer.drain_timeout_s": 20}},
@@ -219,6 +220,8 @@ async def test_the_last_replica_is_drained_with_a_warning_and_an_agent_is_taken_
     assert (await house.node("b"))["agent"] == "http://127.0.0.1:9"
     assert (await house.call("POST", "/-/agents", json=body | {"ollama": "http://nowhere"}))[0] == 404
     assert (await house.call("POST", "/-/nodes/a/drain", headers={"Origin": "http://evil.example"}))[0] == 403
+    assert (await house.call("GET", "/-/nodes", headers={"Host": "evil.example"}))[0] == 403
+    assert (await house.call("GET", "/-/nodes", headers={"Host": "ops.example"}))[0] == 200
 
 
 async def test_an_admin_api_beyond_loopback_needs_a_token() -> None:

@@ -16,9 +16,9 @@ from tests.live.gateway.doubles import answers, generate_lines, streams, to, unt
 from twin.policy.vocabulary import AttemptEnded
 
 BODY = json.dumps({"model": "m", "prompt": "p", "options": {"seed": 1}}).encode()
-HEAD = b"POST /api/generate HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n"
 POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-VERSION = b"GET /api/version HTTP/1.1\r\nHost: x\r\n\r\n"
+VERSION = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Wire:
@@ -185,16 +185,16 @@ REFUSED = [
     (b"GARBAGE\r\n\r\n", 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     (b"GET /api/version HTTP/1.1\r\n\r\n", 400),
-    (b"GET http://evil/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"GET http://evil/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (HEAD + b"Content-Length: -1\r\n\r\n", 400),
     (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400),
     (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     (HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
     (HEAD + b"".join(b"X-%d: y\r\n" % i for i in range(200)) + b"\r\n", 431),
-    (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+    (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
     (HEAD + b"X: " + b"y" * 70_000, 431),
     (HEAD + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n", 501),
-    (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
 ]
 

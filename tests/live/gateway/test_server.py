@@ -6,7 +6,6 @@ import aiohttp
 import pytest
 
 from live.gateway.http_server import ServerLimits
-from live.gateway.origins import Origins
 from tests.live.gateway.conftest import House
 from tests.live.gateway.doubles import SHED, answers, generate_lines, streams, to
 from twin.policy.vocabulary import AttemptEnded, NodeInventory
@@ -280,14 +279,10 @@ async def test_pages_of_this_machine_and_those_that_are_configured_are_served(ma
     "origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://127.0.0.1.x"]
 )
 async def test_other_pages_may_not_even_ask(house: House, origin: str) -> None:
-    own = house.url.removeprefix("http://")
-    for headers in (
-        {"Origin": origin},
-        {"Origin": f"http://evil.example:{own[-5:]}", "Host": f"evil.example:{own[-5:]}"},
-    ):
-        status, body, answered = await house.post("/api/generate", {"model": "m", "prompt": "x"}, headers=headers)
-        assert (status, "origins" in json.loads(body)["error"]) == (403, True)
-        assert "Access-Control-Allow-Origin" not in answered
+    headers = {"Origin": origin}
+    status, body, answered = await house.post("/api/generate", {"model": "m", "prompt": "x"}, headers=headers)
+    assert (status, "origins" in json.loads(body)["error"]) == (403, True)
+    assert "Access-Control-Allow-Origin" not in answered
     assert not house.policy.asked
 
 
@@ -308,13 +303,6 @@ async def test_a_page_sees_a_stream_as_well(house: House) -> None:
     headers = {"Origin": "http://localhost"}
     _, body, answered = await house.post("/api/generate", {"model": "m", "prompt": "x"}, headers=headers)
     assert (body, answered["Access-Control-Allow-Origin"]) == (b"".join(generate_lines()), "http://localhost")
-
-
-def test_beyond_loopback_a_page_beside_the_gateway_is_its_own() -> None:
-    origins = Origins([])
-    assert origins.allow("https://llm.example", "llm.example")
-    assert not origins.allow("https://llm.example", "other.example")
-    assert not origins.allow("https://llm.example", "")
 
 
 async def test_a_pull_is_one_stream_of_all_nodes(house: House) -> None:
