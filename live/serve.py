@@ -111,7 +111,7 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             driver,
             addresses,
             poller,
-            can_restart=lambda node: hands.hand("restart", node) is not None,
+            hands=hands.kinds,
             normalise=node_url,
             adaptation=adapting.state,
             token=token,

@@ -177,36 +177,18 @@ class ServeConfig(_Closed):
                 raise ValueError(f"nodes.{name}: {node.url} is {other} already; name each node once")
         return self
 
-    def can_restart(self) -> bool:
-        """Whether somebody can restart a node, any node."""
-        if self.hands.restart is not None:
-            return True
-        return any(node.agent or (node.hands and node.hands.restart) for node in self.nodes.values())
-
     def learns_slots(self) -> bool:
         """Whether nobody says how many requests a node serves at once."""
         return self.slots_per_model is None and all(model.slots is None for model in self.models.values())
 
-    def can_kill_runner(self) -> bool:
-        """Whether somebody can kill the runners of a node, any node."""
-        ours = [self.hands, *(node.hands for node in self.nodes.values() if node.hands)]
-        if any(hands.kill_runner or (hands.restart and hands.restart.process) for hands in ours):
-            return True
-        return any(node.agent for node in self.nodes.values())
-
     def parameters(self) -> Parameters:
-        """The policy's parameters. Raises `ConfigError`."""
+        """The policy's parameters; what can be done to which node is in the cluster. Raises `ConfigError`."""
         try:
             parameters = preset(self.policy.preset, self.policy.overrides)
         except ParameterError as error:
             raise ConfigError(str(error)) from error
         if self.learns_slots() and "admission.learn_slots" not in self.policy.overrides:
             parameters = parameters.with_values({"admission.learn_slots": True})
-        if not self.can_restart():
-            # Nobody could carry a restart out: the policy is to choose among what is possible.
-            parameters = parameters.with_values({"healer.restart": False})
-        if not self.can_kill_runner():
-            parameters = parameters.with_values({"healer.kill_runner": False})
         return parameters
 
 

@@ -341,6 +341,14 @@ class NodeInventory:
     slots: int
 
 
+@dataclass(slots=True)
+class NodeHands:
+    """What somebody can do to a node from now on: an agent has come that can do it."""
+
+    node: str
+    hands: tuple[str, ...]
+
+
 AdviceStatus: TypeAlias = Literal[
     "done",
     "late",  # the simulations took too long
@@ -377,6 +385,7 @@ Observation: TypeAlias = (
     | ActionResult
     | OperatorOrder
     | NodeInventory
+    | NodeHands
     | Advice
     | SettingsChanged
 )

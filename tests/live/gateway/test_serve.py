@@ -74,12 +74,7 @@ hands: {restart: "ssh {node} systemctl restart ollama"}
     assert config.hands.restart is not None
     assert config.hands.restart.command == ["ssh", "{node}", "systemctl", "restart", "ollama"]
     assert config.parameters().retry.attempts_max == 1
-    assert config.parameters().healer.restart
     assert config.listen == "127.0.0.1:1"
-
-
-def test_without_a_hand_for_it_a_restart_is_no_choice() -> None:
-    assert not load_config(None, ["localhost"]).parameters().healer.restart
 
 
 @pytest.mark.parametrize(
