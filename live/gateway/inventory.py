@@ -14,9 +14,10 @@ from typing import Any
 
 import structlog
 
-from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED, digest_of, other_names
+from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED, other_names
 from live.controller.driver import PolicyDriver
-from live.gateway.dialect import JsonObject, loads_record
+from live.controller.runners import digest_of, look_alikes, runner_of
+from live.gateway.dialect import JsonObject, dumps, loads_record
 from live.gateway.reads import Reads
 from live.gateway.upstream import AttemptFailed
 from twin.policy.model_names import ModelNames, canonical
@@ -58,6 +59,7 @@ class Inventory:
         self._driver = driver
         self._slots = slots
         self._stored: dict[str, set[str]] = {}  # node: canonical names
+        self._runners: dict[str, str] = {}  # digest of a model: what tells its runner from others'
         self._others: dict[str, str] = {}  # canonical names of a model beside the one that it is called by
         self._context: dict[str, int] = {}  # the cluster's name: the smallest context with which it is loaded
         self._asked_s = -REFRESH_MIN_S
@@ -105,7 +107,10 @@ class Inventory:
 
     async def _refresh_quietly(self) -> None:
         try:
-            await self.refresh()
+            gathered, _ = await asyncio.gather(self._list(), self.loaded())
+            if await self._look_up(gathered):  # that takes time: the list may have changed
+                gathered = await self._list()
+            self._take_in(gathered)
         except Exception as error:  # noqa: BLE001
             _log.error("inventory_failed", error=repr(error), exc_info=error)
         finally:
@@ -118,13 +123,43 @@ class Inventory:
 
     async def tags(self) -> Gathered:
         """`/api/tags` of all nodes."""
+        gathered = await self._list()
+        self._take_in(gathered)
+        return gathered
+
+    async def _list(self) -> Gathered:
         self._asked_s = time.monotonic()
-        gathered = await self.gather("/api/tags", "models")
+        return await self.gather("/api/tags", "models")
+
+    def _take_in(self, gathered: Gathered) -> None:
         joined = not gathered.missing and self._join(gathered)
         for node, answer in gathered.answers.items():
             self._learn(node, answer["models"], anew=joined)
         self._forget(complete=not gathered.missing)
-        return gathered
+
+    async def _look_up(self, gathered: Gathered) -> bool:
+        """Ask what models are made of that look alike, each once and one after the other; whether any was asked for.
+
+        Not where a client waits: a node that hangs would have it wait. The first that does not answer ends it for now.
+        """
+        listed = {digest_of(model) for answer in gathered.answers.values() for model in answer["models"]}
+        self._runners = {digest: runner for digest, runner in self._runners.items() if digest in listed}
+        asked = False
+        for node, answer in gathered.answers.items():
+            models = {model["name"]: model for model in answer["models"]}
+            for name in look_alikes(models):
+                digest = digest_of(models[name])
+                if digest in self._runners:
+                    continue
+                asked = True
+                try:
+                    shown = await self._reads.ask_node(node, "POST", "/api/show", dumps({"model": name}))
+                    if shown.status == 200:
+                        self._runners[digest] = runner_of(loads_record(shown.body)) or digest
+                except (AttemptFailed, ValueError) as error:
+                    _log.info("model_not_shown", node=node, model=name, why=str(error))
+                    return True
+        return asked
 
     async def loaded(self) -> Gathered:
         """`/api/ps` of all nodes."""
@@ -184,11 +219,11 @@ class Inventory:
 
     def _join(self, gathered: Gathered) -> bool:
         """See which names are names of one model; whether that has changed."""
-        digests = {
-            node: {canonical(model["name"]): digest_of(model) for model in answer["models"]}
+        runners = {
+            node: {canonical(model["name"]): self._runner(model) for model in answer["models"]}
             for node, answer in gathered.answers.items()
         }
-        others = other_names(digests, {canonical(name) for name in self._names})
+        others = other_names(runners, {canonical(name) for name in self._names})
         if others == self._others:
             return False
         for name in self._others.keys() - others.keys():
@@ -198,6 +233,10 @@ class Inventory:
         self._others = others
         _log.info("one_model_of_several_names", names=others)
         return True
+
+    def _runner(self, model: JsonObject) -> str:
+        digest = digest_of(model)
+        return self._runners.get(digest, digest)
 
     def _learn(self, node: str, models: Iterable[JsonObject], *, anew: bool) -> None:
         sizes = {canonical(model["name"]): model.get("size") for model in models}

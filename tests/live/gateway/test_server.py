@@ -1,13 +1,15 @@
 """Everything beside the three generating endpoints."""
 
+import asyncio
 import json
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
-from tests.live.gateway.doubles import SHED, answers, generate_lines, streams, to
+from tests.live.gateway.doubles import SHED, StubNode, answers, generate_lines, streams, to, until
 from twin.policy.vocabulary import AttemptEnded, NodeInventory
 
 
@@ -217,6 +219,34 @@ async def test_a_copy_shares_the_state_of_its_model_and_keeps_its_name_for_node_
     await house.post("/api/generate", {"model": "copy", "prompt": "x"})
     assert house.policy.asked[0][0].model == "m"
     assert house.a.bodies[-1]["model"] == "copy"
+
+
+async def test_a_model_made_from_another_shares_its_state_as_it_shares_its_runner(make_house) -> None:  # type: ignore[no-untyped-def]
+    details = {"family": "llama", "parameter_size": "8B"}
+    listed = [{"name": name, "digest": digest, "details": details} for name, digest in (("m", "1"), ("sys", "2"))]
+    asked: list[str] = []
+
+    async def behave(node: StubNode, request: web.Request, body: dict) -> web.StreamResponse:  # type: ignore[type-arg]
+        if request.path == "/api/tags":
+            return web.json_response({"models": listed})
+        if request.path == "/api/ps":
+            return web.json_response({"models": []})
+        if request.path == "/api/show":
+            asked.append(body["model"])
+            return web.json_response({"modelfile": f"FROM /x/sha256-{'0' * 64}\n", "parameters": ""})
+        return await streams(generate_lines())(node, request, body)
+
+    house: House = await make_house(inventory_period_s=0.02)
+    house.a.will(behave)
+    house.b.will(behave)
+    await until(lambda: len(house.policy.of(NodeInventory)) >= 2)
+    await asyncio.sleep(0.1)
+    assert {tuple(each.stored) for each in house.policy.of(NodeInventory)} == {("m",)}
+    assert sorted(asked) == ["m", "sys"], "each is looked up once, at one node"
+    house.routes(to("a"))
+    assert (await house.post("/api/generate", {"model": "sys", "prompt": "x"}))[0] == 200
+    assert house.policy.asked[0][0].model == "m"
+    assert any(body.get("model") == "sys" and "prompt" in body for body in house.a.bodies)
 
 
 async def test_a_copy_that_changes_is_a_model_of_its_own(house: House) -> None:
