@@ -21,6 +21,7 @@ GATEWAY = HotModules(
                 "context",
                 "dialect",
                 "hosts",
+                "form",
                 "http_head",
                 "http_server",
                 "lines",

@@ -39,6 +39,7 @@ class Attempt:
         self._started_s = exchange.driver.now()
         self._first_token_s = math.nan
         self._node: NodeExchange | None = None
+        self._records = 0  # that it has brought
         self._awaited = True  # its exchange goes on when it has ended
         self._over = False
         self._detached = False  # nobody waits for it: it is a load that goes on
@@ -130,7 +131,8 @@ class Attempt:
 
     def _take(self, part: bytes) -> None:
         call = self._call
-        if call.records:
+        if call.records > self._records:  # blank lines and pieces of a line are no progress
+            self._records = call.records
             if self._first_token_s != self._first_token_s:  # nan
                 self._first_token_s = self._exchange.driver.now()
             if self._detached:  # the model is loaded, and nobody wants to hear what it says

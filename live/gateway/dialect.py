@@ -338,6 +338,14 @@ def error_text(fields: JsonObject) -> str:
     if isinstance(error, dict):
         return str(error.get("message") or error)
     return str(error or fields.get("message") or fields)
+def dumps_request(fields: JsonObject) -> bytes:
+    """A client's request in words of ours. Raises `BadRequest`: a number that is too large is none in JSON."""
+    try:
+        return dumps(fields)
+    except ValueError as error:
+        raise BadRequest(f"the request holds a number that JSON cannot say: {error}") from error
+
+
 
 
 def characters(value: object) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import structlog
 
 from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED, other_names
@@ -28,7 +29,9 @@ _log = structlog.get_logger()
 PATIENCE_S = 1.0
 """How long the others are waited for when one node has answered."""
 REFRESH_MIN_S = 1.0
-"""An inventory this young is not asked for again because of a model that nobody knows."""
+"""An inventory this young is not asked for again in the background."""
+LOOK_GAP_S = 0.25
+"""Between two looks because of models that nobody knows: who asks for one waits, and makes the nodes no work."""
 
 
 @dataclass(slots=True)
@@ -66,6 +69,8 @@ class Inventory:
         self._refreshing: asyncio.Task[None] | None = None
 
     def context_of(self, model: str) -> int:
+        self._next_look: asyncio.Task[None] | None = None  # that has not begun yet
+        self._looks: set[asyncio.Task[None]] = set()
         """The context with which a model of the cluster is loaded, in tokens; 0 where nobody knows."""
         return self._context.get(model, 0)
 
@@ -80,24 +85,35 @@ class Inventory:
         return next((name for name in self._names if canonical(name.casefold()) == folded), model)
 
     async def knows(self, model: str) -> bool:
-        """Whether any node has the model; they are asked where it is new."""
+        """Whether any node has the model; where it is new they are asked, and answer as things are by now."""
         if self.spelt(model) in self._names:
             return True
-        if time.monotonic() - self._asked_s >= REFRESH_MIN_S:
-            await self.refresh()
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().create_task(self._look_in_a_moment())
+            self._looks.add(self._next_look)
+            self._next_look.add_done_callback(self._looks.discard)
+        await asyncio.shield(self._next_look)
         return self.spelt(model) in self._names
 
     def refresh_soon(self) -> None:
         """Ask in the background, unless that was done a moment ago."""
+    async def _look_in_a_moment(self) -> None:
+        """One look for all who ask at about the same time: it begins after each of them has asked."""
+        await asyncio.sleep(self._asked_s + LOOK_GAP_S - time.monotonic())
+        self._next_look = None
+        await self.refresh()
+
         if self._refreshing is None and time.monotonic() - self._asked_s >= REFRESH_MIN_S:
             self._asked_s = time.monotonic()
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh_quietly())
 
     async def close(self) -> None:
         """End what runs in the background."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+        tasks = [*self._looks, *([self._refreshing] if self._refreshing is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def keep(self, period_s: float) -> None:
         """Ask again and again, until cancelled."""
@@ -205,9 +221,11 @@ class Inventory:
         if answer.status != 200:
             raise AttemptFailed("server_error", f"status {answer.status}")
         try:
-            fields = loads_record(answer.body)
+            fields = orjson.loads(answer.body)  # to the letter: what it has is written again for clients
         except ValueError as error:
-            raise AttemptFailed("error_record", str(error)) from error
+            raise AttemptFailed("error_record", f"what is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise AttemptFailed("error_record", "JSON that is not an object")
         listed = fields.get(key)
         if listed is None:  # an empty list of Go's
             listed = []

@@ -27,6 +27,7 @@ from live.gateway.dialect import (
     parse_object,
     tokens_of,
 )
+from live.gateway.form import form_field
 from live.gateway.hosts import Hosts
 from live.gateway.http_server import HttpServer
 from live.gateway.inventory import Gathered, Inventory, merged, number, text
@@ -55,7 +56,6 @@ _GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI, Completions())
 _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 _TYPED_EVENTS: tuple[Responses | Messages, ...] = (Responses(), Messages())
 _OWN_ERRORS: dict[str, ErrorForms] = {dialect.path: dialect for dialect in _TYPED_EVENTS}
-_FORM_MODEL = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
 
@@ -272,11 +272,12 @@ class Gateway:
 
     def _transcription(self, request: ServedRequest) -> Work:
         def understand(body: bytes) -> Call:
-            found = _FORM_MODEL.search(body)
-            if found is None:
+            form_type = request.headers.get("content-type", "")
+            model = form_field(body, form_type, "model")
+            if not model:
                 raise BadRequest("the form has no field model")
-            call = self._plain(_OPENAI, request, body, found[1].decode(errors="replace"))
-            call.request_type = request.headers.get("content-type", "")
+            call = self._plain(_OPENAI, request, body, model)
+            call.request_type = form_type
             return call
 
         return self._serve(request, _OPENAI, understand)
