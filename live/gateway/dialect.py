@@ -172,6 +172,12 @@ class ParsedRequest:
         self.send_context_tokens = send_context_tokens
         self.repeatable = repeatable
 
+    @property
+    def told_context_tokens(self) -> int:
+        """The `num_ctx` that the node is told, 0: none."""
+        sent = self.send_context_tokens
+        return self.context_tokens if sent is None else sent
+
 
 class Asked:
     """What to ask of a node."""
@@ -332,12 +338,6 @@ def dumps(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def error_text(fields: JsonObject) -> str:
-    """What a record, or an answer, says of an error, in whichever dialect."""
-    error = fields.get("error")
-    if isinstance(error, dict):
-        return str(error.get("message") or error)
-    return str(error or fields.get("message") or fields)
 def dumps_request(fields: JsonObject) -> bytes:
     """A client's request in words of ours. Raises `BadRequest`: a number that is too large is none in JSON."""
     try:
@@ -346,6 +346,12 @@ def dumps_request(fields: JsonObject) -> bytes:
         raise BadRequest(f"the request holds a number that JSON cannot say: {error}") from error
 
 
+def error_text(fields: JsonObject) -> str:
+    """What a record, or an answer, says of an error, in whichever dialect."""
+    error = fields.get("error")
+    if isinstance(error, dict):
+        return str(error.get("message") or error)
+    return str(error or fields.get("message") or fields)
 
 
 def characters(value: object) -> int:

@@ -215,8 +215,11 @@ class Gateway:
                 if parsed.generates:
                     return self._generated(dialect, parsed)
                 # A load, an unload or a rendered prompt: Ollama answers with one object, streaming or not.
-                body = self._with_context(parsed) if parsed.takes_context else parsed.body
-                return self._plain(dialect, request, body, parsed.model, limits_first_token=True)
+                body = self._with_context(parsed)
+                told = parsed.told_context_tokens if dialect.path.startswith("/api/") else 0
+                return self._plain(
+                    dialect, request, body, parsed.model, limits_first_token=True, sent_context_tokens=told
+                )
 
             return self._serve(request, dialect, understand)
 
@@ -242,10 +245,11 @@ class Gateway:
             fields = parse_object(body)
             text = fields.get("input", fields.get("prompt"))
             texts = text if isinstance(text, list) else [text]
-            model, tokens = parse_model(fields), tokens_of(sum(map(characters, texts)))
+            model, tokens, told = parse_model(fields), tokens_of(sum(map(characters, texts))), 0
             if request.path.startswith("/api/"):
-                body = self._with_context(embedding_request(model, fields, body))
-            return self._plain(errors, request, body, model, prompt_tokens=tokens)
+                parsed = embedding_request(model, fields, body)
+                body, told = self._with_context(parsed), parsed.told_context_tokens
+            return self._plain(errors, request, body, model, prompt_tokens=tokens, sent_context_tokens=told)
 
         return self._serve(request, errors, understand)
 
@@ -291,6 +295,7 @@ class Gateway:
         *,
         prompt_tokens: int = 0,
         limits_first_token: bool = False,
+        sent_context_tokens: int = 0,
     ) -> PlainCall:
         call = PlainCall(
             request.path,
@@ -300,6 +305,7 @@ class Gateway:
             limits_first_token=limits_first_token,
             errors=errors,
             answer_limit_bytes=self.settings.answer_limit_bytes,
+            sent_context_tokens=sent_context_tokens,
         )
         self._note_truncation(call, 0)
         return call

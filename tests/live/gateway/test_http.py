@@ -9,10 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
+from aiohttp import web
 
 from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
-from tests.live.gateway.doubles import answers, generate_lines, streams, to, until
+from tests.live.gateway.doubles import StubNode, answers, generate_lines, streams, to, until
 from twin.policy.vocabulary import AttemptEnded
 
 BODY = json.dumps({"model": "m", "prompt": "p", "options": {"seed": 1}}).encode()
@@ -474,6 +475,27 @@ async def test_clients_do_not_make_each_other_reload(house: House) -> None:
         await house.post("/api/generate", {"model": "m", "prompt": "p", "options": options})
     sent = [body["options"].get("num_ctx") for body in house.a.bodies[1:]]
     assert sent == [None, None, None, 8192, 8192, 8192]
+
+
+async def test_a_length_that_is_loaded_because_it_was_asked_for_is_said_again(house: House) -> None:
+    """A request that says none would have the node load the model anew, with its own, and be cut."""
+
+    async def behave(node: StubNode, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        models = {"/api/tags": [{"name": "m"}], "/api/ps": [{"name": "m", "context_length": 8192}]}
+        if request.path in models:
+            return web.json_response({"models": models[request.path]})
+        return await streams(generate_lines())(node, request, body)
+
+    house.a.will(behave)
+    house.b.will(behave)
+    house.routes(*[to("a")] * 4)
+    for context in (8192, 8192, 2048, None):
+        options = {"seed": 1} if context is None else {"seed": 1, "num_ctx": context}
+        await house.post("/api/generate", {"model": "m", "prompt": "p", "options": options})
+        async with house.http.get(house.url + "/api/ps"):
+            pass
+    sent = [body["options"].get("num_ctx") for body in house.a.bodies if "options" in body]
+    assert sent == [8192, 8192, 8192, None]
 
 
 async def test_as_long_as_nobody_knows_what_is_loaded_clients_get_what_they_ask_for(house: House) -> None:
