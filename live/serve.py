@@ -171,7 +171,8 @@ def cluster_spec(
     configured = {canonical(name): model for name, model in config.models.items()}
     others: dict[str, str] = {}
     if not any(report.problem for report in reports):
-        others = other_names({report.node: report.runners for report in reports}, configured)
+        made = frozenset[str]().union(*(report.made for report in reports))
+        others = other_names({report.node: report.runners for report in reports}, configured, made)
     loaded = {report.node: {others.get(name, name) for name in report.loaded} for report in reports}
     learnt: dict[str, float] = {}
     for report in reports:

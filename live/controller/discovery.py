@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import structlog
 
-from live.controller.runners import digest_of, look_alikes, runner_of
+from live.controller.runners import digest_of, is_made, look_alikes, runner_of, size_of
 from live.controller.transport import TooLong, plain_reason, read_whole
 from twin.policy.model_names import canonical
 
@@ -32,15 +32,19 @@ class NodeReport:
     loaded: Mapping[str, float] = field(default_factory=dict)
     runners: Mapping[str, str] = field(default_factory=dict)
     """Of what it has stored: what tells a model's runner from others', its digest where nothing else is known."""
+    made: frozenset[str] = frozenset()
+    """Of these, names that were made from others."""
 
 
-def other_names(runners: Mapping[str, Mapping[str, str]], preferred: Collection[str]) -> dict[str, str]:
+def other_names(
+    runners: Mapping[str, Mapping[str, str]], preferred: Collection[str], made: Collection[str] = ()
+) -> dict[str, str]:
     """Names that are another name of one model: for each, the name to call it by. `runners`: what each node has.
 
     For Ollama a copy is no model of its own, nor is one made from another with texts and sampling of its own: one runner
     serves both names, and is listed by one of them. Two names are one only where all nodes that have the one have the other,
     and the same behind both; else a request for one of them could come to a node that does not know it. `preferred` names go
-    first, then the alphabet.
+    first, then those that were not `made` from others (what a registry has can be fetched anew), then the alphabet.
     """
     places: dict[str, dict[str, str]] = {}
     for node, models in runners.items():
@@ -52,7 +56,7 @@ def other_names(runners: Mapping[str, Mapping[str, str]], preferred: Collection[
             groups.setdefault(tuple(sorted(found.items())), []).append(name)
     others: dict[str, str] = {}
     for names in groups.values():
-        first, *rest = sorted(names, key=lambda name: (name not in preferred, name))
+        first, *rest = sorted(names, key=lambda name: (name not in preferred, name in made, name))
         others |= dict.fromkeys(rest, first)
     return others
 
@@ -68,17 +72,17 @@ async def _ask(session: aiohttp.ClientSession, node: str, address: str) -> NodeR
         stored = await _models(session, f"{address}/api/tags")
         loaded = await _models(session, f"{address}/api/ps")
         names = look_alikes(stored)
-        runners = await asyncio.gather(*(_runner(session, address, name) for name in names))
+        shown = dict(zip(names, await asyncio.gather(*(_show(session, address, name) for name in names)), strict=True))
     except TimeoutError:
         return NodeReport(node, f"{address} does not answer")
     except (aiohttp.ClientError, OSError, TooLong, ValueError, RecursionError) as error:
         return NodeReport(node, f"{address}: {plain_reason(error)}")
     return NodeReport(
         node,
-        stored={name: _size(model) * LOADED_PER_STORED / BYTES_PER_GIB for name, model in stored.items()},
-        loaded={name: _size(model) / BYTES_PER_GIB for name, model in loaded.items()},
-        runners={name: digest_of(model) for name, model in stored.items()}
-        | {name: runner for name, runner in zip(names, runners, strict=True) if runner},
+        stored={name: size_of(model, "size") * LOADED_PER_STORED / BYTES_PER_GIB for name, model in stored.items()},
+        loaded={name: size_of(model, "size_vram", "size") / BYTES_PER_GIB for name, model in loaded.items()},
+        runners={name: runner_of(shown.get(name, {})) or digest_of(model) for name, model in stored.items()},
+        made=frozenset(name for name, said in shown.items() if is_made(said)),
     )
 
 
@@ -95,18 +99,12 @@ async def _models(session: aiohttp.ClientSession, url: str) -> dict[str, dict[st
     return {canonical(model["name"]): model for model in named}
 
 
-def _size(model: Mapping[str, object]) -> int:
-    """In bytes."""
-    size = model.get("size_vram") or model.get("size")
-    return size if isinstance(size, int) else 0
-
-
-async def _runner(session: aiohttp.ClientSession, address: str, name: str) -> str:
-    """What tells the model's runner from others'; empty where the node does not say: then its digest does, for now."""
+async def _show(session: aiohttp.ClientSession, address: str, name: str) -> dict[str, object]:
+    """What the node says of a model; nothing where it does not: then the model is like no other, for now."""
     try:
         async with session.post(f"{address}/api/show", json={"model": name}, allow_redirects=False) as response:
             shown = json.loads(await read_whole(response, ANSWER_LIMIT_BYTES)) if response.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, OSError, TooLong, ValueError, RecursionError) as error:
         _log.info("model_not_shown", address=address, model=name, why=plain_reason(error))
-        return ""
-    return runner_of(shown) if isinstance(shown, dict) else ""
+        return {}
+    return shown if isinstance(shown, dict) else {}

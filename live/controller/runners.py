@@ -31,6 +31,8 @@ OF_A_REQUEST = frozenset(
     }
 )
 """Parameters that go with each request; every other one, also one that is not known here, may ask for another runner."""
+SIZE_MAX_BYTES = 1 << 50
+"""No model is larger."""
 _BLOB = re.compile(r"sha256[-:]([0-9a-f]{64})")
 _OF_THE_TEXT = ("TEMPLATE", "SYSTEM", "RENDERER", "PARSER", "PARAMETER", "LICENSE", "MESSAGE")
 
@@ -39,6 +41,15 @@ def digest_of(model: Mapping[str, object]) -> str:
     """Of a model in a node's list; empty where it says none."""
     digest = model.get("digest")
     return digest if isinstance(digest, str) else ""
+
+
+def size_of(model: Mapping[str, object], *names: str) -> int:
+    """Of a model in a node's list, in bytes: the first of these fields that says one; 0 where none does."""
+    for name in names:
+        size = model.get(name)
+        if type(size) is int and 0 < size <= SIZE_MAX_BYTES:
+            return size
+    return 0
 
 
 def look_alikes(models: Mapping[str, Mapping[str, object]]) -> list[str]:
@@ -70,3 +81,16 @@ def runner_of(shown: Mapping[str, object]) -> str:
         return ""
     options = sorted(" ".join(line.split()) for line in parameters.splitlines())
     return "\n".join([*parts, *(option for option in options if option.partition(" ")[0] not in OF_A_REQUEST)])
+
+
+def place_of(runner: str) -> str:
+    """What Ollama tells a runner's place by, of which it has one runner at a time: the weights, whatever the options. Empty
+    where that is not known."""
+    first = runner.partition("\n")[0]
+    return first if first.startswith("FROM ") else ""
+
+
+def is_made(shown: Mapping[str, object]) -> bool:
+    """Whether a model was made here from another or from a file, by an answer of `/api/show`: no registry may have it."""
+    details = shown.get("details")
+    return isinstance(details, dict) and bool(details.get("parent_model"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import structlog
 
 from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED, other_names
 from live.controller.driver import PolicyDriver
-from live.controller.runners import digest_of, look_alikes, runner_of
+from live.controller.runners import digest_of, is_made, look_alikes, place_of, runner_of, size_of
 from live.gateway.dialect import JsonObject, dumps, loads_record
 from live.gateway.reads import Reads
 from live.gateway.upstream import AttemptFailed
@@ -62,15 +62,17 @@ class Inventory:
         self._driver = driver
         self._slots = slots
         self._stored: dict[str, set[str]] = {}  # node: canonical names
+        self._shared: dict[str, tuple[str, ...]] = {}  # node: the models that have a place together
         self._runners: dict[str, str] = {}  # digest of a model: what tells its runner from others'
+        self._made: set[str] = set()  # digests of models that were made from others
         self._others: dict[str, str] = {}  # canonical names of a model beside the one that it is called by
         self._context: dict[str, int] = {}  # the cluster's name: the smallest context with which it is loaded
         self._asked_s = -REFRESH_MIN_S
         self._refreshing: asyncio.Task[None] | None = None
-
-    def context_of(self, model: str) -> int:
         self._next_look: asyncio.Task[None] | None = None  # that has not begun yet
         self._looks: set[asyncio.Task[None]] = set()
+
+    def context_of(self, model: str) -> int:
         """The context with which a model of the cluster is loaded, in tokens; 0 where nobody knows."""
         return self._context.get(model, 0)
 
@@ -95,14 +97,14 @@ class Inventory:
         await asyncio.shield(self._next_look)
         return self.spelt(model) in self._names
 
-    def refresh_soon(self) -> None:
-        """Ask in the background, unless that was done a moment ago."""
     async def _look_in_a_moment(self) -> None:
         """One look for all who ask at about the same time: it begins after each of them has asked."""
         await asyncio.sleep(self._asked_s + LOOK_GAP_S - time.monotonic())
         self._next_look = None
         await self.refresh()
 
+    def refresh_soon(self) -> None:
+        """Ask in the background, unless that was done a moment ago."""
         if self._refreshing is None and time.monotonic() - self._asked_s >= REFRESH_MIN_S:
             self._asked_s = time.monotonic()
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh_quietly())
@@ -160,6 +162,7 @@ class Inventory:
         """
         listed = {digest_of(model) for answer in gathered.answers.values() for model in answer["models"]}
         self._runners = {digest: runner for digest, runner in self._runners.items() if digest in listed}
+        self._made &= listed
         asked = False
         for node, answer in gathered.answers.items():
             models = {model["name"]: model for model in answer["models"]}
@@ -171,7 +174,10 @@ class Inventory:
                 try:
                     shown = await self._reads.ask_node(node, "POST", "/api/show", dumps({"model": name}))
                     if shown.status == 200:
-                        self._runners[digest] = runner_of(loads_record(shown.body)) or digest
+                        said = loads_record(shown.body)
+                        self._runners[digest] = runner_of(said) or digest
+                        if is_made(said):
+                            self._made.add(digest)
                 except (AttemptFailed, ValueError) as error:
                     _log.info("model_not_shown", node=node, model=name, why=str(error))
                     return True
@@ -241,7 +247,9 @@ class Inventory:
             node: {canonical(model["name"]): self._runner(model) for model in answer["models"]}
             for node, answer in gathered.answers.items()
         }
-        others = other_names(runners, {canonical(name) for name in self._names})
+        models = [model for answer in gathered.answers.values() for model in answer["models"]]
+        made = {canonical(model["name"]) for model in models if digest_of(model) in self._made}
+        others = other_names(runners, {canonical(name) for name in self._names}, made)
         if others == self._others:
             return False
         for name in self._others.keys() - others.keys():
@@ -256,19 +264,27 @@ class Inventory:
         digest = digest_of(model)
         return self._runners.get(digest, digest)
 
-    def _learn(self, node: str, models: Iterable[JsonObject], *, anew: bool) -> None:
-        sizes = {canonical(model["name"]): model.get("size") for model in models}
-        if set(sizes) == self._stored.get(node) and not anew:
+    def _learn(self, node: str, models: Sequence[JsonObject], *, anew: bool) -> None:
+        sizes = {canonical(model["name"]): size_of(model, "size") for model in models}
+        shares = self._shares(models)
+        if set(sizes) == self._stored.get(node) and shares == self._shared.get(node) and not anew:
             return
         self._stored[node] = set(sizes)
+        self._shared[node] = shares
         for name in sizes:
             if name not in self._names:
                 self._names.add(name)
-        gib = {
-            self._names.of(name): (size if type(size) is int and size > 0 else 0) * LOADED_PER_STORED / BYTES_PER_GIB
-            for name, size in sizes.items()
-        }
-        self._driver.observe(NodeInventory(node, gib, self._slots))
+        gib = {self._names.of(name): size * LOADED_PER_STORED / BYTES_PER_GIB for name, size in sizes.items()}
+        self._driver.observe(NodeInventory(node, gib, self._slots, shares))
+
+    def _shares(self, models: Sequence[JsonObject]) -> tuple[str, ...]:
+        """The models of a node of which it has one loaded at a time, as the policy is told."""
+        places: dict[str, set[str]] = {}
+        for model in models:
+            name, place = self._names.of(model["name"]), place_of(self._runner(model))
+            if place and " " not in name:
+                places.setdefault(place, set()).add(name)
+        return tuple(sorted(" ".join(sorted(names)) for names in places.values() if len(names) > 1))
 
     def _forget(self, *, complete: bool) -> None:
         """A model that no node has is not known any more, if all nodes say so."""

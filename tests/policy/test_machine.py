@@ -256,9 +256,13 @@ class World(RuleBasedStateMachine):
         self.policy.observe(self.now, OperatorOrder(f"node-{node}", order))  # type: ignore[arg-type]
         self.release()
 
-    @rule(node=st.integers(0, NODES - 1), stored=st.sampled_from([("m", "s"), ("m",), ("m", "s", "t"), ()]))
-    def node_tells_what_it_has(self, node: int, stored: tuple[str, ...]) -> None:
-        self.policy.observe(self.now, NodeInventory(f"node-{node}", dict.fromkeys(stored, 2.0), SLOTS))
+    @rule(
+        node=st.integers(0, NODES - 1),
+        stored=st.sampled_from([("m", "s"), ("m",), ("m", "s", "t"), ()]),
+        shares=st.sampled_from([(), ("m s",), ("m s t",)]),
+    )
+    def node_tells_what_it_has(self, node: int, stored: tuple[str, ...], shares: tuple[str, ...]) -> None:
+        self.policy.observe(self.now, NodeInventory(f"node-{node}", dict.fromkeys(stored, 2.0), SLOTS, shares))
         self.release()
 
     @rule(node=st.integers(0, NODES - 1), hands=st.sets(st.sampled_from(sorted(HAND_ACTIONS))))

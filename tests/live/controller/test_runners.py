@@ -91,6 +91,7 @@ async def test_a_real_node_serves_them_by_one_runner_and_the_others_in_its_place
         await post("/api/create", model="wide", **{"from": MODEL}, parameters={"num_ctx": 1024})
         (report,) = await discover({"a": node.address})
         assert report.runners["sys"] == report.runners[MODEL] != ""
+        assert {"sys", "wide"} <= report.made
         assert report.runners["wide"] not in ("", report.runners[MODEL])
         for model in (MODEL, "sys"):
             await generate(model)

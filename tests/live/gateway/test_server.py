@@ -322,7 +322,8 @@ async def test_a_copy_shares_the_state_of_its_model_and_keeps_its_name_for_node_
 
 async def test_a_model_made_from_another_shares_its_state_as_it_shares_its_runner(make_house) -> None:  # type: ignore[no-untyped-def]
     details = {"family": "llama", "parameter_size": "8B"}
-    listed = [{"name": name, "digest": digest, "details": details} for name, digest in (("m", "1"), ("sys", "2"))]
+    names = ("m", "sys", "wide")
+    listed = [{"name": name, "digest": digest, "details": details} for name, digest in zip(names, "123", strict=True)]
     asked: list[str] = []
 
     async def behave(node: StubNode, request: web.Request, body: dict) -> web.StreamResponse:  # type: ignore[type-arg]
@@ -332,7 +333,8 @@ async def test_a_model_made_from_another_shares_its_state_as_it_shares_its_runne
             return web.json_response({"models": []})
         if request.path == "/api/show":
             asked.append(body["model"])
-            return web.json_response({"modelfile": f"FROM /x/sha256-{'0' * 64}\n", "parameters": ""})
+            parameters = "num_ctx 8192" if body["model"] == "wide" else "seed 1"
+            return web.json_response({"modelfile": f"FROM /x/sha256-{'0' * 64}\n", "parameters": parameters})
         return await streams(generate_lines())(node, request, body)
 
     house: House = await make_house(inventory_period_s=0.02)
@@ -340,8 +342,9 @@ async def test_a_model_made_from_another_shares_its_state_as_it_shares_its_runne
     house.b.will(behave)
     await until(lambda: len(house.policy.of(NodeInventory)) >= 2)
     await asyncio.sleep(0.1)
-    assert {tuple(each.stored) for each in house.policy.of(NodeInventory)} == {("m",)}
-    assert sorted(asked) == ["m", "sys"], "each is looked up once, at one node"
+    told = {(*each.stored, *each.shares) for each in house.policy.of(NodeInventory)}
+    assert told == {("m", "wide", "m wide")}, "one with options of its own takes turns with it"
+    assert sorted(asked) == ["m", "sys", "wide"], "each is looked up once, at one node"
     house.routes(to("a"))
     assert (await house.post("/api/generate", {"model": "sys", "prompt": "x"}))[0] == 200
     assert house.policy.asked[0][0].model == "m"
