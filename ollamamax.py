@@ -216,9 +216,9 @@ def run(
     if world is WorldChoice.live:
         own = _own_cluster(nodes, config, allow_disruption)
     if own is not None:
-        from live.rig.operator_cluster import restrictions
+        from live.rig.operator_cluster import of_scenario
 
-        changes = [*(changes or []), *restrictions(own)]
+        changes = [*(changes or []), of_scenario(own)]
     loaded = _load(scenario, changes, seed, replications)
     if dry_run:
         if own is None:
@@ -969,9 +969,9 @@ def calibrate(
 
         own = _own_cluster(nodes, None, False)
         if own is not None:
-            from live.rig.operator_cluster import restrictions
+            from live.rig.operator_cluster import of_scenario
 
-            changes = [*(changes or []), *restrictions(own)]
+            changes = [*(changes or []), of_scenario(own)]
         scenario = _load(drive, changes, None, None)
         folder = new_folder(Path("runs"), f"{scenario.name}-calibration")
         world = _world(WorldChoice.live, nodes, own)

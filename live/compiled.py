@@ -8,6 +8,7 @@ GATEWAY = HotModules(
     "the gateway",
     "live",
     [
+        "controller/contexts.py",
         "controller/driver.py",
         "controller/recent_load.py",
         "controller/tally.py",
@@ -20,6 +21,8 @@ GATEWAY = HotModules(
                 "client_connection",
                 "context",
                 "dialect",
+                "form",
+                "hosts",
                 "http_head",
                 "http_server",
                 "lines",

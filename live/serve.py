@@ -97,12 +97,14 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             GatewaySettings(
                 request_timeout_s=config.request_timeout_s,
                 connect_timeout_s=parameters.router.connect_timeout_s,
+                cold_first_token_deadline_s=parameters.router.cold_first_token_deadline_s,
                 shutdown_grace_s=config.shutdown_grace_s,
                 slots_per_model=config.slots_per_model or 1,
                 inventory_period_s=config.discovery_period_s,
                 normalise_context=config.normalise_context,
                 continue_text=config.continue_text,
                 origins=config.origins,
+                hosts=config.hosts,
             ),
         )
         poller = AgentPoller(agents, token, driver.observe, period_s=config.telemetry_period_s)
@@ -110,10 +112,11 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             driver,
             addresses,
             poller,
-            can_restart=lambda node: hands.hand("restart", node) is not None,
+            hands=hands.kinds,
             normalise=node_url,
             adaptation=adapting.state,
             token=token,
+            hosts=config.hosts,
         )
         stack.push_async_callback(prober.close)
         stack.push_async_callback(look_ahead.stop)
@@ -168,7 +171,8 @@ def cluster_spec(
     configured = {canonical(name): model for name, model in config.models.items()}
     others: dict[str, str] = {}
     if not any(report.problem for report in reports):
-        others = other_names({report.node: report.digests for report in reports}, configured)
+        made = frozenset[str]().union(*(report.made for report in reports))
+        others = other_names({report.node: report.runners for report in reports}, configured, made)
     loaded = {report.node: {others.get(name, name) for name in report.loaded} for report in reports}
     learnt: dict[str, float] = {}
     for report in reports:

@@ -22,6 +22,7 @@ from live.agent.ollama import OllamaProcesses
 from live.agent.sources import Collector, Values
 from live.controller.access import guard
 from live.controller.transport import plain_reason
+from live.gateway.hosts import Hosts
 from live.hands.protocol import HandError
 from live.hands.router import HandsByKind
 from twin.policy.vocabulary import Action
@@ -63,7 +64,9 @@ class Agent:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Take a first sample and listen; the address. Raises OSError where that is not possible."""
         await self._sample()
-        app = web.Application(middlewares=[guard(self._token, frozenset({"/healthz"}))], client_max_size=1 << 16)
+        app = web.Application(
+            middlewares=[guard(self._token, Hosts(), frozenset({"/healthz"}))], client_max_size=1 << 16
+        )
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/telemetry", self._telemetry)
         app.router.add_post("/hands/restart", self._restart)

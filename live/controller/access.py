@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from live.gateway.hosts import Hosts
 from live.hands.config import read_secret
 from twin.errors import OperatorError
 
@@ -47,8 +48,9 @@ def require_token_beyond_loopback(host: str, token: str, what: str, how: str) ->
         )
 
 
-def guard(token: str, open_paths: frozenset[str] = frozenset()) -> Middleware:
-    """Let in who brings the token. Without one, everybody but a browser on behalf of some web page."""
+def guard(token: str, hosts: Hosts, open_paths: frozenset[str] = frozenset()) -> Middleware:
+    """Let in who brings the token. Without one, everybody but a browser on behalf of some web page, also of one whose
+    name leads here."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -63,6 +65,9 @@ def guard(token: str, open_paths: frozenset[str] = frozenset()) -> Middleware:
                 )
         elif "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
             return web.json_response({"error": "no web page may give orders here"}, status=403)
+        elif not hosts.allow(request.headers.get("Host", "")):
+            error = f"this is not called {request.headers['Host']}; call it localhost, or give it a token_file"
+            return web.json_response({"error": error}, status=403)
         return await handler(request)
 
     return check

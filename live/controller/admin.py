@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 from aiohttp import web
@@ -22,8 +22,9 @@ from live.controller.access import guard
 from live.controller.checkpoint import finite
 from live.controller.driver import PolicyDriver
 from live.controller.telemetry import AgentPoller
+from live.gateway.hosts import Hosts
 from twin.policy.health import ROUTABLE
-from twin.policy.vocabulary import OperatorOrder, OrderKind
+from twin.policy.vocabulary import NodeHands, OperatorOrder, OrderKind
 
 BODY_LIMIT_BYTES = 1 << 16
 
@@ -37,26 +38,29 @@ class AdminApi:
         addresses: Mapping[str, str],
         agents: AgentPoller,
         *,
-        can_restart: Callable[[str], bool],
+        hands: Callable[[str], frozenset[str]],
         normalise: Callable[[str], str],
         adaptation: Callable[[], dict[str, Any]],
         token: str = "",
+        hosts: Iterable[str] = (),
     ) -> None:
-        """`normalise` brings a URL into the form that `addresses` has. `adaptation`: where learning of settings stands."""
+        """`hands`: what can be done to a node. `normalise` brings a URL into the form that `addresses` has. `adaptation`:
+        where learning of settings stands.
+
+        `hosts`: names by which it may be called where there is no token, beside its machine's.
+        """
         self._driver = driver
         self._addresses = addresses
         self._agents = agents
-        self._can_restart = can_restart
+        self._hands = hands
         self._normalise = normalise
         self._adaptation = adaptation
-        self._token = token
+        self._guard = guard(token, Hosts(hosts), frozenset({"/-/healthz"}))
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> str:
         """Listen; the address. Raises OSError where that is not possible."""
-        app = web.Application(
-            middlewares=[guard(self._token, frozenset({"/-/healthz"}))], client_max_size=BODY_LIMIT_BYTES
-        )
+        app = web.Application(middlewares=[self._guard], client_max_size=BODY_LIMIT_BYTES)
         app.router.add_get("/-/healthz", self._healthz)
         app.router.add_get("/-/nodes", self._nodes)
         app.router.add_post("/-/nodes/{name}/{order}", self._order)
@@ -108,7 +112,7 @@ class AdminApi:
             "resident": view.get("resident", []),
             "slots": view.get("slots", {}),
             "incident": unsettled[-1].diagnosis if unsettled else None,
-            "can_restart": self._can_restart(name),
+            "hands": view.get("hands", []),
             "agent": self._agents.agents.get(name),
             "telemetry": self._agents.latest.get(name),
         }
@@ -136,7 +140,7 @@ class AdminApi:
         known = self._driver.policy.snapshot().parts.get("nodes", {})
         if order == "return" and not known.get(name, {}).get("operator"):
             return _refused(409, f"{name} is not drained, so there is nothing to return")
-        if order == "restart" and not self._can_restart(name):
+        if order == "restart" and "restart" not in known.get(name, {}).get("hands", ()):
             return _refused(409, f"nobody can restart {name}: configure hands: {{restart: ...}}, or an agent beside it")
         warnings = _lonely(name, known) if order != "return" else []
         self._driver.observe(OperatorOrder(name, order))  # type: ignore[arg-type]  # it is one of them
@@ -155,7 +159,10 @@ class AdminApi:
             return _refused(400, f"not what an agent says of itself: {error}")
         if not node:
             return _refused(404, "there is no node of that name or address; give the agent node: NAME as here")
+        is_new = node not in self._agents.agents
         self._agents.agents[node] = agent
+        if is_new:
+            self._driver.observe(NodeHands(node, tuple(sorted(self._hands(node)))))
         return _json({"node": node})
 
 

@@ -74,6 +74,7 @@ class PolicyDriver:
         self._incident_states: dict[int, str] = {}
         self._ended_incidents = 0
         self._commands = CommandRunner(self, prober, hands, recorder)
+        self.contexts = self._commands.contexts
         self.load = RecentLoad()
         self.tally = Tally()
 

@@ -107,6 +107,7 @@ def rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
             "loaded": ", ".join(node["resident"]) or "-",
             "incident": node["incident"] or "-",
             "agent": "yes" if node["telemetry"] else "silent" if node["agent"] else "-",
+            "hands": ", ".join(sorted({"restart", "kill_runner"} & set(node["hands"]))) or "-",
         }
         for node in answer["nodes"]
     ]

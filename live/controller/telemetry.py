@@ -86,16 +86,24 @@ def checked(answer: bytes) -> dict[str, float]:
     values = said.get("values") if isinstance(said, dict) else None
     if not isinstance(values, dict):
         raise ValueError("it answered without values; is it an agent?")
-    age_s, period_s = said.get("age_s", 0.0), said.get("period_s", 0.0)
-    if not isinstance(age_s, (int, float)) or not isinstance(period_s, (int, float)):
+    age_s, period_s = _number(said.get("age_s", 0.0)), _number(said.get("period_s", 0.0))
+    if math.isnan(age_s) or math.isnan(period_s):
         raise ValueError("it does not say how old its sample is")
     if age_s > period_s + STALE_S:
         raise ValueError(f"its last sample is {age_s:g} s old: what it reads hangs")
-    return {
-        name: float(value)
-        for name, value in values.items()
-        if name in _KNOWN and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    numbers = {name: _number(value) for name, value in values.items() if name in _KNOWN}
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+
+def _number(value: object) -> float:
+    """A finite number; nan where it is none, or too large for one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def telemetry_row(known: Mapping[str, object]) -> tuple[object, ...]:

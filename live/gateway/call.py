@@ -68,6 +68,10 @@ class Call(Protocol):
     failure: AttemptFailed | None
     """Why the attempt has failed, once it has; what `feed` returned before it is still to be sent."""
 
+    @property
+    def sent_context_tokens(self) -> int:
+        """The `num_ctx` that the node is told; 0: none."""
+
     def ask_with(self, context_tokens: int) -> None:
         """Put it as a node wants it that has the model loaded with that `num_ctx`; 0: with its own."""
 
@@ -133,6 +137,11 @@ class GenerationCall:
         self._line_limit_bytes = line_limit_bytes
         self._answer_limit_bytes = answer_limit_bytes
         self._transcript = Transcript(dialect)
+
+    @property
+    def sent_context_tokens(self) -> int:
+        """The `num_ctx` that the node is told; 0: none."""
+        return self._request.told_context_tokens
 
     def ask_with(self, context_tokens: int) -> None:
         """Put it as a node wants it that has the model loaded with that context, where that is not its own (0): another
@@ -334,6 +343,7 @@ class PlainCall:
         limits_first_token: bool,
         errors: ErrorForms,
         answer_limit_bytes: int,
+        sent_context_tokens: int = 0,
     ) -> None:
         self.path = path
         self.body = body
@@ -342,6 +352,7 @@ class PlainCall:
         self.notes: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.context_tokens = 0
+        self.sent_context_tokens = sent_context_tokens
         self.limits_first_token = limits_first_token
         self._errors = errors
         self._answer_limit_bytes = answer_limit_bytes

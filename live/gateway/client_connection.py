@@ -360,7 +360,8 @@ class ClientConnection(asyncio.Protocol):
     def broke(self, request: ServedRequest, error: Exception) -> None:
         """Nor to this one: an error of ours broke it."""
         _log.error("request_broke_the_gateway", path=request.path, error=repr(error), exc_info=error)
-        request.respond(500, {"Content-Type": "application/json"}, b'{"error":"an error of the gateway"}')
+        body = self.server.application.refused(request, 500, "an error of the gateway")
+        request.respond(500, {"Content-Type": "application/json"}, body)
         self.answered(request)
 
     @property

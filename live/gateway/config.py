@@ -19,6 +19,7 @@ from twin.policy.parameters import ParameterError, Parameters, preset
 OLLAMA_PORT = 11434
 AGENT_PORT = 11480
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9*._-]+")
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -59,6 +60,14 @@ def _same_machine(url: str) -> str:
 def _node_name(text: str) -> str:
     if not _NODE_NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name for a node: letters, digits, dots, dashes")
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not _HOST_NAME.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is no name of a host: write it without scheme, port and path; * stands for anything"
+        )
     return text
 
 
@@ -132,6 +141,12 @@ class ServeConfig(_Closed):
         tuple[str, ...],
         Field(description="Web pages that may use the gateway, beside those of its machine; * stands for anything."),
     ] = ()
+    hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_host_name)], ...],
+        Field(
+            description="Names by which clients call it, beside its machine's; beyond loopback any where none is given."
+        ),
+    ] = ()
     policy: PolicyConfig = PolicyConfig()
     hands: HandsConfig = HandsConfig()
     token_file: Annotated[
@@ -162,36 +177,18 @@ class ServeConfig(_Closed):
                 raise ValueError(f"nodes.{name}: {node.url} is {other} already; name each node once")
         return self
 
-    def can_restart(self) -> bool:
-        """Whether somebody can restart a node, any node."""
-        if self.hands.restart is not None:
-            return True
-        return any(node.agent or (node.hands and node.hands.restart) for node in self.nodes.values())
-
     def learns_slots(self) -> bool:
         """Whether nobody says how many requests a node serves at once."""
         return self.slots_per_model is None and all(model.slots is None for model in self.models.values())
 
-    def can_kill_runner(self) -> bool:
-        """Whether somebody can kill the runners of a node, any node."""
-        ours = [self.hands, *(node.hands for node in self.nodes.values() if node.hands)]
-        if any(hands.kill_runner or (hands.restart and hands.restart.process) for hands in ours):
-            return True
-        return any(node.agent for node in self.nodes.values())
-
     def parameters(self) -> Parameters:
-        """The policy's parameters. Raises `ConfigError`."""
+        """The policy's parameters; what can be done to which node is in the cluster. Raises `ConfigError`."""
         try:
             parameters = preset(self.policy.preset, self.policy.overrides)
         except ParameterError as error:
             raise ConfigError(str(error)) from error
         if self.learns_slots() and "admission.learn_slots" not in self.policy.overrides:
             parameters = parameters.with_values({"admission.learn_slots": True})
-        if not self.can_restart():
-            # Nobody could carry a restart out: the policy is to choose among what is possible.
-            parameters = parameters.with_values({"healer.restart": False})
-        if not self.can_kill_runner():
-            parameters = parameters.with_values({"healer.kill_runner": False})
         return parameters
 
 

@@ -5,12 +5,17 @@ clients that ask for different ones make it do so at each request. So all reques
 as what a client asks for fits into what is loaded anyway, else the largest that anybody has asked for of late.
 A client never gets less than it asked for, and who asks for nothing not less than what was loaded. As long as nobody
 knows what is loaded, everybody gets what they ask for.
+
+A request that says none means the model's own length, not the loaded one. So where what is loaded may be there because it
+was said, who asks for a length has it said again.
 """
 
 from __future__ import annotations
 
 HOLD_S = 900.0
 """A length that nobody has asked for this long is let go."""
+SAID_MAX = 64
+"""Lengths that are remembered of a model; clients that say more than these get what they ask for."""
 
 
 class ContextLengths:
@@ -20,6 +25,7 @@ class ContextLengths:
         """What a client asks beyond `largest_tokens` is its own: it is sent on, and nobody else gets it."""
         self._largest_tokens = largest_tokens
         self._pinned: dict[str, tuple[int, float]] = {}  # model: tokens, when last asked for
+        self._said: dict[str, set[int]] = {}  # model: lengths that nodes were told: what is loaded may be one of them
 
     def held(self, model: str, now_s: float) -> int:
         """The length that is sent with every request that can say one; 0: none."""
@@ -28,6 +34,14 @@ class ContextLengths:
 
     def for_request(self, model: str, asked_tokens: int, loaded_tokens: int, now_s: float) -> int:
         """The `num_ctx` to send; 0: none. `loaded_tokens`: with which it is loaded, 0 where that is not known."""
+        tokens = self._chosen(model, asked_tokens, loaded_tokens, now_s)
+        if tokens:
+            said = self._said.setdefault(model, set())
+            if len(said) < SAID_MAX:
+                said.add(tokens)
+        return tokens
+
+    def _chosen(self, model: str, asked_tokens: int, loaded_tokens: int, now_s: float) -> int:
         pinned, asked_s = self._pinned.get(model, (0, now_s))
         if pinned and now_s - asked_s > HOLD_S:
             del self._pinned[model]
@@ -39,6 +53,6 @@ class ContextLengths:
                 self._pinned[model] = (asked_tokens, now_s)
             return max(pinned, asked_tokens)
         if asked_tokens <= loaded_tokens:
-            return 0
+            return loaded_tokens if asked_tokens and loaded_tokens in self._said.get(model, set()) else 0
         self._pinned[model] = (asked_tokens, now_s)
         return asked_tokens

@@ -172,6 +172,12 @@ class ParsedRequest:
         self.send_context_tokens = send_context_tokens
         self.repeatable = repeatable
 
+    @property
+    def told_context_tokens(self) -> int:
+        """The `num_ctx` that the node is told, 0: none."""
+        sent = self.send_context_tokens
+        return self.context_tokens if sent is None else sent
+
 
 class Asked:
     """What to ask of a node."""
@@ -330,6 +336,14 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 def dumps(value: object) -> bytes:
     """Compact JSON. Escaped where it is not ASCII: half a surrogate pair, which JSON permits, has no UTF-8."""
     return _ENCODER.encode(value).encode()
+
+
+def dumps_request(fields: JsonObject) -> bytes:
+    """A client's request in words of ours. Raises `BadRequest`: a number that is too large is none in JSON."""
+    try:
+        return dumps(fields)
+    except ValueError as error:
+        raise BadRequest(f"the request holds a number that JSON cannot say: {error}") from error
 
 
 def error_text(fields: JsonObject) -> str:

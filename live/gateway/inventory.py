@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import structlog
 
-from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED, digest_of, other_names
+from live.controller.discovery import BYTES_PER_GIB, LOADED_PER_STORED, other_names
 from live.controller.driver import PolicyDriver
-from live.gateway.dialect import JsonObject, loads_record
+from live.controller.runners import digest_of, is_made, look_alikes, place_of, runner_of, size_of
+from live.gateway.dialect import JsonObject, dumps, loads_record
 from live.gateway.reads import Reads
 from live.gateway.upstream import AttemptFailed
 from twin.policy.model_names import ModelNames, canonical
@@ -27,7 +29,9 @@ _log = structlog.get_logger()
 PATIENCE_S = 1.0
 """How long the others are waited for when one node has answered."""
 REFRESH_MIN_S = 1.0
-"""An inventory this young is not asked for again because of a model that nobody knows."""
+"""An inventory this young is not asked for again in the background."""
+LOOK_GAP_S = 0.25
+"""Between two looks because of models that nobody knows: who asks for one waits, and makes the nodes no work."""
 
 
 @dataclass(slots=True)
@@ -58,10 +62,15 @@ class Inventory:
         self._driver = driver
         self._slots = slots
         self._stored: dict[str, set[str]] = {}  # node: canonical names
+        self._shared: dict[str, tuple[str, ...]] = {}  # node: the models that have a place together
+        self._runners: dict[str, str] = {}  # digest of a model: what tells its runner from others'
+        self._made: set[str] = set()  # digests of models that were made from others
         self._others: dict[str, str] = {}  # canonical names of a model beside the one that it is called by
         self._context: dict[str, int] = {}  # the cluster's name: the smallest context with which it is loaded
         self._asked_s = -REFRESH_MIN_S
         self._refreshing: asyncio.Task[None] | None = None
+        self._next_look: asyncio.Task[None] | None = None  # that has not begun yet
+        self._looks: set[asyncio.Task[None]] = set()
 
     def context_of(self, model: str) -> int:
         """The context with which a model of the cluster is loaded, in tokens; 0 where nobody knows."""
@@ -78,12 +87,21 @@ class Inventory:
         return next((name for name in self._names if canonical(name.casefold()) == folded), model)
 
     async def knows(self, model: str) -> bool:
-        """Whether any node has the model; they are asked where it is new."""
+        """Whether any node has the model; where it is new they are asked, and answer as things are by now."""
         if self.spelt(model) in self._names:
             return True
-        if time.monotonic() - self._asked_s >= REFRESH_MIN_S:
-            await self.refresh()
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().create_task(self._look_in_a_moment())
+            self._looks.add(self._next_look)
+            self._next_look.add_done_callback(self._looks.discard)
+        await asyncio.shield(self._next_look)
         return self.spelt(model) in self._names
+
+    async def _look_in_a_moment(self) -> None:
+        """One look for all who ask at about the same time: it begins after each of them has asked."""
+        await asyncio.sleep(self._asked_s + LOOK_GAP_S - time.monotonic())
+        self._next_look = None
+        await self.refresh()
 
     def refresh_soon(self) -> None:
         """Ask in the background, unless that was done a moment ago."""
@@ -93,9 +111,11 @@ class Inventory:
 
     async def close(self) -> None:
         """End what runs in the background."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+        tasks = [*self._looks, *([self._refreshing] if self._refreshing is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def keep(self, period_s: float) -> None:
         """Ask again and again, until cancelled."""
@@ -105,7 +125,10 @@ class Inventory:
 
     async def _refresh_quietly(self) -> None:
         try:
-            await self.refresh()
+            gathered, _ = await asyncio.gather(self._list(), self.loaded())
+            if await self._look_up(gathered):  # that takes time: the list may have changed
+                gathered = await self._list()
+            self._take_in(gathered)
         except Exception as error:  # noqa: BLE001
             _log.error("inventory_failed", error=repr(error), exc_info=error)
         finally:
@@ -118,13 +141,47 @@ class Inventory:
 
     async def tags(self) -> Gathered:
         """`/api/tags` of all nodes."""
+        gathered = await self._list()
+        self._take_in(gathered)
+        return gathered
+
+    async def _list(self) -> Gathered:
         self._asked_s = time.monotonic()
-        gathered = await self.gather("/api/tags", "models")
+        return await self.gather("/api/tags", "models")
+
+    def _take_in(self, gathered: Gathered) -> None:
         joined = not gathered.missing and self._join(gathered)
         for node, answer in gathered.answers.items():
             self._learn(node, answer["models"], anew=joined)
         self._forget(complete=not gathered.missing)
-        return gathered
+
+    async def _look_up(self, gathered: Gathered) -> bool:
+        """Ask what models are made of that look alike, each once and one after the other; whether any was asked for.
+
+        Not where a client waits: a node that hangs would have it wait. The first that does not answer ends it for now.
+        """
+        listed = {digest_of(model) for answer in gathered.answers.values() for model in answer["models"]}
+        self._runners = {digest: runner for digest, runner in self._runners.items() if digest in listed}
+        self._made &= listed
+        asked = False
+        for node, answer in gathered.answers.items():
+            models = {model["name"]: model for model in answer["models"]}
+            for name in look_alikes(models):
+                digest = digest_of(models[name])
+                if digest in self._runners:
+                    continue
+                asked = True
+                try:
+                    shown = await self._reads.ask_node(node, "POST", "/api/show", dumps({"model": name}))
+                    if shown.status == 200:
+                        said = loads_record(shown.body)
+                        self._runners[digest] = runner_of(said) or digest
+                        if is_made(said):
+                            self._made.add(digest)
+                except (AttemptFailed, ValueError) as error:
+                    _log.info("model_not_shown", node=node, model=name, why=str(error))
+                    return True
+        return asked
 
     async def loaded(self) -> Gathered:
         """`/api/ps` of all nodes."""
@@ -170,9 +227,11 @@ class Inventory:
         if answer.status != 200:
             raise AttemptFailed("server_error", f"status {answer.status}")
         try:
-            fields = loads_record(answer.body)
+            fields = orjson.loads(answer.body)  # to the letter: what it has is written again for clients
         except ValueError as error:
-            raise AttemptFailed("error_record", str(error)) from error
+            raise AttemptFailed("error_record", f"what is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise AttemptFailed("error_record", "JSON that is not an object")
         listed = fields.get(key)
         if listed is None:  # an empty list of Go's
             listed = []
@@ -184,11 +243,13 @@ class Inventory:
 
     def _join(self, gathered: Gathered) -> bool:
         """See which names are names of one model; whether that has changed."""
-        digests = {
-            node: {canonical(model["name"]): digest_of(model) for model in answer["models"]}
+        runners = {
+            node: {canonical(model["name"]): self._runner(model) for model in answer["models"]}
             for node, answer in gathered.answers.items()
         }
-        others = other_names(digests, {canonical(name) for name in self._names})
+        models = [model for answer in gathered.answers.values() for model in answer["models"]]
+        made = {canonical(model["name"]) for model in models if digest_of(model) in self._made}
+        others = other_names(runners, {canonical(name) for name in self._names}, made)
         if others == self._others:
             return False
         for name in self._others.keys() - others.keys():
@@ -199,19 +260,31 @@ class Inventory:
         _log.info("one_model_of_several_names", names=others)
         return True
 
-    def _learn(self, node: str, models: Iterable[JsonObject], *, anew: bool) -> None:
-        sizes = {canonical(model["name"]): model.get("size") for model in models}
-        if set(sizes) == self._stored.get(node) and not anew:
+    def _runner(self, model: JsonObject) -> str:
+        digest = digest_of(model)
+        return self._runners.get(digest, digest)
+
+    def _learn(self, node: str, models: Sequence[JsonObject], *, anew: bool) -> None:
+        sizes = {canonical(model["name"]): size_of(model, "size") for model in models}
+        shares = self._shares(models)
+        if set(sizes) == self._stored.get(node) and shares == self._shared.get(node) and not anew:
             return
         self._stored[node] = set(sizes)
+        self._shared[node] = shares
         for name in sizes:
             if name not in self._names:
                 self._names.add(name)
-        gib = {
-            self._names.of(name): (size if type(size) is int and size > 0 else 0) * LOADED_PER_STORED / BYTES_PER_GIB
-            for name, size in sizes.items()
-        }
-        self._driver.observe(NodeInventory(node, gib, self._slots))
+        gib = {self._names.of(name): size * LOADED_PER_STORED / BYTES_PER_GIB for name, size in sizes.items()}
+        self._driver.observe(NodeInventory(node, gib, self._slots, shares))
+
+    def _shares(self, models: Sequence[JsonObject]) -> tuple[str, ...]:
+        """The models of a node of which it has one loaded at a time, as the policy is told."""
+        places: dict[str, set[str]] = {}
+        for model in models:
+            name, place = self._names.of(model["name"]), place_of(self._runner(model))
+            if place and " " not in name:
+                places.setdefault(place, set()).add(name)
+        return tuple(sorted(" ".join(sorted(names)) for names in places.values() if len(names) > 1))
 
     def _forget(self, *, complete: bool) -> None:
         """A model that no node has is not known any more, if all nodes say so."""

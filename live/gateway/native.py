@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from live.gateway.dialect import (
+    TOKENS_MAX,
     Aggregate,
     Asked,
     BadRequest,
@@ -20,6 +21,7 @@ from live.gateway.dialect import (
     continued_messages,
     count_of,
     dumps,
+    dumps_request,
     loads_record,
     number_of,
     objects_of,
@@ -55,12 +57,11 @@ class _Native:
         if options is not None and not isinstance(options, dict):
             raise BadRequest("options takes an object")
         options = options or {}
-        context = options.get("num_ctx")
         return ParsedRequest(
             model=parse_model(fields),
             stream=parse_switch(fields, "stream", True),
             prompt_tokens=tokens_of(self._prompt_characters(fields)),
-            context_tokens=context if isinstance(context, int) and context > 0 else 0,
+            context_tokens=_asked_context(options),
             generates=self._generates(fields) and not fields.get("_debug_render_only"),
             tokens_visible=not fields.get("tools"),
             seeded=options.get("seed", RANDOM_SEED) not in (RANDOM_SEED, None),
@@ -315,24 +316,23 @@ class _ChatAggregate(_NativeAggregate):
 
 
 def with_context(request: ParsedRequest) -> bytes:
-    """The request as it is, but for `num_ctx`."""
+    """The request as it is, but for `num_ctx`. Raises `BadRequest`."""
     if request.send_context_tokens in (None, request.context_tokens):
         return request.body
     options = {name: value for name, value in (request.fields.get("options") or {}).items() if name != "num_ctx"}
     if request.send_context_tokens:
         options["num_ctx"] = request.send_context_tokens
-    return dumps({**request.fields, "options": options})
+    return dumps_request({**request.fields, "options": options})
 
 
 def embedding_request(model: str, fields: JsonObject, body: bytes) -> ParsedRequest:
     """A request of `/api/embed` or `/api/embeddings`, as far as its context goes."""
     options = fields.get("options")
-    context = options.get("num_ctx") if isinstance(options, dict) else None
     return ParsedRequest(
         model=model,
         stream=False,
         prompt_tokens=0,
-        context_tokens=context if type(context) is int and context > 0 else 0,
+        context_tokens=_asked_context(options) if isinstance(options, dict) else 0,
         generates=False,
         tokens_visible=False,
         seeded=True,
@@ -340,6 +340,14 @@ def embedding_request(model: str, fields: JsonObject, body: bytes) -> ParsedRequ
         body=body,
         takes_context=options is None or isinstance(options, dict),
     )
+
+
+def _asked_context(options: JsonObject) -> int:
+    """The `num_ctx` in options, 0: none. Ollama takes one that is written with a point, too."""
+    tokens = options.get("num_ctx")
+    if type(tokens) is float and 0.0 < tokens <= TOKENS_MAX:
+        tokens = int(tokens)
+    return tokens if type(tokens) is int and tokens > 0 else 0
 
 
 def _thought(thinking: str) -> JsonObject:

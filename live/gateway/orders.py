@@ -14,7 +14,16 @@ import asyncio
 import re
 from collections.abc import Iterable, Mapping
 
-from live.gateway.dialect import BadRequest, Dialect, JsonObject, dumps, loads_record, one_line, parse_object
+from live.gateway.dialect import (
+    BadRequest,
+    Dialect,
+    JsonObject,
+    dumps,
+    dumps_request,
+    loads_record,
+    one_line,
+    parse_object,
+)
 from live.gateway.inventory import Gathered, Inventory
 from live.gateway.lines import LineSplitter
 from live.gateway.served_request import ServedRequest
@@ -64,7 +73,7 @@ class Orders:
             targets = (await self._holders(request, name))[0][:1]
             if not targets:
                 return
-        body = request.body if streams else dumps({**fields, "stream": True})
+        body = request.body if streams else dumps_request({**fields, "stream": True})
         merger = _Progress(targets)
         news = asyncio.Event()
         tasks = {node: asyncio.create_task(self._follow(node, request, body, merger, news)) for node in targets}

@@ -32,11 +32,11 @@ class Origins:
         self._pattern = re.compile("|".join(re.escape(each).replace(r"\*", ".*") for each in (*ALWAYS, *more)))
 
     def allow(self, origin: str, own_host: str) -> bool:
-        """Whether a page from there is served; `own_host`: the name that the gateway has for its clients, where a page of
-        that name can be trusted to be beside it."""
+        """Whether a page from there is served; `own_host`: by what name it called the gateway, one that may lead here
+        (see `hosts`), so that a page of that name is beside it."""
         if self._pattern.fullmatch(origin):
             return True
-        return bool(own_host) and origin in (f"http://{own_host}", f"https://{own_host}")
+        return origin in (f"http://{own_host}", f"https://{own_host}")
 
 
 def granted(origin: str) -> dict[str, str]:

@@ -27,6 +27,8 @@ from live.gateway.dialect import (
     parse_object,
     tokens_of,
 )
+from live.gateway.form import form_field
+from live.gateway.hosts import Hosts
 from live.gateway.http_server import HttpServer
 from live.gateway.inventory import Gathered, Inventory, merged, number, text
 from live.gateway.messages import Messages
@@ -54,7 +56,6 @@ _GENERATIONS: tuple[Dialect, ...] = (_NATIVE, Chat(), _OPENAI, Completions())
 _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 _TYPED_EVENTS: tuple[Responses | Messages, ...] = (Responses(), Messages())
 _OWN_ERRORS: dict[str, ErrorForms] = {dialect.path: dialect for dialect in _TYPED_EVENTS}
-_FORM_MODEL = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n')
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
 
@@ -92,7 +93,8 @@ class Gateway:
         self._orders = Orders(self._upstream, self._inventory, addresses, _NATIVE)
         self._contexts = ContextLengths(self.settings.context_tokens_max)
         self._origins = Origins(self.settings.origins)
-        self._beyond_loopback = False
+        self._hosts = Hosts(self.settings.hosts)
+        self._any_host = False
         self._keeping: asyncio.Task[None] | None = None
         self._handlers = self._routes()
         driver.on_abort(self.abort)
@@ -130,7 +132,8 @@ class Gateway:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen for clients; the address. Raises OSError where that is not possible."""
-        self._beyond_loopback |= not is_loopback(host)
+        # Beyond loopback it has names that only its operator knows; where they are given, they are held to as well.
+        self._any_host |= not is_loopback(host) and not self.settings.hosts
         address = await self._server.listen(host, port)
         if self.settings.inventory_period_s and self._keeping is None:
             self._keeping = asyncio.create_task(self._inventory.keep(self.settings.inventory_period_s))
@@ -159,15 +162,19 @@ class Gateway:
 
     def answer(self, request: ServedRequest) -> Work:
         """Answer it."""
-        if "origin" in request.headers and self._is_settled_with_its_page(request):
+        headers = request.headers
+        if not self._any_host and not self._hosts.allow(headers.get("host", "")):
+            message = f"this gateway is not called {headers['host']}; its operator may add that name to hosts"
+            self._error(request, _errors_of(request.path), 403, message)
+            return None
+        if "origin" in headers and self._is_settled_with_its_page(request):
             return None
         return self._handler(request.method, request.path)(request)
 
     def _is_settled_with_its_page(self, request: ServedRequest) -> bool:
         """Refuse what a page may not ask, and answer a browser that asks whether it may."""
         origin, headers = request.headers["origin"], request.headers
-        # On loopback the name proves nothing: a page can have its own name lead here.
-        if not self._origins.allow(origin, headers.get("host", "") if self._beyond_loopback else ""):
+        if not self._origins.allow(origin, headers.get("host", "")):
             message = f"the gateway does not serve web pages of {origin}; its operator may add it to origins"
             self._error(request, _errors_of(request.path), 403, message)
             return True
@@ -208,8 +215,11 @@ class Gateway:
                 if parsed.generates:
                     return self._generated(dialect, parsed)
                 # A load, an unload or a rendered prompt: Ollama answers with one object, streaming or not.
-                body = self._with_context(parsed) if parsed.takes_context else parsed.body
-                return self._plain(dialect, request, body, parsed.model, limits_first_token=True)
+                body = self._with_context(parsed)
+                told = parsed.told_context_tokens if dialect.path.startswith("/api/") else 0
+                return self._plain(
+                    dialect, request, body, parsed.model, limits_first_token=True, sent_context_tokens=told
+                )
 
             return self._serve(request, dialect, understand)
 
@@ -235,10 +245,11 @@ class Gateway:
             fields = parse_object(body)
             text = fields.get("input", fields.get("prompt"))
             texts = text if isinstance(text, list) else [text]
-            model, tokens = parse_model(fields), tokens_of(sum(map(characters, texts)))
+            model, tokens, told = parse_model(fields), tokens_of(sum(map(characters, texts))), 0
             if request.path.startswith("/api/"):
-                body = self._with_context(embedding_request(model, fields, body))
-            return self._plain(errors, request, body, model, prompt_tokens=tokens)
+                parsed = embedding_request(model, fields, body)
+                body, told = self._with_context(parsed), parsed.told_context_tokens
+            return self._plain(errors, request, body, model, prompt_tokens=tokens, sent_context_tokens=told)
 
         return self._serve(request, errors, understand)
 
@@ -265,11 +276,12 @@ class Gateway:
 
     def _transcription(self, request: ServedRequest) -> Work:
         def understand(body: bytes) -> Call:
-            found = _FORM_MODEL.search(body)
-            if found is None:
+            form_type = request.headers.get("content-type", "")
+            model = form_field(body, form_type, "model")
+            if not model:
                 raise BadRequest("the form has no field model")
-            call = self._plain(_OPENAI, request, body, found[1].decode(errors="replace"))
-            call.request_type = request.headers.get("content-type", "")
+            call = self._plain(_OPENAI, request, body, model)
+            call.request_type = form_type
             return call
 
         return self._serve(request, _OPENAI, understand)
@@ -283,6 +295,7 @@ class Gateway:
         *,
         prompt_tokens: int = 0,
         limits_first_token: bool = False,
+        sent_context_tokens: int = 0,
     ) -> PlainCall:
         call = PlainCall(
             request.path,
@@ -292,6 +305,7 @@ class Gateway:
             limits_first_token=limits_first_token,
             errors=errors,
             answer_limit_bytes=self.settings.answer_limit_bytes,
+            sent_context_tokens=sent_context_tokens,
         )
         self._note_truncation(call, 0)
         return call

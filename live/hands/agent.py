@@ -12,17 +12,21 @@ from live.hands.protocol import HandError, HandResult
 from twin.policy.vocabulary import Action
 
 ANSWER_LIMIT_BYTES = 1 << 16
-_ORDERS = {"restart": "restart", "kill_runner": "kill_runners"}
+_ORDERS: dict[str, str] = {"restart": "restart", "kill_runner": "kill_runners"}
 
 
 class AgentHands:
-    """Asks agents; `agents` is node to the agent's URL."""
+    """Asks agents; `agents` is node to the agent's URL, and may change meanwhile."""
 
     def __init__(self, agents: Mapping[str, str], token: str, *, connect_timeout_s: float = 5.0) -> None:
         self._agents = agents
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._connect_timeout_s = connect_timeout_s
         self._session: aiohttp.ClientSession | None = None
+
+    def kinds(self, node: str) -> frozenset[str]:
+        """What can be done to a node; an agent that has no hand for it itself says so when it is asked."""
+        return frozenset(_ORDERS) if node in self._agents else frozenset()
 
     async def perform(self, action: Action) -> HandResult:
         """Have the node's agent restart its Ollama, or kill its runners."""

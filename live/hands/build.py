@@ -21,21 +21,31 @@ from twin.policy.vocabulary import ActionKind
 
 
 class BuiltHands(HandsByKind):
-    """The hands of a configuration, and the servers among them that we run ourselves."""
+    """The hands of a configuration, the servers among them that we run ourselves, and the agents where nothing else is."""
 
     def __init__(
         self,
         api: OllamaApiHands,
-        restart: Mapping[str, Hands],
-        kill_runner: Mapping[str, Hands],
+        by_node: Mapping[str, Mapping[ActionKind, Hands]],
         supervisors: list[Supervisor],
+        agents: AgentHands,
     ) -> None:
-        everywhere: dict[ActionKind, Hands] = {"load": api, "unload": api, "pull": api, "copy": api}
-        by_node: dict[str, dict[ActionKind, Hands]] = {node: {"restart": hand} for node, hand in restart.items()}
-        for node, hand in kill_runner.items():
-            by_node.setdefault(node, {})["kill_runner"] = hand
-        super().__init__(everywhere, by_node)
+        super().__init__({"load": api, "unload": api, "pull": api, "copy": api}, by_node)
         self._supervisors = supervisors
+        self._agents = agents
+
+    def hand(self, kind: ActionKind, node: str) -> Hands | None:
+        """The hand that is configured, else the agent that the node has by now."""
+        return super().hand(kind, node) or (self._agents if kind in self._agents.kinds(node) else None)
+
+    def kinds(self, node: str) -> frozenset[str]:
+        """What can be done to a node by now."""
+        return super().kinds(node) | self._agents.kinds(node)
+
+    async def close(self) -> None:
+        """Close every hand."""
+        await super().close()
+        await self._agents.close()
 
     async def start(self) -> None:
         """Start the servers that are processes of our own. Raises `ProcessFailed`."""
@@ -52,27 +62,24 @@ def build_hands(
 ) -> BuiltHands:
     """The hands for these nodes: what is configured for the node, or for all, or else its agent.
 
-    `agents`: node to its agent's URL. Raises `OperatorError` where a file of a secret cannot be read.
+    `agents`: node to its agent's URL; who is added later has hands from then on. Raises `OperatorError` where a file of a
+    secret cannot be read.
     """
-    restart: dict[str, Hands] = {}
-    kill_runner: dict[str, Hands] = {}
+    configured: dict[str, dict[ActionKind, Hands]] = {}
     supervisors: list[Supervisor] = []
     for node, address in addresses.items():
-        own = by_node.get(node)
-        config = (own.restart if own is not None else None) or everywhere.restart
-        if config is not None:
-            restart[node] = _restart(node, address, config, supervisors)
-        elif node in agents:
-            restart[node] = AgentHands({node: agents[node]}, agent_token)
-        if own is not None and own.kill_runner is not None:
-            kill_runner[node] = CommandHands({"kill_runner": own.kill_runner}, {node: address})
-        elif everywhere.kill_runner is not None:
-            kill_runner[node] = CommandHands({"kill_runner": everywhere.kill_runner}, {node: address})
-        elif isinstance(restart.get(node), SupervisedHands):
-            kill_runner[node] = restart[node]
-        elif node in agents:
-            kill_runner[node] = AgentHands({node: agents[node]}, agent_token)
-    return BuiltHands(OllamaApiHands(addresses), restart, kill_runner, supervisors)
+        own = by_node.get(node, HandsConfig())
+        hands: dict[ActionKind, Hands] = {}
+        restart = own.restart or everywhere.restart
+        if restart is not None:
+            hands["restart"] = _restart(node, address, restart, supervisors)
+        kill_runner = own.kill_runner or everywhere.kill_runner
+        if kill_runner is not None:
+            hands["kill_runner"] = CommandHands({"kill_runner": kill_runner}, {node: address})
+        elif restart is not None and restart.process is not None:
+            hands["kill_runner"] = hands["restart"]
+        configured[node] = hands
+    return BuiltHands(OllamaApiHands(addresses), configured, supervisors, AgentHands(agents, agent_token))
 
 
 def _restart(node: str, address: str, config: RestartConfig, supervisors: list[Supervisor]) -> Hands:

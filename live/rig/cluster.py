@@ -16,6 +16,7 @@ from live.controller.discovery import BYTES_PER_GIB
 from live.emulator.config import EmulatedModel
 from live.hands.ollama_api import OllamaApiHands
 from live.hands.protocol import Hands
+from live.hands.router import HandsByKind
 from live.rig.components import find_or_build, version
 from live.rig.drill_cluster import DrillCluster, Progress
 from live.rig.emulated_node import EmulatedNode
@@ -27,7 +28,7 @@ from live.rig.machine import pin, usable_cores
 from live.rig.model_files import DEFAULT, EMBEDDING, ModelSize, ensure_models
 from live.rig.node import RigNode
 from live.rig.ollama_node import OllamaNode
-from twin.policy.vocabulary import Action
+from twin.policy.vocabulary import Action, ActionKind
 from twin.scenario.schema import Cluster, Scenario
 
 NodeKind: TypeAlias = Literal["real", "emulated"]
@@ -76,9 +77,15 @@ class RigCluster(DrillCluster):
             self.edges[name] = await self.network.add_edge(name, node.address)
         await self._preload()
 
-    def hands(self, injection: LiveInjection) -> Hands:
-        """What an agent beside each node would do."""
-        return RigHands(self, injection)
+    def hands(self, injection: LiveInjection) -> HandsByKind:
+        """What an agent beside each node would do, as far as the scenario has hands for it."""
+        rig = RigHands(self, injection)
+        cluster = self.scenario.cluster
+        by_node: dict[str, dict[ActionKind, Hands]] = {
+            name: dict.fromkeys(kinds, rig)
+            for name, kinds in zip(cluster.node_names(), cluster.hands_of_nodes(), strict=True)
+        }
+        return HandsByKind({}, by_node)
 
     def telemetry(self) -> dict[str, dict[str, float | None]]:
         """What the processes of each node use. A node that is down has none; a rate needs two looks."""

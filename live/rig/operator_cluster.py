@@ -8,6 +8,8 @@ operator's commands (`hands: {drill: {kill_server: ...}}`) or a node's agent, an
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +17,12 @@ from dataclasses import dataclass, field
 from live.controller.discovery import discover
 from live.controller.telemetry import AgentPoller
 from live.hands.agent import AgentHands
-from live.hands.build import BuiltHands, build_hands
+from live.hands.build import build_hands
 from live.hands.command import run_command
 from live.hands.config import HandsConfig
 from live.hands.placeholders import filled
 from live.hands.protocol import HandError, HandResult, Hands
+from live.hands.router import HandsByKind
 from live.rig.drill_cluster import DrillCluster, Progress
 from live.rig.errors import RigError
 from live.rig.injection import LiveInjection
@@ -59,6 +62,13 @@ class OperatorNodes:
     token: str = ""
     allow_disruption: bool = False
 
+    def build(self) -> HandsByKind:
+        """Who does what to them; nobody anything without permission. Raises `OperatorError` where the file of a hand's
+        secret cannot be read."""
+        if not self.allow_disruption:
+            return HandsByKind({})
+        return build_hands(self.urls, self.hands, self.own_hands, self.agents, self.token)
+
     def command(self, node: str, operation: Operation) -> Sequence[str] | None:
         """The operator's command for an operation on a node."""
         own = self.own_hands.get(node)
@@ -81,19 +91,17 @@ class OperatorNodes:
         return way
 
 
-def restrictions(nodes: OperatorNodes) -> list[str]:
-    """What the scenario must have otherwise, as KEY=VALUE: its nodes, and what the policy may not do to them."""
-    changes = ["cluster.groups=null", f"cluster.nodes={len(nodes.urls)}"]
-    if not nodes.allow_disruption:
-        changes += ["policy.redundancy.enabled=false"]
-    if not nodes.allow_disruption or not any(_can_restart(nodes, node) for node in nodes.urls):
-        changes += ["policy.healer.restart=false", "policy.healer.kill_runner=false"]
-    return changes
+def of_scenario(nodes: OperatorNodes) -> str:
+    """What a scenario must have otherwise, as KEY=VALUE: these nodes, and what can be done to each.
 
-
-def _can_restart(nodes: OperatorNodes, node: str) -> bool:
-    own = nodes.own_hands.get(node)
-    return node in nodes.agents or nodes.hands.restart is not None or (own is not None and own.restart is not None)
+    Raises `OperatorError` where the file of a hand's secret cannot be read.
+    """
+    hands = nodes.build()
+    groups = [
+        {"count": len(list(alike)), "hands": sorted(kinds)}
+        for kinds, alike in itertools.groupby(nodes.urls, hands.kinds)
+    ]
+    return f"cluster.groups={json.dumps(groups)}"
 
 
 def plan(scenario: Scenario, seed: int, nodes: OperatorNodes) -> tuple[list[str], list[str]]:
@@ -255,17 +263,15 @@ class OperatorNode:
 
 
 class OperatorHands:
-    """The configured hands, as far as the drill's network lets them reach the node."""
+    """The hands that may be used; what they do is told to the rest of the drill."""
 
-    def __init__(self, cluster: OperatorCluster, injection: LiveInjection, built: BuiltHands) -> None:
+    def __init__(self, cluster: OperatorCluster, injection: LiveInjection, built: HandsByKind) -> None:
         self._cluster = cluster
         self._injection = injection
         self._built = built
 
     async def perform(self, action: Action) -> HandResult:
-        """Carry it out, if the operator has allowed that."""
-        if not self._cluster.operator.allow_disruption:
-            raise HandError(f"{action.kind} of {action.node} is not allowed in this drill")
+        """Carry it out, if there is a hand for it."""
         result = await self._built.perform(action)
         if result.status == "done" and action.kind == "restart":
             node = self._cluster.nodes[action.node]
@@ -328,9 +334,7 @@ class OperatorCluster(DrillCluster):
 
     def hands(self, injection: LiveInjection) -> Hands:
         """What the operator has configured, if it may be used."""
-        operator = self.operator
-        built = build_hands(operator.urls, operator.hands, operator.own_hands, operator.agents, operator.token)
-        return OperatorHands(self, injection, built)
+        return OperatorHands(self, injection, self.operator.build())
 
     def note_load(self, node: str, model: str) -> None:
         """The policy has loaded a model; it is let go at the end, if it was not there before."""

@@ -26,6 +26,7 @@ from twin.policy.vocabulary import (
     ActionResult,
     Advice,
     AttemptEnded,
+    NodeHands,
     NodeInventory,
     OperatorOrder,
     Probe,
@@ -255,10 +256,19 @@ class World(RuleBasedStateMachine):
         self.policy.observe(self.now, OperatorOrder(f"node-{node}", order))  # type: ignore[arg-type]
         self.release()
 
-    @rule(node=st.integers(0, NODES - 1), stored=st.sampled_from([("m", "s"), ("m",), ("m", "s", "t"), ()]))
-    def node_tells_what_it_has(self, node: int, stored: tuple[str, ...]) -> None:
-        self.policy.observe(self.now, NodeInventory(f"node-{node}", dict.fromkeys(stored, 2.0), SLOTS))
+    @rule(
+        node=st.integers(0, NODES - 1),
+        stored=st.sampled_from([("m", "s"), ("m",), ("m", "s", "t"), ()]),
+        shares=st.sampled_from([(), ("m s",), ("m s t",)]),
+    )
+    def node_tells_what_it_has(self, node: int, stored: tuple[str, ...], shares: tuple[str, ...]) -> None:
+        self.policy.observe(self.now, NodeInventory(f"node-{node}", dict.fromkeys(stored, 2.0), SLOTS, shares))
         self.release()
+
+    @rule(node=st.integers(0, NODES - 1), hands=st.sets(st.sampled_from(sorted(HAND_ACTIONS))))
+    def an_agent_comes(self, node: int, hands: set[str]) -> None:
+        self.hands[f"node-{node}"] |= hands
+        self.policy.observe(self.now, NodeHands(f"node-{node}", tuple(sorted(self.hands[f"node-{node}"]))))
 
     @rule(by_s=st.sampled_from([0.0, 0.1, 0.3, 1.0, 3.0, 20.0]))
     def time_passes(self, by_s: float) -> None:

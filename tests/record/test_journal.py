@@ -13,6 +13,8 @@ from twin.policy.vocabulary import (
     AttemptEnded,
     Command,
     Incident,
+    NodeHands,
+    NodeInventory,
     Observation,
     PolicyState,
     Probe,
@@ -36,6 +38,8 @@ OBSERVATIONS: tuple[Observation, ...] = (
     ProbeResult(1, "node-1", "residency", "", True, 0.1, models=("a", "b")),
     TelemetrySample("node-2", {"gpu_temperature_c": 71.5, "power_w": math.nan}),
     ActionResult(2, "node-1", "restart", "done", "pid 5"),
+    NodeHands("node-1", ("load", "restart")),
+    NodeInventory("node-1", {"m": 5.0, "n": 2.0}, 2, ("m n",)),
 )
 
 
@@ -102,7 +106,7 @@ def test_each_call_comes_back_with_its_arguments_and_its_answer(tmp_path: Path) 
     assert [call.arguments[0] for call in calls[6:8]] == list(OBSERVATIONS[:2])
     assert calls[8].arguments[0].values["gpu_temperature_c"] == 71.5
     assert math.isnan(calls[8].arguments[0].values["power_w"])
-    assert calls[9].arguments == (OBSERVATIONS[3],)
+    assert [call.arguments for call in calls[9:]] == [(each,) for each in OBSERVATIONS[3:]]
 
 
 def test_a_call_without_arguments_or_answer_takes_no_text() -> None:
@@ -119,6 +123,8 @@ def test_columns_say_what_was_observed_where_and_of_which_request() -> None:
         ("probe_result", "node-1", None),
         ("telemetry_sample", "node-2", None),
         ("action_result", "node-1", None),
+        ("node_hands", "node-1", None),
+        ("node_inventory", "node-1", None),
     ]
 
 

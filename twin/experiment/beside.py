@@ -81,8 +81,10 @@ def unlike(live: Story, twin: Story) -> list[str]:
 def _guessed(scenario: dict[str, Any]) -> str:
     """The machine of the catalogue that the twin has in place of the real one; empty where a calibrated one stands."""
     cluster = scenario.get("cluster") or {}
-    machines = [group["hardware"] for group in cluster.get("groups") or [cluster] if group.get("hardware")]
-    guessed = [it if isinstance(it, str) else "one that was not measured" for it in machines if not _measured(it)]
+    machines = [group.get("hardware") or cluster.get("hardware") for group in cluster.get("groups") or [cluster]]
+    guessed = [
+        it if isinstance(it, str) else "one that was not measured" for it in machines if it and not _measured(it)
+    ]
     return ", ".join(dict.fromkeys(guessed))
 
 

@@ -210,7 +210,7 @@ def replayed_in_twin(record: RunRecord, profile: Path, trace: Path) -> Scenario:
     document["cluster"] |= {"hardware": str(profile.absolute())}
     for key in read_profile(profile).get("cluster", {}):  # measured, so not what the scenario assumes
         document["cluster"].pop(key, None)
-    if live.cluster.groups:
+    if any(group.hardware is not None for group in live.cluster.groups or []):
         raise OperatorError("fidelity is for nodes of one kind: groups of several need a profile for each")
     put_profiles(document, Path.cwd())
     document["workload"] |= {

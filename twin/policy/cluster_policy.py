@@ -33,6 +33,7 @@ from twin.policy.vocabulary import (
     ClusterSpec,
     Command,
     Incident,
+    NodeHands,
     NodeInventory,
     Observation,
     OperatorOrder,
@@ -166,6 +167,8 @@ class ClusterPolicy(Policy):
             self._due_s = now
         elif type(observation) is NodeInventory:
             self.view.learn(now, observation)
+        elif type(observation) is NodeHands:
+            self.view.nodes[observation.node].hands = frozenset(observation.hands)
         elif type(observation) is Advice:
             self.healer.advice(now, observation)
         elif type(observation) is SettingsChanged:

@@ -415,7 +415,7 @@ class Detection:
             late = replica is not None and result.latency_s > replica.hot_route.first_token_deadline_s
             loaded = replica is not None and not replica.resident
             if replica is not None:
-                replica.resident = True
+                self.view.loaded(replica, now)
                 replica.loading = False
                 replica.refused = False
                 replica.failures_in_row = 0

@@ -157,7 +157,8 @@ class Operator:
         replica = held.loads.pop(result.action_id, None)
         if replica is not None:
             replica.loading = False
-            replica.resident = replica.resident or result.status == "done"
+            if result.status == "done":
+                self.view.loaded(replica, now)
             self.view.replace(held.node, now)
             return True
         if held.phase != "restarting" or result.action_id != held.restart_id:

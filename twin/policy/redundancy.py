@@ -153,7 +153,7 @@ class Redundancy:
             replica = node.replicas[model]
             if replica.resident or replica.loading or not replica.stored or node.health not in ROUTABLE:
                 continue
-            if "load" not in node.hands:
+            if "load" not in node.hands or node.would_lose(replica):
                 continue
             if node.name in self.healer.open and node.health != "proving":
                 continue
@@ -278,7 +278,7 @@ class Redundancy:
         replica.loading = False
         key = (replica.node.name, replica.model.name)
         if result.status == "done":
-            replica.resident = True
+            self.view.loaded(replica, now)
             replica.load_with(0, self.view.parameters)
             self.ours.add(key)
             self.healer.tracker.took("load", now - ordered_s)

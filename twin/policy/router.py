@@ -180,7 +180,8 @@ class Router:
             if own.resident:  # else a load is in it, which not every dialect tells
                 self._note_start(own.node, ended)
             own.loading = False
-            own.resident = True
+            if not own.resident:
+                self.view.loaded(own, now)
             member.pool.note_service(now - ended.started_s)
             if self.failed:
                 failed = self.failed.pop(ended.request_id, None)
@@ -199,7 +200,7 @@ class Router:
             self.failed[ended.request_id] = Failed(avoid, ended.error, tokens, refused_by, moved)
         else:
             if own.loading and ended.first_token_s == ended.first_token_s:  # not nan: a token came, so it is loaded
-                own.resident = True
+                self.view.loaded(own, now)
             own.loading = False
             self.failed.pop(ended.request_id, None)
         member.pool.place(member, now)
@@ -288,17 +289,19 @@ class Router:
         if not pool.needs_residency or pool.routable:
             return None
         best: Replica | None = None
+        best_loses = False
         for replica in pool.members:
             assert replica is not None
             if replica.node.health not in ROUTABLE:
                 continue
             if replica.loading:
                 return None
-            fits = replica.stored and replica.node.free_gib() >= replica.model.memory_gib
+            fits = replica.stored and replica.node.free_gib(replica) >= replica.model.memory_gib
             if not fits or replica.in_flight >= replica.capacity or replica.node.bit & avoid:
                 continue
-            if best is None or replica.node.in_flight < best.node.in_flight:
-                best = replica
+            loses = replica.node.would_lose(replica)
+            if best is None or (loses, replica.node.in_flight) < (best_loses, best.node.in_flight):
+                best, best_loses = replica, loses
         return best
 
     # -- waiting --------------------------------------------------------------------------------------------------

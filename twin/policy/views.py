@@ -101,15 +101,28 @@ class NodeView:
         self.rising_over_s = 0.0  # how long that takes
         self.replicas: dict[str, Replica] = {}
 
-    def free_gib(self) -> float:
+    def free_gib(self, for_replica: Replica | None = None) -> float:
         """Memory that one more model may take beside what is loaded or being loaded, as far as is known: Ollama's own
-        rule, so that what is ordered here does not push out what is there. Negative: the node keeps no more models."""
-        here = [r.model.memory_gib for r in self.replicas.values() if r.resident or r.loading]
+        rule, so that what is ordered here does not push out what is there. Negative: the node keeps no more models.
+
+        `for_replica`: the one that is to be loaded, where what it displaces anyway is not to count.
+        """
+        here = [
+            r.model.memory_gib
+            for r in self.replicas.values()
+            if (r.resident or r.loading) and not (for_replica is not None and for_replica.displaces(r))
+        ]
         if not here:
             return self.spec.vram_gib
         if self.spec.max_models and len(here) >= self.spec.max_models:
             return -1.0
         return FIT_SHARE * (self.spec.vram_gib - sum(here))
+
+    def would_lose(self, replica: Replica) -> bool:
+        """Whether a model that is loaded or being loaded here has the place of this replica."""
+        if not replica.place:
+            return False
+        return any([replica.displaces(r) and (r.resident or r.loading) for r in self.replicas.values()])
 
 
 class Replica:
@@ -130,6 +143,7 @@ class Replica:
         "loading",
         "model",
         "node",
+        "place",
         "pool",
         "refused",
         "resident",
@@ -148,6 +162,7 @@ class Replica:
         self.resident = False
         self.stored = True  # the node has it on its disk, and so can load it
         self.loading = False
+        self.place = ""  # on its node, where it shares that with other models; empty: it has one of its own
         self.context_tokens = 0  # num_ctx with which it was loaded here, because memory was short; 0: as anywhere
         self.failures_in_row = 0
         self.refused = False  # its server refused it at once when it was asked last, without trying to load it
@@ -168,6 +183,10 @@ class Replica:
         self.cold_route = Route(
             "dispatch", self.node.name, cold_s, stall_s, loads=True, context_tokens=self.context_tokens
         )
+
+    def displaces(self, other: Replica) -> bool:
+        """Whether another replica of its node is let go when this one is loaded."""
+        return self.place != "" and self.place == other.place and other is not self
 
     def load_with(self, context_tokens: int, parameters: Parameters) -> None:
         """It has been loaded with that context (0: with its own), and is asked with it from now on."""
@@ -344,9 +363,20 @@ class ClusterView:
         for name, memory_gib in inventory.stored.items():
             if name not in self.models:
                 self._add(ModelSpec(name, memory_gib, 0, inventory.slots))
+        places = {name: shared for shared in inventory.shares for name in shared.split(" ")}
         for name, replica in node.replicas.items():
             replica.stored = replica.resident or name in inventory.stored
+            replica.place = places.get(name, "")
         self.replace(node, now)
+
+    def loaded(self, replica: Replica, now: float) -> None:
+        """A replica is loaded, as is seen now; what had its place is not any more."""
+        replica.resident = True
+        if replica.place:
+            for other in replica.node.replicas.values():
+                if other.resident and replica.displaces(other):
+                    other.resident = False
+                    other.pool.place(self.indexed(other), now)
 
     def indexed(self, replica: Replica) -> Replica:
         """The replica that stands for this one in the index: itself, or the node's one where models share a pool."""

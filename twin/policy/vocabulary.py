@@ -333,12 +333,22 @@ class OperatorOrder:
 class NodeInventory:
     """The models on a node's disk, as it says itself: name to the memory (GiB) that it needs when it is loaded.
 
-    `slots`: how many requests at once a replica serves of a model that was not known before.
+    `slots`: how many requests at once a replica serves of a model that was not known before. `shares`: models that have one
+    place there, so that loading one ends the other; a text for each place, their names with blanks between.
     """
 
     node: str
     stored: dict[str, float]
     slots: int
+    shares: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class NodeHands:
+    """What somebody can do to a node from now on: an agent has come that can do it."""
+
+    node: str
+    hands: tuple[str, ...]
 
 
 AdviceStatus: TypeAlias = Literal[
@@ -377,6 +387,7 @@ Observation: TypeAlias = (
     | ActionResult
     | OperatorOrder
     | NodeInventory
+    | NodeHands
     | Advice
     | SettingsChanged
 )

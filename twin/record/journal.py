@@ -22,6 +22,7 @@ from twin.policy.vocabulary import (
     Advice,
     AttemptEnded,
     Command,
+    NodeHands,
     NodeInventory,
     Observation,
     OperatorOrder,
@@ -52,6 +53,7 @@ OBSERVATION_KINDS: dict[str, type[Any]] = {
     "action_result": ActionResult,
     "operator_order": OperatorOrder,
     "node_inventory": NodeInventory,
+    "node_hands": NodeHands,
     "advice": Advice,
     "settings_changed": SettingsChanged,
 }

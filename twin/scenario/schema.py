@@ -53,10 +53,10 @@ class Model(_Closed):
 
 
 class NodeGroup(_Closed):
-    """Nodes of one kind of machine."""
+    """Nodes that are alike."""
 
     count: Annotated[int, Field(ge=1)]
-    hardware: str | Hardware
+    hardware: Annotated[str | Hardware | None, Field(description="Their machine; null: the cluster's.")] = None
     hands: Annotated[list[HandKind] | None, Field(description="What can be done to these; null: as to all.")] = None
 
 
@@ -152,23 +152,26 @@ class Cluster(_Closed):
 
     def hardware_of_nodes(self) -> list[Hardware]:
         """One entry for each node, in order."""
-        groups = self.groups or [NodeGroup(count=self.nodes or 0, hardware=self.hardware)]
         found = []
-        for group in groups:
-            if isinstance(group.hardware, str) and group.hardware not in PROFILES:
+        for group in self._groups():
+            hardware = self.hardware if group.hardware is None else group.hardware
+            if isinstance(hardware, str) and hardware not in PROFILES:
                 raise ValueError(
-                    f"unknown hardware {group.hardware!r}{_near(group.hardware)}; `ollamamax catalogue hardware` lists the "
+                    f"unknown hardware {hardware!r}{_near(hardware)}; `ollamamax catalogue hardware` lists the "
                     "profiles, or give a table"
                 )
-            found += [PROFILES[group.hardware] if isinstance(group.hardware, str) else group.hardware] * group.count
+            found += [PROFILES[hardware] if isinstance(hardware, str) else hardware] * group.count
         return found
 
-    def hands_of_nodes(self) -> list[frozenset[str]]:
+    def hands_of_nodes(self) -> list[frozenset[HandKind]]:
         """What can be done to each node, in order."""
-        found: list[frozenset[str]] = []
-        for group in self.groups or [NodeGroup(count=self.nodes or 0, hardware=self.hardware)]:
+        found: list[frozenset[HandKind]] = []
+        for group in self._groups():
             found += [frozenset(self.hands if group.hands is None else group.hands)] * group.count
         return found
+
+    def _groups(self) -> list[NodeGroup]:
+        return self.groups or [NodeGroup(count=self.nodes or 0)]
 
     def node_names(self) -> list[str]:
         """node-0, node-1 ..."""

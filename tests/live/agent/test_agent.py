@@ -72,6 +72,8 @@ async def test_without_a_token_no_web_page_may_give_orders() -> None:
         assert (await ask(url))[0] == 200
         status, said = await ask(url, "/hands/restart", "POST", Origin="http://evil.example")
         assert (status, said["error"]) == (403, "no web page may give orders here")
+        status, said = await ask(url, Host="evil.example")
+        assert (status, said["error"].split(";")[0]) == (403, "this is not called evil.example")
         status, said = await ask(url, "/hands/restart", "POST")
         assert (status, said["error"].split(";")[0]) == (501, "this agent has no hand for a restart")
     finally:
@@ -159,9 +161,14 @@ async def test_an_agent_is_not_trusted() -> None:
 def test_a_sample_that_has_grown_old_is_none() -> None:
     fresh = {"age_s": 16.0, "period_s": 5.0, "values": {"swap_used_gib": 2}}
     assert checked(json.dumps(fresh).encode()) == {"swap_used_gib": 2.0}
-    for old in ({**fresh, "age_s": 21.0}, {**fresh, "age_s": "x"}):
+    for old in ({**fresh, "age_s": 21.0}, {**fresh, "age_s": "x"}, {**fresh, "age_s": 10**400}):
         with pytest.raises(ValueError, match="old"):
             checked(json.dumps(old).encode())
+
+
+def test_a_number_that_is_too_large_for_one_is_left_out() -> None:
+    values = {"swap_used_gib": 10**400, "memory_used_gib": 1}
+    assert checked(json.dumps({"values": values}).encode()) == {"memory_used_gib": 1.0}
 
 
 def test_a_row_of_telemetry_has_every_column_and_null_for_what_is_not_known() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from live.controller.nodes_command import rows
 from live.gateway.config import ServeConfig
 from live.hands.process import ManagedProcess, plain_environment
 from live.rig.processes import free_port
@@ -52,6 +53,16 @@ class House:
                 node = await self.node(name)
                 if all(node[key] == value for key, value in wanted.items()):
                     return node
+                await asyncio.sleep(0.02)
+
+    async def is_up(self, serving: asyncio.Task[int]) -> None:
+        """Returns once the admin API answers."""
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    await self.call("GET", "/-/healthz")
+                    return
+                assert not serving.done(), serving.exception()
                 await asyncio.sleep(0.02)
 
     async def generate(self, tokens: int) -> None:
@@ -117,6 +128,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             "slots_per_model": 4,
             "listen": listen,
             "admin": admin,
+            "hosts": ["ops.example"],
             "discovery_period_s": 0.2,
             "hands": {"restart": restart},
             "policy": {"overrides": {"router.slow_start_s": 1.0, "probes.period_s": 0.2, "healer.drain_timeout_s": 20}},
@@ -130,13 +142,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         serving = asyncio.create_task(run(config, stop))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         house = House(f"http://{listen}", f"http://{admin}", nodes, http)
-        async with asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    await house.call("GET", "/-/healthz")
-                    break
-                assert not serving.done(), serving.exception()
-                await asyncio.sleep(0.02)
+        await house.is_up(serving)
         yield house
         stop.set()
         assert await serving == 0
@@ -219,6 +225,34 @@ async def test_the_last_replica_is_drained_with_a_warning_and_an_agent_is_taken_
     assert (await house.node("b"))["agent"] == "http://127.0.0.1:9"
     assert (await house.call("POST", "/-/agents", json=body | {"ollama": "http://nowhere"}))[0] == 404
     assert (await house.call("POST", "/-/nodes/a/drain", headers={"Origin": "http://evil.example"}))[0] == 403
+    assert (await house.call("GET", "/-/nodes", headers={"Host": "evil.example"}))[0] == 403
+    assert (await house.call("GET", "/-/nodes", headers={"Host": "ops.example"}))[0] == 200
+
+
+async def test_only_a_node_that_somebody_can_restart_takes_that_order() -> None:
+    nodes = {"a": {"url": "http://127.0.0.1:9", "hands": {"restart": "true"}}, "b": "http://127.0.0.1:10"}
+    listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        run(ServeConfig.model_validate({"nodes": nodes, "listen": listen, "admin": admin}), stop)
+    )
+    async with aiohttp.ClientSession() as http:
+        house = House(f"http://{listen}", f"http://{admin}", {}, http)
+        await house.is_up(serving)
+
+        async def can_be_restarted() -> list[bool]:
+            return ["restart" in (await house.node(name))["hands"] for name in ("a", "b")]
+
+        assert await can_be_restarted() == [True, False]
+        status, said = await house.call("POST", "/-/nodes/b/restart")
+        assert (status, said["error"].partition(":")[0]) == (409, "nobody can restart b")
+        assert [row["hands"] for row in rows((await house.call("GET", "/-/nodes"))[1])] == ["restart", "-"]
+        body = {"node": "b", "agent": "http://127.0.0.1:11"}
+        assert await house.call("POST", "/-/agents", json=body) == (200, {"node": "b"})
+        assert await can_be_restarted() == [True, True]
+        assert (await house.call("POST", "/-/nodes/b/restart"))[0] == 202
+    stop.set()
+    assert await serving == 0
 
 
 async def test_an_admin_api_beyond_loopback_needs_a_token() -> None:

@@ -22,5 +22,11 @@ def test_names_are_one_where_every_node_has_the_same_behind_them(nodes: Nodes, o
     assert other_names(nodes, ["m"]) == others
 
 
+def test_what_a_registry_may_have_gives_its_name_to_what_was_made_from_it() -> None:
+    nodes = {"a": {"assistant": "1", "m": "1"}}
+    assert other_names(nodes, [], ["assistant"]) == {"assistant": "m"}
+    assert other_names(nodes, ["assistant"], ["assistant"]) == {"m": "assistant"}, "the operator's word goes first"
+
+
 def test_without_a_preference_the_alphabet_decides() -> None:
     assert other_names({"a": {"z": "1", "b": "1"}}, []) == {"z": "b"}

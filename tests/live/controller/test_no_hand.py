@@ -11,7 +11,7 @@ from live.hands.router import HandsByKind
 from tests.policy.bench import cluster
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import preset
-from twin.policy.vocabulary import Action, ActionKind, AttemptError, Probe, ProbeResult
+from twin.policy.vocabulary import Action, ActionKind, AttemptError, NodeHands, Probe, ProbeResult
 from twin.record.writer import Recorder
 
 
@@ -92,4 +92,19 @@ async def test_where_nobody_can_do_anything_the_incident_says_so() -> None:
     (incident,) = it.policy.incidents
     assert "no hand for kill_runner or restart or unload on node-0" in incident.evidence
     assert (incident.state, incident.actions) == ("open", 0)
+    await it.driver.stop()
+
+
+async def test_an_agent_that_comes_later_repairs_what_nobody_could() -> None:
+    hands: dict[ActionKind, Hands] = {}
+    it = Controller(hands)
+    await it.driver.start()
+    await it.until_ordered()
+    await it.goes_on(30.0)
+    before = len(it.written())
+    hands["restart"] = Well()
+    it.driver.observe(NodeHands("node-0", ("restart",)))
+    await it.until_ordered()
+    assert it.written()[before] == ("restart", "done", "")
+    assert it.policy.snapshot().parts["nodes"]["node-0"]["hands"] == ["restart"]
     await it.driver.stop()

@@ -12,7 +12,7 @@ from live.gateway.call import GenerationCall
 from live.gateway.dialect import QUICK_MAX_BYTES, Dialect, quick_text
 from live.gateway.lines import LineSplitter
 from live.gateway.messages import Messages
-from live.gateway.native import Chat, Generate
+from live.gateway.native import Chat, Generate, embedding_request
 from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.responses import Responses
 from tests.live.gateway.doubles import chat_chunk, chat_lines, completion_events, generate_lines, line
@@ -120,6 +120,16 @@ def test_a_seed_that_ollama_takes_for_none_is_none() -> None:
     assert parse(b'{"model":"m","prompt":"p","options":{"seed":0}}').seeded
     assert not parse(b'{"model":"m","prompt":"p","options":{"seed":-1}}').seeded
     assert not ChatCompletions().parse(b'{"model":"m","messages":[{}],"seed":null}').seeded
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [("2048", 2048), ("2048.0", 2048), ("true", 0), ("-1", 0), ('"8"', 0), ("1e300", 0), ("null", 0)],
+)
+def test_a_context_is_a_number_with_or_without_a_point(asked: str, tokens: int) -> None:
+    body = f'{{"model":"m","prompt":"p","options":{{"num_ctx":{asked}}}}}'.encode()
+    assert Generate().parse(body).context_tokens == tokens
+    assert embedding_request("m", json.loads(body), body).context_tokens == tokens
 
 
 def test_context_and_prompt_are_known_on_arrival() -> None:

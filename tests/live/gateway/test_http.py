@@ -9,16 +9,17 @@ from typing import Any
 
 import psutil
 import pytest
+from aiohttp import web
 
 from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
-from tests.live.gateway.doubles import answers, generate_lines, streams, to, until
+from tests.live.gateway.doubles import StubNode, answers, generate_lines, streams, to, until
 from twin.policy.vocabulary import AttemptEnded
 
 BODY = json.dumps({"model": "m", "prompt": "p", "options": {"seed": 1}}).encode()
-HEAD = b"POST /api/generate HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n"
 POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-VERSION = b"GET /api/version HTTP/1.1\r\nHost: x\r\n\r\n"
+VERSION = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Wire:
@@ -185,16 +186,16 @@ REFUSED = [
     (b"GARBAGE\r\n\r\n", 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     (b"GET /api/version HTTP/1.1\r\n\r\n", 400),
-    (b"GET http://evil/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"GET http://evil/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (HEAD + b"Content-Length: -1\r\n\r\n", 400),
     (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400),
     (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     (HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
     (HEAD + b"".join(b"X-%d: y\r\n" % i for i in range(200)) + b"\r\n", 431),
-    (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+    (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
     (HEAD + b"X: " + b"y" * 70_000, 431),
     (HEAD + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n", 501),
-    (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
 ]
 
@@ -474,6 +475,27 @@ async def test_clients_do_not_make_each_other_reload(house: House) -> None:
         await house.post("/api/generate", {"model": "m", "prompt": "p", "options": options})
     sent = [body["options"].get("num_ctx") for body in house.a.bodies[1:]]
     assert sent == [None, None, None, 8192, 8192, 8192]
+
+
+async def test_a_length_that_is_loaded_because_it_was_asked_for_is_said_again(house: House) -> None:
+    """A request that says none would have the node load the model anew, with its own, and be cut."""
+
+    async def behave(node: StubNode, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        models = {"/api/tags": [{"name": "m"}], "/api/ps": [{"name": "m", "context_length": 8192}]}
+        if request.path in models:
+            return web.json_response({"models": models[request.path]})
+        return await streams(generate_lines())(node, request, body)
+
+    house.a.will(behave)
+    house.b.will(behave)
+    house.routes(*[to("a")] * 4)
+    for context in (8192, 8192, 2048, None):
+        options = {"seed": 1} if context is None else {"seed": 1, "num_ctx": context}
+        await house.post("/api/generate", {"model": "m", "prompt": "p", "options": options})
+        async with house.http.get(house.url + "/api/ps"):
+            pass
+    sent = [body["options"].get("num_ctx") for body in house.a.bodies if "options" in body]
+    assert sent == [8192, 8192, 8192, None]
 
 
 async def test_as_long_as_nobody_knows_what_is_loaded_clients_get_what_they_ask_for(house: House) -> None:

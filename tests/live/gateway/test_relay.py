@@ -137,6 +137,16 @@ async def test_a_broken_stream_goes_on_on_another_node_as_one(house: House, endi
     assert not math.isnan(house.policy.of(AttemptEnded)[0].first_token_s)
 
 
+@pytest.mark.parametrize("nothing", [b"\n", b" "])
+async def test_what_says_nothing_is_no_sign_of_life(house: House, nothing: bytes) -> None:
+    house.routes(to("a", stall_s=0.1), to("b"))
+    house.a.will(streams([generate_lines()[0], *[nothing] * 30], pause_s=0.02))
+    house.b.will(streams(generate_lines()))
+    _, body, _ = await house.post("/api/generate", GENERATE)
+    assert body == b"".join(generate_lines())
+    assert [each.error for each in house.policy.of(AttemptEnded)] == ["stall_timeout", ""]
+
+
 async def test_a_line_that_was_cut_in_the_middle_never_reaches_the_client(house: House) -> None:
     house.routes(to("a"), to("b"))
     lines = generate_lines()
@@ -498,15 +508,17 @@ async def test_an_error_of_ours_costs_its_request_and_no_other(house: House) -> 
         def send(self, *_arguments: object) -> NodeExchange:
             raise RuntimeError("a bug")
 
-    house.routes(to("a"), to("a"))
+    house.routes(to("a"), to("a"), to("a"))
     house.a.will(streams(generate_lines()))
     upstream, house.gateway._relay.upstream = house.gateway._relay.upstream, cast(Upstream, Broken())
     status, body, _ = await house.post("/api/generate", GENERATE)
     assert (status, body) == (500, b'{"error":"an error of the gateway"}')
+    status, body, _ = await house.post("/v1/chat/completions", CHAT)
+    assert (status, json.loads(body)["error"]["message"]) == (500, "an error of the gateway")
     house.gateway._relay.upstream = upstream
     assert (await house.post("/api/generate", GENERATE))[0] == 200
-    assert [(log.outcome, log.error) for log in house.logs] == [("failed", "internal_error"), ("succeeded", "")]
-    assert [ended.outcome for ended in house.policy.observed] == ["cancelled", "succeeded"]
+    assert [(log.outcome, log.error) for log in house.logs] == [("failed", "internal_error")] * 2 + [("succeeded", "")]
+    assert [ended.outcome for ended in house.policy.observed] == ["cancelled", "cancelled", "succeeded"]
 
 
 async def test_loads_and_unloads_go_through_as_they_are(house: House) -> None:

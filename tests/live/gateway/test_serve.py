@@ -74,12 +74,7 @@ hands: {restart: "ssh {node} systemctl restart ollama"}
     assert config.hands.restart is not None
     assert config.hands.restart.command == ["ssh", "{node}", "systemctl", "restart", "ollama"]
     assert config.parameters().retry.attempts_max == 1
-    assert config.parameters().healer.restart
     assert config.listen == "127.0.0.1:1"
-
-
-def test_without_a_hand_for_it_a_restart_is_no_choice() -> None:
-    assert not load_config(None, ["localhost"]).parameters().healer.restart
 
 
 @pytest.mark.parametrize(
@@ -100,6 +95,7 @@ def test_without_a_hand_for_it_a_restart_is_no_choice() -> None:
         ("nodes: {a: http://x}\nhands: {restart: {systemd: {unitt: y}}}\n", "did you mean unit?"),
         ("nodes: {a: http://x}\nhands: {restart: {command: y, systemd: {}}}\n", "not command and systemd"),
         ("nodes: {a: {url: x, hands: {drill: {kill_sever: y}}}}\n", "kill_server"),
+        ("nodes: {a: x}\nhosts: ['https://llm.example']\n", ":2: hosts.0: 'https://llm.example' is no name of a host"),
         ("nodes: [\n", ": not YAML"),
         ("- 1\n", "dictionary"),
         ("listen: 127.0.0.1:1\n", "no nodes are named"),

@@ -8,7 +8,6 @@ from pathlib import Path
 import psutil
 
 from live.controller.commands import CommandRunner
-from live.gateway.config import load_config
 from live.hands.agent import AgentHands
 from live.hands.build import build_hands
 from live.hands.command import CommandHands
@@ -68,14 +67,21 @@ async def test_each_node_gets_the_hand_that_is_configured_for_it(tmp_path: Path)
     assert build_hands(node, HandsConfig(), {}, {}, "").hand("kill_runner", "a") is None
 
 
-def test_the_policy_chooses_among_what_somebody_can_do(tmp_path: Path) -> None:
-    file = tmp_path / "serve.yaml"
-    file.write_text("nodes: {a: http://127.0.0.1:11434}\n")
-    assert load_config(file).parameters().healer.kill_runner is False
-    file.write_text("nodes: {a: {url: http://127.0.0.1:11434, agent: http://127.0.0.1:11437}}\n")
-    assert load_config(file).parameters().healer.kill_runner is True
-    file.write_text("nodes: {a: http://127.0.0.1:11434}\nhands: {kill_runner: [kill-it]}\n")
-    assert load_config(file).parameters().healer.kill_runner is True
+def test_what_can_be_done_is_said_of_each_node_by_itself() -> None:
+    nodes = {name: f"http://127.0.0.1:{port}" for port, name in enumerate("abcd", 1)}
+    own = {"a": HandsConfig.model_validate({"restart": "restart-it"})}
+    agents = {"b": "http://127.0.0.1:9"}
+    hands = build_hands(nodes, HandsConfig(), own, agents, "")
+
+    def beyond_the_api() -> list[list[str]]:
+        return [sorted(hands.kinds(name) - {"load", "unload", "pull", "copy"}) for name in nodes]
+
+    assert beyond_the_api() == [["restart"], ["kill_runner", "restart"], [], []]
+    agents["c"] = "http://127.0.0.1:8"
+    assert beyond_the_api() == [["restart"], ["kill_runner", "restart"], ["kill_runner", "restart"], []]
+    assert isinstance(hands.hand("restart", "a"), CommandHands)
+    assert isinstance(hands.hand("restart", "c"), AgentHands)
+    assert hands.hand("restart", "d") is None
 
 
 class Seen:

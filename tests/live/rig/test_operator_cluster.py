@@ -16,7 +16,7 @@ import pytest
 
 from live.gateway.config import ConfigError
 from live.hands.config import HandsConfig
-from live.rig.operator_cluster import OperatorNodes, plan, restrictions
+from live.rig.operator_cluster import OperatorNodes, of_scenario, plan
 from live.rig.operator_options import operator_nodes
 from live.rig.processes import free_port
 from twin.scenario.loader import load
@@ -37,7 +37,7 @@ SHORT = [
 
 
 def planned(name: str, nodes: OperatorNodes, *changes: str) -> tuple[list[str], list[str]]:
-    scenario = load(ROOT / f"scenarios/{name}.yaml", [*restrictions(nodes), "faults.0.target=node-1", *changes])
+    scenario = load(ROOT / f"scenarios/{name}.yaml", [of_scenario(nodes), "faults.0.target=node-1", *changes])
     return plan(scenario, scenario.seed, nodes)
 
 
@@ -87,15 +87,25 @@ def test_what_has_a_degree_or_no_way_at_all_is_refused_even_with_a_command() -> 
         assert "cannot be done to a node of yours" in refused[0]
 
 
+def hands_in_the_drill(nodes: OperatorNodes) -> list[set[str]]:
+    """What the policy of a drill on these nodes knows to be possible at each."""
+    scenario = load(ROOT / "scenarios/partition.yaml", ["cluster.hardware=h100", of_scenario(nodes)])
+    assert [node.vram_gib for node in scenario.cluster.spec().nodes] == [80.0] * len(URLS), "machines stay as they were"
+    return [set(node.hands) for node in scenario.cluster.spec().nodes]
+
+
 def test_without_permission_the_policy_may_not_touch_the_nodes_either() -> None:
-    assert restrictions(OperatorNodes(URLS))[2:] == [
-        "policy.redundancy.enabled=false",
-        "policy.healer.restart=false",
-        "policy.healer.kill_runner=false",
-    ]
+    agents = {"node-1": "http://10.0.0.1:11480"}
     hands = HandsConfig.model_validate({"restart": "x"})
-    assert restrictions(OperatorNodes(URLS, hands, allow_disruption=True))[2:] == []
-    assert "policy.healer.restart=false" in restrictions(OperatorNodes(URLS, allow_disruption=True))
+    assert hands_in_the_drill(OperatorNodes(URLS, hands, {}, agents)) == [set(), set(), set()]
+
+
+def test_with_permission_it_may_do_to_each_what_its_own_hands_can() -> None:
+    api = {"load", "unload", "pull", "copy"}
+    own = {"node-0": HandsConfig.model_validate({"restart": "x"})}
+    agents = {"node-1": "http://10.0.0.1:11480"}
+    nodes = OperatorNodes(URLS, HandsConfig(), own, agents, allow_disruption=True)
+    assert hands_in_the_drill(nodes) == [api | {"restart"}, api | {"restart", "kill_runner"}, api]
 
 
 def test_agents_and_hands_of_the_file_go_with_the_urls(tmp_path: Path) -> None:
