@@ -48,8 +48,8 @@ NODE forgets                                  it lets its models go
 NODE loads s                                  somebody asked it for the small model
 machines are read                             every 5 s: their GPU memory, and Ollama's processes
 NODE keeps an orphan                          a runner that outlived its server, with 6 GiB, until kill_runner is done
-restart NODE done | failed | timed_out | no_hand  the result of that action; so with load, unload, pull, kill_runner. The
-                                              others get theirs at once
+restart NODE done | failed | timed_out | no_hand | no_lease   the result of that action; so with load, unload, pull,
+                                              kill_runner. The others get theirs at once
 foretell NODE FAILURE P in L s [because ...]  the predictor says so from now on: how likely, how soon; within 600 s
 foretell nothing                              it does not any more
 looking ahead loses REMEDY N [REMEDY N]       the answer to the question that is open; looking ahead fails: there is none

@@ -214,7 +214,10 @@ class World(RuleBasedStateMachine):
         self.release()
 
     @precondition(lambda self: self.actions)
-    @rule(data=st.data(), status=st.sampled_from(["done", "done", "failed", "timed_out", "unknown", "no_hand"]))
+    @rule(
+        data=st.data(),
+        status=st.sampled_from(["done", "done", "failed", "timed_out", "unknown", "no_hand", "no_lease"]),
+    )
     def action_results(self, data: st.DataObject, status: str) -> None:
         action = self.actions.pop(data.draw(st.sampled_from(sorted(self.actions))))
         if action.kind == "abort":
@@ -226,7 +229,7 @@ class World(RuleBasedStateMachine):
             self.hands[action.node].discard(action.kind)
         learnt = self.policy.healer.rates.snapshot()
         self.policy.observe(self.now, ActionResult(action.action_id, action.node, action.kind, status))  # type: ignore[arg-type]
-        if status == "no_hand":
+        if status in ("no_hand", "no_lease"):
             assert self.policy.healer.rates.snapshot() == learnt, "what was not tried has not failed"
         self.release()
 

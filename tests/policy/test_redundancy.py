@@ -100,3 +100,17 @@ def test_a_load_that_failed_is_tried_elsewhere() -> None:
     it.observe(1.0, ActionResult(order.action_id, order.node, "load", "failed"))
     (again,) = loads(list(it.decide(2.0)))
     assert again != order.node
+
+
+def test_an_unload_that_was_refused_for_want_of_the_lease_is_ordered_again_soon() -> None:
+    lines = [
+        "cluster nodes 3 slots 2 replicas 2 redundancy.scale_down_after_s=30.0",
+        "requests 1-4",
+        "advance 25",
+        "load node-2 done",
+        *(f"ended {number} succeeded" for number in range(1, 5)),
+        "advance 70",
+    ]
+    refused = "\n".join(run([*lines, "unload node-2 no_lease", "advance 100"]))
+    failed = "\n".join(run([*lines, "unload node-2 failed", "advance 100"]))
+    assert (refused.count("unload m on node-2, because"), failed.count("unload m on node-2, because")) == (2, 1)

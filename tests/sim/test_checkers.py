@@ -208,7 +208,7 @@ def ordered_twice(it: Checker, world: Simulation) -> None:
 
 
 def answered_without_an_order(it: Checker, world: Simulation) -> None:
-    it.on_action_result(1.0, result(action("restart"), "failed"), "gateway-0")  # refused: another holds the lease
+    it.on_action_result(1.0, result(action("restart"), "no_lease"), "gateway-0")  # refused: another holds the lease
     assert not it.violations
     it.on_action_result(2.0, result(action("restart", number=2)), "gateway-0")
 

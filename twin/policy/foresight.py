@@ -21,7 +21,7 @@ from twin.policy.remedies.base import BROKEN_SHARE
 from twin.policy.remedies.redistribute import SHIFTED_S
 from twin.policy.tracking import Tracker
 from twin.policy.views import ClusterView, NodeView
-from twin.policy.vocabulary import Action, ActionResult, Command
+from twin.policy.vocabulary import NOT_TRIED, Action, ActionResult, Command
 
 DETECTION_S: Final = 5.0
 """Assumption: a failure that comes unforeseen is found after so long; then it is repaired by a restart and a load."""
@@ -178,7 +178,7 @@ class Foresight:
 
     def result(self, now: float, result: ActionResult) -> bool:
         """The result of an action; whether it was one of these."""
-        if result.status == "no_hand":  # then what follows says nothing of it
+        if result.status in NOT_TRIED:  # then what follows says nothing of it
             self.precautions = [it for it in self.precautions if it.node != result.node or it.kind != result.kind]
         if result.action_id not in self.running:
             return False

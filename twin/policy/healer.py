@@ -27,6 +27,7 @@ from twin.policy.tracking import Tracker
 from twin.policy.views import ClusterView, NodeView, Replica
 from twin.policy.vocabulary import (
     BOOKKEEPING_ACTIONS,
+    NOT_TRIED,
     Action,
     ActionKind,
     ActionResult,
@@ -556,8 +557,10 @@ class Healer:
                 elif result.kind == "load":  # again, with less
                     node.replicas[model].load_with(lowered_of(node.replicas[model]), self.view.parameters)
             self._done(now, node, work)
-        elif result.status == "no_hand":
+        elif result.status in NOT_TRIED:
             self._was_not_tried(now, node, work)
+            if result.status == "no_lease":  # who holds it may be at work on the node already
+                work.not_before_s = now + self.parameters.cooldown_s
         else:
             work.happened("action_failed")
             self._did_not_help(now, work)
@@ -567,7 +570,7 @@ class Healer:
                 self._close(now, node, work)  # the next forecast may try something else
 
     def _was_not_tried(self, now: float, node: NodeView, work: OpenIncident) -> None:
-        """Nobody there could do it: that says nothing of the remedy, and the next one is due at once."""
+        """Nobody there could do it, or not now: that says nothing of the remedy, and the next one may follow at once."""
         work.happened("action_failed")
         work.choice = None
         work.question = 0

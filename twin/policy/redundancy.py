@@ -21,6 +21,9 @@ COUNTED: Final = ROUTABLE | {"suspect"}
 LOAD_COOLDOWN_S: Final = 30.0
 """After a load that failed, before the same one is tried again."""
 
+LEASE_COOLDOWN_S: Final = 30.0
+"""After an unload that was refused for want of the lease, before it is ordered again."""
+
 ADVISED_COOLDOWN_S: Final = 600.0
 """After a load that was only advised, before it is advised again."""
 
@@ -269,7 +272,8 @@ class Redundancy:
                 self.ours.discard(key)
                 self.view.replace(replica.node, now)
             else:
-                self.not_before_s[key] = now + ADVISED_COOLDOWN_S
+                pause_s = LEASE_COOLDOWN_S if result.status == "no_lease" else ADVISED_COOLDOWN_S
+                self.not_before_s[key] = now + pause_s
             return True
         replica = self.loads.pop(result.action_id, None)
         if replica is None:

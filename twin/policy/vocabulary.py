@@ -78,9 +78,12 @@ DISRUPTIVE_ACTIONS: Final[frozenset[str]] = frozenset({"restart", "kill_runner",
 OPERATOR_REASON: Final = "the operator ordered it"
 """The reason of an action that no failure called for."""
 
-ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown", "advised", "no_hand"]
+ActionStatus: TypeAlias = Literal["done", "failed", "timed_out", "unknown", "advised", "no_hand", "no_lease"]
 """`advised`: it was to be decided and written down, and not to be done. `no_hand`: nobody at the node can do this, so
-that nothing was tried."""
+that nothing was tried. `no_lease`: likewise nothing was tried, because another gateway's controller may act now."""
+
+NOT_TRIED: Final[frozenset[ActionStatus]] = frozenset({"no_hand", "no_lease"})
+"""Results that say nothing of what was ordered."""
 
 
 FIT_SHARE: Final = 0.8

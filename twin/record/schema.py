@@ -101,7 +101,7 @@ ACTIONS = pa.schema(
         ("reason", pa.string()),
         ("expected_benefit", pa.float64()),
         ("deadline_s", pa.float64()),
-        ("status", TEXT),  # done | failed | timed_out | unknown | advised | no_hand
+        ("status", TEXT),  # done | failed | timed_out | unknown | advised | no_hand | no_lease
         ("result_s", pa.float64()),
         ("detail", pa.string()),
         ("gateway", TEXT),  # that ordered it; action_id is its own count

@@ -2,10 +2,10 @@
 
 Every gateway has a policy and a view of its own, so two of them may find the same node failing and both restart it. With
 `cluster.coordination: lease` an action that can cost running work is performed only for the gateway that holds the lease;
-for another one it fails at once, and its policy tries again after its cooldown. The lease is kept at the core of the
-network (as in a store with a majority there): its holder renews it while it reaches the core. One that is cut off keeps
-it for `lease_s` and then, by its own clock, stops acting; the first gateway that reaches the core has it from then on,
-and keeps it when the other comes back. With `none` every gateway acts as it likes.
+for another one it is refused at once (`no_lease`, which says nothing of the action), and its policy asks again later. The
+lease is kept at the core of the network (as in a store with a majority there): its holder renews it while it reaches the
+core. One that is cut off keeps it for `lease_s` and then, by its own clock, stops acting; the first gateway that reaches
+the core has it from then on, and keeps it when the other comes back. With `none` every gateway acts as it likes.
 
 Leases whose clocks disagree are not modelled.
 """

@@ -77,8 +77,8 @@ class SimulatedHands:
             self._answer_from_node(ordered, "done", "")
 
     def refuse(self, action: Action, why: str) -> None:
-        """Answer that it is not done."""
-        self._answer(Ordered(action, self.gateway.engine.now), "failed", why)
+        """Answer that it is not done, because another gateway holds the lease."""
+        self._answer(Ordered(action, self.gateway.engine.now), "no_lease", why)
 
     def _restarted(self, ordered: Ordered) -> None:
         node = self.gateway.nodes[ordered.action.node]

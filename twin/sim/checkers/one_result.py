@@ -37,7 +37,7 @@ class OneResult(Checker):
         self.results.add(key)
         action = self.ordered.get(key)
         if action is None:
-            if result.status != "failed":
+            if result.status != "no_lease":
                 self.violated(now, f"{what} is {result.status}, and was not ordered")
         elif (action.kind, action.node) != (result.kind, result.node):
             self.violated(now, f"{what} on {result.node} was ordered as a {action.kind} on {action.node}")
