@@ -117,10 +117,10 @@ class Run:
         self.recorder.incidents.add(row)
         return self
 
-    def action(self, time_s: float, kind: str = "restart", node: str = "node-0") -> Run:
+    def action(self, time_s: float, kind: str = "restart", node: str = "node-0", status: str = "done") -> Run:
         """An action on a node."""
         self.recorder.actions.add(
-            (1, time_s, kind, node, "", "why", 1.0, time_s + 9, "done", time_s + 1, "", "gateway-0")
+            (1, time_s, kind, node, "", "why", 1.0, time_s + 9, status, time_s + 1, "", "gateway-0")
         )
         return self
 

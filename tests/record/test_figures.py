@@ -147,6 +147,11 @@ def test_a_false_action_is_a_disruptive_one_where_no_fault_held(
     assert figure(Run().fault(20.0, ended_s=30.0).action(time_s, kind, node), "false_actions") == false
 
 
+@pytest.mark.parametrize(("status", "false"), [("failed", 1), ("no_hand", 0), ("no_lease", 0), ("advised", 0)])
+def test_what_was_not_tried_is_no_false_action(status: str, false: int) -> None:
+    assert figure(Run().action(10.0, status=status), "false_actions") == false
+
+
 def test_a_fault_that_never_ended_holds_its_node_to_the_end() -> None:
     assert figure(Run().fault(20.0, held=True).action(99.0), "false_actions") == 0
 

@@ -18,10 +18,10 @@ whole run. A figure that was not observed is None, never 0. `names.FIGURES` has 
 - `actions`: by kind. What was only advised is counted as `advised`, and nowhere else.
 - `faults_foretold`, `false_warnings`: `foretelling` defines them.
 - `false_actions`: disruptive actions (restart, kill_runner, unload) that the policy ordered, whatever came of them, on a
-  node that no fault held of which such an action could free it; what an operator ordered is left out. A fault holds its
-  node from its injection to its real end, both included; so an action that ends a fault is not a false one. A fault of the
-  network holds no node here, whether of its own link, its rack's or a gateway's: the node is well, and a restart mends
-  no link.
+  node that no fault held of which such an action could free it; what an operator ordered, and what was not tried
+  (`no_hand`, `no_lease`), is left out. A fault holds its node from its injection to its real end, both included; so an
+  action that ends a fault is not a false one. A fault of the network holds no node here, whether of its own link, its
+  rack's or a gateway's: the node is well, and a restart mends no link.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from twin.policy.vocabulary import DISRUPTIVE_ACTIONS, OPERATOR_REASON
+from twin.policy.vocabulary import DISRUPTIVE_ACTIONS, NOT_TRIED, OPERATOR_REASON
 from twin.record.foretelling import foretelling
 from twin.record.names import SUMMARY_KEYS
 from twin.record.reader import RunRecord
@@ -154,6 +154,7 @@ def _healing(record: RunRecord) -> dict[str, Any]:
         action
         for action in actions
         if action["status"] != "advised"
+        and action["status"] not in NOT_TRIED
         and action["kind"] in DISRUPTIVE_ACTIONS
         and action["reason"] != OPERATOR_REASON
     ]
