@@ -83,11 +83,11 @@ class HttpProber:
         """Ask the node; the result says what came of it within the probe's time."""
         progress = _Progress()
         error: AttemptError = ""
-        models: tuple[str, ...] = ()
+        loaded: dict[str, int] = {}
         started_s = time.monotonic()
         try:
             async with asyncio.timeout(probe.timeout_s):
-                models = await self._ask(probe, progress)
+                loaded = await self._ask(probe, progress)
         except TimeoutError:
             error = progress.late()
         except _Failed as failed:
@@ -96,7 +96,15 @@ class HttpProber:
             error = transport_error(broken)
         latency_s = time.monotonic() - started_s
         return ProbeResult(
-            probe.probe_id, probe.node, probe.kind, probe.model, not error, latency_s, error=error, models=models
+            probe.probe_id,
+            probe.node,
+            probe.kind,
+            probe.model,
+            not error,
+            latency_s,
+            error=error,
+            models=tuple(loaded),
+            contexts=tuple(loaded.values()),
         )
 
     async def close(self) -> None:
@@ -104,29 +112,30 @@ class HttpProber:
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, probe: Probe, progress: _Progress) -> tuple[str, ...]:
+    async def _ask(self, probe: Probe, progress: _Progress) -> dict[str, int]:
+        """What is loaded, with its num_ctx (0: the node does not say), where that was asked."""
         if probe.kind == "liveness":
             await self._call("GET", probe, "/api/version", None, progress)
-            return ()
+            return {}
         if probe.kind == "residency":
             answer = _one_object(await self._call("GET", probe, "/api/ps", None, progress))
             loaded = answer.get("models") or []
             if not isinstance(loaded, list):
                 raise _Failed("error_record")
-            return tuple(
-                self._names.of(item["name"])
+            return {
+                self._names.of(item["name"]): _context_of(item)
                 for item in loaded
                 if isinstance(item, dict) and isinstance(item.get("name"), str)
-            )
+            }
         if (probe.node, probe.model) not in self._embedding:
             try:
                 await self._generate(probe, progress)
             except _CannotGenerate:
                 pass
             else:
-                return ()
+                return {}
         await self._embed(probe, progress)
-        return ()
+        return {}
 
     async def _generate(self, probe: Probe, progress: _Progress) -> None:
         body: dict[str, Any] = {"model": probe.model}
@@ -202,6 +211,11 @@ def _one_object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _Failed("error_record")
     return value
+
+
+def _context_of(loaded: dict[str, Any]) -> int:
+    tokens = loaded.get("context_length")
+    return tokens if type(tokens) is int and tokens > 0 else 0
 
 
 def _check_ended_well(records: bytes) -> None:

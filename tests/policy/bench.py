@@ -44,6 +44,10 @@ withdrawn N                                   it waited, and its client went awa
 NODE works                                    it answers every probe at once
 NODE refuses | is cut off | hangs | crashes | cannot load | answers in S s
 NODE has damaged files                        its server refuses at once what is not loaded
+NODE fails to load                            loads die after a second
+NODE reads nothing                            loads begin and get no weights, as its machine shows
+NODE is crowded[, a token takes S s]          others have it work without a pause; without a time no token comes at all
+NODE has lost its GPU                         models lie in main memory, as its machine shows
 NODE forgets                                  it lets its models go
 NODE loads s                                  somebody asked it for the small model
 machines are read                             every 5 s: their GPU memory, and Ollama's processes
@@ -305,15 +309,20 @@ class Bench:
     def _read_machines(self) -> None:
         self.sample_due_s = self.now + SAMPLE_S
         for name, loaded in self.loaded.items():
-            if self.behaviour[name] == "is cut off":
+            how = self.behaviour[name]
+            if how == "is cut off":
                 continue
-            up = self.behaviour[name] != "refuses"
-            listed_gib = sum(SIZES_GIB[model] for model in loaded) if up else 0.0
+            up = how != "refuses"
+            on_gpu = up and how != "has lost its GPU"
+            listed_gib = sum(SIZES_GIB[model] for model in loaded) if on_gpu else 0.0
             orphans = float(name in self.orphans)
+            asked = [it.probe for it in self.answers if (it.probe.node, it.probe.kind) == (name, "load_path")]
+            stands = float(how == "reads nothing" and bool(asked))
             values = {
                 "vram_total_gib": 12.0,
                 "vram_used_gib": listed_gib + ORPHAN_GIB * orphans,
-                "ollama_processes": orphans + (1.0 + len(loaded) if up else 0.0),
+                "gpu_utilisation": float(how.startswith("is crowded")),
+                "ollama_processes": orphans + (1.0 + len(loaded) + stands if up else 0.0),
             }
             if up:
                 values |= {"ollama_resident_models": float(len(loaded)), "ollama_vram_gib": listed_gib}
@@ -377,8 +386,14 @@ class Bench:
             return NEVER_S, "first_token_timeout"
         if how == "crashes" and generates:
             return DECODE_S, "server_error"
-        if how == "cannot load" and (probe.kind == "load_path" or (generates and "m" not in self.loaded[probe.node])):
+        loads = probe.kind == "load_path" or (generates and "m" not in self.loaded[probe.node])
+        if how in ("cannot load", "reads nothing") and loads:
             return NEVER_S, "first_token_timeout"
+        if how == "fails to load" and loads:
+            return 1.0, "server_error"
+        crowded = re.fullmatch(r"is crowded(?:, a token takes ([\d.]+) s)?", how)
+        if crowded and generates:
+            return (float(crowded[1]), "") if crowded[1] else (NEVER_S, "first_token_timeout")
         if how == "has damaged files" and generates and "m" not in self.loaded[probe.node]:
             return 0.002, "server_error"
         far = re.fullmatch(r"answers in ([\d.]+) s", how)

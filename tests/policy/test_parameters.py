@@ -177,6 +177,7 @@ ELSEWHERE = {
     "config_adaptation.live": "see tests/live/controller/test_adapting.py",
     "config_adaptation.trial_limit_s": "see tests/live/controller/test_adapting.py",
     "router.prompt_limits": "see test_prompt_limits.py",
+    "router.match_context": "see test_contexts.py",
     "redundancy.spread_racks": "see test_redundancy.py",
     **{key: "see predictor/test_predictor.py" for key in IDS if key.startswith("predictor.")},
     "router.connect_timeout_s": "the live gateway's: live/serve.py hands it to the upstream",

@@ -75,7 +75,7 @@ def test_routing_and_ending_cost_the_same_with_15_and_with_1000_nodes(preset_nam
     small, large = work(15, load, preset_name), work(1000, load, preset_name)
     assert large[0] <= small[0] + 5
     assert large[1] <= small[1] + 5
-    assert max(large) < 400  # nowhere near a turn for each node
+    assert max(large) < 500  # nowhere near a turn for each node
 
 
 def test_when_the_first_nodes_do_not_have_the_model_waiting_still_costs_the_same() -> None:

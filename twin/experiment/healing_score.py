@@ -6,6 +6,12 @@ that the run ended before a relapse could be seen (`unjudged`). The worlds: eigh
 are struck, one after the other and each by one fault of a kind that the seed draws, and nobody from outside helps within
 the time that is looked at.
 
+An incident that is not healed may be *contained* (`contained`, a count beside the share, which it does not enter): what is
+broken stays broken, but from `HEALED_WITHIN_S` on nothing more is lost to it for `RELAPSE_S`. The incident stays open, so
+that its operator is told; no request fails at the node, nothing is done to it in vain, and nothing further is found there.
+(A dead node that nobody repairs is contained, too, as long as the others can take its load: that much the routing does
+alone, and stands in the column of doing nothing.)
+
 Two sets of kinds. `mendable_kinds`: what something done to a node can end, by the catalogue. `own_kinds`: all of a node's.
 The others only pass: somebody else's job ends, a prompt that kills is asked no more, a driver is put in order. Whatever is
 done to the node there, it can be avoided, not healed; an incident that the policy opens all the same comes again as long as
@@ -24,6 +30,8 @@ from typing import Any
 from twin.experiment.engines import LocalEngine
 from twin.experiment.statistics import proportion_interval
 from twin.experiment.twin_world import TwinWorld
+from twin.policy.vocabulary import DISRUPTIVE_ACTIONS
+from twin.record.reader import RunRecord
 from twin.scenario.draws import stream
 from twin.scenario.faults import FAULT_KINDS
 from twin.scenario.faults.base import NetworkFault
@@ -32,6 +40,9 @@ from twin.scenario.schema import Scenario
 HEALED_WITHIN_S = 300.0
 RELAPSE_S = 1800.0
 FIRST_S, EVERY_S, STRUCK = 60.0, 90.0, 4
+DURATION_S = FIRST_S + EVERY_S * STRUCK + HEALED_WITHIN_S + RELAPSE_S
+SAYS_NOTHING = frozenset({"", "aborted", "client_error", "deadline"})
+"""Ends of attempts that are no failure of the node."""
 RUNS_AT_ONCE = 16
 OUTSIDE_HELP_S = 3000.0
 """When the outside world would end a fault: after all that is looked at."""
@@ -50,7 +61,7 @@ WORKLOAD = {
     "output_tokens": {"kind": "lognormal", "mean": 150, "cv": 0.8},
     "deadline_s": 60,
     "warmup_s": 30,
-    "duration_s": FIRST_S + EVERY_S * STRUCK + HEALED_WITHIN_S + RELAPSE_S,
+    "duration_s": DURATION_S,
 }
 NOTHING = {"healer.enabled": False, "redundancy.enabled": False}
 
@@ -86,6 +97,7 @@ class Seen:
     closed: bool
     actions: int
     judged: bool = True  # a relapse would have been seen
+    contained: bool = False  # not healed, and it costs nothing more
 
 
 def scenario_for(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> Scenario:
@@ -120,7 +132,6 @@ def incidents_of(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> 
     incidents = record.table("incidents").to_pylist()
     faults = record.table("faults").to_pylist()
     seen = []
-    end_s = float(WORKLOAD["duration_s"])  # type: ignore[arg-type]  # a number, among tables
     for it in incidents:
         if it["diagnosis"].startswith("foreseen_"):
             continue
@@ -134,9 +145,30 @@ def incidents_of(seed: int, kinds: Sequence[str], overrides: dict[str, Any]) -> 
                 for later in incidents
                 if later is not it
             )
-        judged = not healed or it["closed_s"] + RELAPSE_S <= end_s
-        seen.append(Seen(held[-1] if held else "", it["diagnosis"], healed and judged, closed, it["actions"], judged))
+        contained = not healed and _is_contained(record, it)
+        if healed:
+            judged = it["closed_s"] + RELAPSE_S <= DURATION_S
+        else:
+            judged = not contained or it["opened_s"] + HEALED_WITHIN_S + RELAPSE_S <= DURATION_S
+        kind = held[-1] if held else ""
+        seen.append(Seen(kind, it["diagnosis"], healed and judged, closed, it["actions"], judged, contained and judged))
     return seen
+
+
+def _is_contained(record: RunRecord, incident: dict[str, Any]) -> bool:
+    """Whether an incident that is not healed costs nothing more, until `RELAPSE_S` later or the run's end."""
+    from_s = incident["opened_s"] + HEALED_WITHIN_S
+    until_s = from_s + RELAPSE_S
+    if incident["closed_s"] is not None and incident["closed_s"] <= until_s:
+        return False
+
+    def meanwhile(table: str, time: str) -> list[dict[str, Any]]:
+        rows = record.table(table).to_pylist()
+        return [row for row in rows if row["node"] == incident["node"] and from_s <= row[time] <= until_s]
+
+    failed = any(row["error"] not in SAYS_NOTHING for row in meanwhile("attempts", "end_s"))
+    disturbed = any(row["kind"] in DISRUPTIVE_ACTIONS for row in meanwhile("actions", "time_s"))
+    return not failed and not disturbed and not meanwhile("incidents", "opened_s")
 
 
 def share_of(seen: Sequence[Seen]) -> dict[str, Any]:
@@ -145,7 +177,14 @@ def share_of(seen: Sequence[Seen]) -> dict[str, Any]:
     healed = sum(it.healed for it in seen)
     share = healed / judged if judged else None
     ci95 = proportion_interval(healed, judged) if judged else None
-    return {"n": judged, "healed": healed, "share": share, "ci95": ci95, "unjudged": len(seen) - judged}
+    return {
+        "n": judged,
+        "healed": healed,
+        "share": share,
+        "ci95": ci95,
+        "unjudged": len(seen) - judged,
+        "contained": sum(it.contained for it in seen),
+    }
 
 
 def _both(task: tuple[int, tuple[str, ...], dict[str, Any]]) -> tuple[list[Seen], list[Seen]]:
@@ -164,8 +203,8 @@ def healing_score(
 ) -> dict[str, Any]:
     """Run seed after seed until the policy has opened so many incidents.
 
-    {"healed": {"n", "healed", "share", "ci95", "unjudged"}, "nothing": likewise with the healer off on the same seeds,
-    "by_kind": {KIND: both}, "seeds"}. `kinds`: `mendable_kinds` where none are given.
+    {"healed": {"n", "healed", "share", "ci95", "contained", "unjudged"}, "nothing": likewise with the healer off on the same
+    seeds, "by_kind": {KIND: both}, "seeds"}. `kinds`: `mendable_kinds` where none are given.
     """
     drawn = tuple(kinds or mendable_kinds())
     with_healer: list[Seen] = []

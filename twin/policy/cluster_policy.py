@@ -199,6 +199,9 @@ class ClusterPolicy(Policy):
         self._looked_s = now
         commands: list[Command] = [*self.changes]
         self.changes.clear()
+        matched = self.detection.contexts.matched
+        commands.extend(self.healer.change(now, why) for why in matched)
+        matched.clear()
         probes: list[Probe] = []
         self.view.let_rise(now)
         self.operator.decide(now, commands)
@@ -243,6 +246,7 @@ class ClusterPolicy(Policy):
                 "resident": [name for name, replica in node.replicas.items() if replica.resident],
                 "slots": self.slots.known(node.name),
                 "contexts": {name: it.context_tokens for name, it in node.replicas.items() if it.context_tokens},
+                "matched": [name for name, it in node.replicas.items() if it.matched],
                 "start_s": node.start_s,
                 "served": node.served,
                 "passed_s_ago": now - node.last_passed_s,
@@ -283,7 +287,8 @@ class ClusterPolicy(Policy):
             node.penalty = known["penalty"]
             for model, replica in node.replicas.items():
                 replica.resident = model in known["resident"]
-                replica.load_with(int(known["contexts"].get(model, 0)), self.view.parameters)
+                context_tokens = int(known["contexts"].get(model, 0))
+                replica.load_with(context_tokens, self.view.parameters, matched=model in known["matched"])
             self.view.replace(node, now)
         self.router.budget = state.parts["retry_budget"]
         self.learn(now, state.parts)

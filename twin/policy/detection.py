@@ -11,13 +11,14 @@ from collections import deque
 from typing import Final, Literal, TypeAlias
 
 from twin.policy.activity import CROWDED_MAX_S, Activity
+from twin.policy.contexts import Contexts
 from twin.policy.health import ROUTABLE
 from twin.policy.observer import Observer
 from twin.policy.parameters import Parameters
 from twin.policy.phi_accrual import PhiAccrual
 from twin.policy.slowness import Slowness
 from twin.policy.views import ClusterView, NodeView, Replica
-from twin.policy.vocabulary import NEVER_S, AttemptEnded, Probe, ProbeKind, ProbeResult, TelemetrySample
+from twin.policy.vocabulary import NEVER_S, ActionResult, AttemptEnded, Probe, ProbeKind, ProbeResult, TelemetrySample
 
 NO_ANSWER: Final[frozenset[str]] = frozenset({"unreachable", "first_token_timeout", "stall_timeout"})
 SPEAKS_OF_THE_NODE: Final[frozenset[str]] = frozenset(
@@ -48,14 +49,31 @@ Diagnosis: TypeAlias = Literal[
     "runner_failing",  # the server answers, a generation fails
     "crash_loop",  # generations pass and then fail, again and again
     "load_path_stuck",  # what is loaded works, nothing can be loaded
+    "load_stalled",  # likewise, and no new server process mends it: the disk gives no weights
+    "load_failing",  # what is loaded works, loads of a model fail
+    "without_gpu",  # it serves from its processor, and used to from its GPU
+    "crowded",  # it works without a pause, for others that ask it past the gateway
     "orphan_runner",  # a runner that outlived its server holds memory that the node's models need
     "slow",  # it works, much slower than it used to
 ]
-STILL_SERVING: Final[frozenset[Diagnosis]] = frozenset({"load_path_stuck", "orphan_runner", "slow"})
+STILL_SERVING: Final[frozenset[Diagnosis]] = frozenset(
+    {"load_path_stuck", "load_stalled", "load_failing", "without_gpu", "crowded", "orphan_runner", "slow"}
+)
 """Failures of nodes that still serve: they are drained before a repair, and stay in use where no repair is possible."""
+
+BEYOND_REPAIR: Final[frozenset[Diagnosis]] = frozenset({"load_stalled", "crowded"})
+"""Failures that nothing here mends: what can be done is to leave the node as it is, and to tell its operator."""
+
+WITHOUT_GPU: Final = "its models lie in main memory, and used to lie in that of its GPU"
 
 RESIDENCY_ANSWER_S: Final = 0.05
 """Time in which a server says what it has loaded, if it says it at all soon (1 ms on real nodes)."""
+
+LOADS_FAILED: Final = 2
+"""Ordered loads of a model in a row that fail on one node, from which on that is a failure of the node."""
+
+LOAD_AGAIN_MAX_S: Final = 60.0
+"""Between two tries to load a model whose loads fail, at most."""
 
 REFUSED_S: Final = 0.5
 """A generation that fails so soon was refused: no load has begun (2 ms with a damaged file, measured on real nodes; a runner
@@ -67,6 +85,13 @@ FAST_PROBE_S: Final = 0.25
 WAY_MARGIN: Final = 1.5
 """Assumption: an answer from a node that is far away is late when it takes this many times its usual way."""
 
+CROWDED_TOLD_S: Final = 180.0
+"""Assumption: a node that others have taken for three minutes will not be given back in a moment: its operator is told, and
+what it has is loaded elsewhere."""
+
+CROWDED_DOUBLINGS: Final = 4
+"""So often the time is doubled in which a crowded node may give a token: a queue of long answers takes minutes."""
+
 SET_BACK_S: Final = 600.0
 """Assumption: a node that others have taken is chosen after its peers for this long, less and less."""
 
@@ -76,15 +101,18 @@ class Watch:
 
     __slots__ = (
         "crowded",
+        "crowded_asks",
         "crowded_since_s",
         "evidence",
         "failures_s",
         "generation_due_s",
         "generations_asked",
         "gone_in_a_row",
+        "late_token_s",
         "liveness_due_s",
         "liveness_error",
         "liveness_failures",
+        "load_again_due_s",
         "load_path_due_s",
         "node",
         "pending",
@@ -104,6 +132,7 @@ class Watch:
         self.generation_due_s = 0.0
         self.generations_asked = 0  # by which the loaded models of a node take their turns
         self.load_path_due_s = 0.0
+        self.load_again_due_s = 0.0  # likewise of a model whose loads have failed
         self.liveness_failures = 0
         self.liveness_error = ""
         self.gone_in_a_row = 0  # liveness probes that were answered by nobody listening
@@ -113,6 +142,8 @@ class Watch:
         self.way_s = 0.0  # where its answers come, but late: at most so long are they on their way
         self.crowded = False  # it is silent, and its GPU works: others have taken its slots
         self.crowded_since_s = NEVER_S
+        self.crowded_asks = 0  # tokens that it was asked for since, and did not give in time
+        self.late_token_s = -NEVER_S  # when one came, later than any request would have waited
         self.evidence = ""
         self.failures_s: deque[float] = deque()  # runner failures, for the crash loop
         self.pending: dict[ProbeKind, int] = {}  # kind to probe id
@@ -152,12 +183,14 @@ class Detection:
         self.slowness = Slowness(view)
         self.observer = Observer()
         self.activity = Activity()
+        self.contexts = Contexts(view)
         self.watches = {name: Watch(node) for name, node in view.nodes.items()}
         self.confirmed: list[Confirmed] = []  # for the healer, which empties it
         self.in_incident: set[str] = set()  # nodes with an open incident; the healer's
         self.passed: list[NodeView] = []  # of those, the ones that a generation passed on
         self.failed_again: list[NodeView] = []  # of those, the ones that failed once more
         self.loads_again: list[NodeView] = []  # of those, the ones that a probe of the load path passed on
+        self.loads_doubted: set[str] = set()  # nodes whose loader is looked at once more before a restart; the healer's
         self.under_repair: set[str] = set()  # nodes with a running disruptive action; the healer's
         self.open_breakers: list[Replica] = []
         self.probe_id = 0
@@ -216,6 +249,30 @@ class Detection:
             window = f"{self.healer.crash_loop_window_s:g} s"
             self._confirm(now, watch.node, "crash_loop", f"the runner failed {count} times within {window}")
 
+    def load_failed(self, now: float, replica: Replica, result: ActionResult, took_s: float) -> None:
+        """A load that was ordered failed. Once may be chance, so the node is asked at once; twice in a row is a failure."""
+        node = replica.node
+        if node.health not in ROUTABLE:
+            return  # it is known to be unwell
+        replica.loads_failed += 1
+        replica.refused = result.status == "failed" and took_s <= REFUSED_S
+        if not self.verify:
+            return
+        watch = self.watches[node.name]
+        watch.liveness_due_s = watch.load_path_due_s = now
+        self.wake_s = now
+        if replica.loads_failed >= LOADS_FAILED and node.name not in self.in_incident:
+            detail = f" ({result.detail})" if result.detail else ""
+            evidence = f"loading {replica.model.name} {result.status} after {took_s:.1f} s{detail}"
+            self._confirm(now, node, "load_failing", f"{evidence}, {replica.loads_failed} times in a row")
+
+    def load_worked(self, replica: Replica) -> None:
+        """A model was loaded: the loader works, and so do this model's files."""
+        replica.loads_failed = 0
+        replica.refused = False
+        if replica.node.name in self.in_incident:
+            self.loads_again.append(replica.node)
+
     def refuted(self, now: float, replica: Replica) -> None:
         """It called a request wrong that another node then served: its copy of the model is damaged, say."""
         if self.breaker.enabled:
@@ -266,6 +323,8 @@ class Detection:
             evidence = self.activity.orphan(now, watch.node)
             if evidence:
                 self._confirm(now, watch.node, "orphan_runner", evidence)
+            elif self.activity.without_gpu(watch.node):
+                self._confirm(now, watch.node, "without_gpu", WITHOUT_GPU)
         if watch.crowded and not self.activity.crowded(now, watch.node):
             watch.crowded = False
             if watch.node.health == "suspect":
@@ -306,20 +365,31 @@ class Detection:
 
     def _load_path(self, now: float, watch: Watch, result: ProbeResult) -> None:
         node = watch.node
+        replica = node.replicas.get(result.model)
         if result.ok:
-            if node.name in self.in_incident:
-                self.loads_again.append(node)
+            if replica is not None:
+                self.load_worked(replica)
             return
         if node.health not in ROUTABLE or result.error not in SPEAKS_OF_THE_NODE:
+            return
+        if replica is not None and result.model != self.probes.load_path_model:
+            replica.loads_failed += 1  # as before: that is why it was asked for
             return
         if result.error in NO_ANSWER and self.activity.loading(now, node):
             return  # its loader is at work on another model
         evidence = f"loading {result.model} gave {result.error} after {result.latency_s:.1f} s"
         if result.error in ("first_token_timeout", "stall_timeout"):
             self._confirm(now, node, "load_path_stuck", evidence)
-        else:  # its loader did not even get to it: that is another failure, to be told by a second sign
+            return
+        times = 0
+        if replica is not None and result.error == "server_error":
+            replica.loads_failed += 1
+            times = replica.loads_failed
+        if times < LOADS_FAILED:  # chance, or another failure than that of a load: a second sign tells
             watch.evidence = evidence
             self._suspect(now, node, silent=result.error in NO_ANSWER)
+        elif node.name not in self.in_incident:
+            self._confirm(now, node, "load_failing", f"{evidence}, {times} times in a row")
 
     def _liveness(self, now: float, watch: Watch, result: ProbeResult) -> None:
         node = watch.node
@@ -385,6 +455,7 @@ class Detection:
         watch = self.watches[node.name]
         watch.evidence = ""
         watch.crowded_since_s = NEVER_S
+        watch.crowded_asks = 0
         watch.stalled = False
         self.view.happened(node, "passed", now)
         self.view.replace(node, now)
@@ -406,11 +477,19 @@ class Detection:
             replica.resident = name in result.models
             if not replica.resident:
                 replica.taken = 0
+        for name, context_tokens in zip(result.models, result.contexts, strict=False):
+            if name in node.replicas:
+                self.contexts.seen(now, node.replicas[name], context_tokens)
         self.view.replace(node, now)
 
     def _generation(self, now: float, watch: Watch, result: ProbeResult) -> None:
         node = watch.node
         replica = node.replicas.get(result.model)
+        if result.ok and watch.crowded and result.latency_s > self.healer.verify_timeout_s:
+            watch.late_token_s = now  # it works, for others: no request of ours would wait so long
+            watch.generation_due_s = now + self.probes.generation_period_s
+            self._tell_crowded(now, watch, f"a token of {result.model} came after {result.latency_s:.0f} s")
+            return
         if result.ok:
             late = replica is not None and result.latency_s > replica.hot_route.first_token_deadline_s
             loaded = replica is not None and not replica.resident
@@ -419,6 +498,8 @@ class Detection:
                 replica.loading = False
                 replica.refused = False
                 replica.failures_in_row = 0
+                if loaded or replica.loads_failed:
+                    self.load_worked(replica)
             if watch.liveness_failures and result.latency_s > self.probes.timeout_s:
                 watch.way_s = result.latency_s  # it generates, and is farther away than a probe of its server had time
             watch.liveness_failures = 0
@@ -452,6 +533,7 @@ class Detection:
             replica.refused = result.error == "server_error" and soon and not replica.resident
         watch.serves_errors = result.error == "server_error"
         if node.health in ("down", "drained"):
+            watch.crowded_asks += watch.crowded
             if node.name in self.in_incident:
                 self.failed_again.append(node)
             return
@@ -467,6 +549,7 @@ class Detection:
             if result.error in RUNNER_DIED:
                 self._count_runner_failure(now, watch)
             elif self._is_crowded(now, watch, result):
+                self._tell_crowded(now, watch, evidence)
                 return  # busy is not dead: it is asked again, with patience
             self._confirm(now, node, _diagnose(watch, result), evidence)
         else:
@@ -490,8 +573,19 @@ class Detection:
         if not full and (watch.stalled or watch.liveness_failures or not self.activity.crowded(now, watch.node)):
             return False
         watch.crowded = True
+        watch.crowded_asks += 1
         watch.crowded_since_s = min(watch.crowded_since_s, now)
-        return now - watch.crowded_since_s < CROWDED_MAX_S
+        return now - max(watch.crowded_since_s, watch.late_token_s) < CROWDED_MAX_S
+
+    def _tell_crowded(self, now: float, watch: Watch, evidence: str) -> None:
+        """Who has a node set aside for long learns of it."""
+        node = watch.node
+        if (
+            now - watch.crowded_since_s >= CROWDED_TOLD_S
+            and node.health == "suspect"
+            and node.name not in self.in_incident
+        ):
+            self._confirm(now, node, "crowded", f"{evidence}; others have taken it")
 
     def is_busy(self, now: float, node: NodeView, since_s: float) -> bool:
         """Whether a node that was taken for hung since then works after all, or may: its machine was not looked at yet."""
@@ -504,7 +598,7 @@ class Detection:
             return False
         watch.crowded = True
         watch.crowded_since_s = min(watch.crowded_since_s, since_s)
-        return now - watch.crowded_since_s < CROWDED_MAX_S
+        return now - max(watch.crowded_since_s, watch.late_token_s) < CROWDED_MAX_S
 
     # -- what to ask ----------------------------------------------------------------------------------------------
 
@@ -517,7 +611,6 @@ class Detection:
         unwell = 0
         fresh_s = now - self.probes.period_s
         residency = self.probes.residency
-        load_path = self.probes.load_path_model
         for watch in self.watches.values():
             node = watch.node
             if node.held:  # only what it has loaded is of interest, for its return
@@ -537,12 +630,44 @@ class Detection:
                 watch.residency_due_s = now + self.probes.residency_period_s
                 if node.health in ROUTABLE:
                     self._ask(now, watch, "residency", "", self.probes.timeout_s, 0.0, probes)
-            if load_path and now >= watch.load_path_due_s:
+            if now >= watch.load_path_due_s:
                 watch.load_path_due_s = now + self.probes.load_path_period_s
-                # Where there is no room the probe would wait for others to go, or have them evicted.
-                if node.health in ROUTABLE and self._has_room(node, load_path):
-                    self._ask(now, watch, "load_path", load_path, self.probes.load_path_timeout_s, 0.0, probes)
+                if node.health in ROUTABLE or (node.health == "drained" and node.name in self.loads_doubted):
+                    self._ask_load_path(now, watch, probes)
         self.unwell = unwell
+
+    def _ask_load_path(self, now: float, watch: Watch, probes: list[Probe]) -> None:
+        """Have a model loaded and let go: one whose loads have failed, now and then, or else the small one."""
+        model, timeout_s = self.probes.load_path_model, self.probes.load_path_timeout_s
+        failed = self._to_load_again(now, watch)
+        if failed is not None:
+            model, timeout_s = failed.model.name, self.view.parameters.redundancy.load_timeout_s
+        # Where there is no room the probe would wait for others to go, or have them evicted.
+        if model and self._has_room(watch.node, model):
+            self._ask(now, watch, "load_path", model, timeout_s, 0.0, probes)
+
+    def _to_load_again(self, now: float, watch: Watch) -> Replica | None:
+        """A model of a node in an incident whose loads have failed, so that it is seen when they do no more."""
+        node = watch.node
+        if node.name not in self.in_incident or now < watch.load_again_due_s:
+            return None
+        due: Replica | None = None
+        for replica in node.replicas.values():
+            if replica.loads_failed < LOADS_FAILED or replica.model.name == self.probes.load_path_model:
+                continue
+            if replica.resident or (not node.loads_nothing and node.free_gib(replica) < replica.model.memory_gib):
+                self.load_worked(replica)  # or others have its place by now, and nobody will have it loaded there
+            elif (
+                not replica.loading
+                and not node.would_lose(replica)
+                and self._has_room(node, replica.model.name)
+                and (due is None or replica.loads_failed < due.loads_failed)
+            ):
+                due = replica
+        if due is not None:
+            times = min(due.loads_failed - LOADS_FAILED, 8)
+            watch.load_again_due_s = now + min(self.probes.load_path_period_s * 2.0**times, LOAD_AGAIN_MAX_S)
+        return due
 
     def _ask_unwell(self, now: float, watch: Watch, probes: list[Probe]) -> None:
         node = watch.node
@@ -561,7 +686,9 @@ class Detection:
             replica = node.replicas[model]
             timeout_s = self.probes.generation_timeout_s
             if watch.crowded:
-                timeout_s = max(self.healer.verify_timeout_s, self.patience * node.start_s)
+                doublings = min(max(watch.crowded_asks - 1, 0), CROWDED_DOUBLINGS)
+                patience_s = self.healer.verify_timeout_s * 2.0**doublings
+                timeout_s = max(patience_s, self.patience * node.start_s)
             elif not (watch.slow_error and node.health == "suspect" and replica.resident):
                 timeout_s = self.healer.verify_timeout_s  # the model may have to be loaded first
             elif self.view.indexed(replica).in_flight >= replica.model.slots:
@@ -655,6 +782,7 @@ class Detection:
         watch.slow_error = watch.crowded = watch.stalled = False
         watch.way_s = 0.0
         watch.crowded_since_s = NEVER_S
+        watch.crowded_asks = 0
         self.activity.forget(node.name)
         watch.failures_s.clear()
         watch.phi.forget()
@@ -682,7 +810,7 @@ class Detection:
             replica.load_with(0, self.view.parameters)
             replica.resident = replica.loading = False
             replica.generates = True
-            replica.failures_in_row = replica.taken = 0
+            replica.failures_in_row = replica.loads_failed = replica.taken = 0
         self.slowness.forget(node.name)
         self.view.replace(node, now)
 

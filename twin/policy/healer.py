@@ -14,8 +14,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
+from twin.policy.activity import TELLS_WITHIN_S
 from twin.policy.choice import Option, explained, weigh, without_hand
-from twin.policy.detection import STILL_SERVING, Confirmed, Detection, Diagnosis
+from twin.policy.detection import STILL_SERVING, WITHOUT_GPU, Confirmed, Detection, Diagnosis
 from twin.policy.health import ROUTABLE
 from twin.policy.incidents import OpenIncident
 from twin.policy.rates import Rates
@@ -57,8 +58,17 @@ ABORT_TIMEOUT_S: Final = 5.0
 BOOKKEEPING_TIMEOUT_S: Final = 5.0
 """Drain and return change what the policy does, not the node."""
 
-NOT_OF_AN_ORPHAN: Final = frozenset({"orphan_runner", "load_path_stuck"})
+LOADING: Final = frozenset({"load_path_stuck", "load_stalled", "load_failing"})
+"""Troubles of nodes that can load nothing, or not all that they should."""
+
+LEFT_ALONE: Final = LOADING | {"without_gpu"}
+"""Troubles of nodes that go on serving as they are where nothing is left that might mend them."""
+
+NOT_OF_AN_ORPHAN: Final = LOADING | {"orphan_runner"}
 """Troubles that a runner which outlived its server does not explain, or that are it."""
+
+LOAD_BEGINS_S: Final = 1.0
+"""From the order to load a model until its runner process can be seen, at most."""
 
 WITHHELD: Final = "not set aside while fewer replicas of a model serve elsewhere than"
 """Of the evidence of an incident whose repair waited for the floor of replicas."""
@@ -121,7 +131,7 @@ class Healer:
         for node in self._taken(self.detection.passed):
             self._passed(now, node)
         for node in self._taken(self.detection.loads_again):
-            self._works_by_itself(now, node, "load_path_stuck")
+            self._loads_again(now, node)
         if now < self.look_s:
             return
         self.look_s = now + self.parameters.period_s
@@ -152,7 +162,7 @@ class Healer:
             return  # its operator has set it aside, and may be working on it
         self.look_s = now  # news are not kept waiting
         known = self.open.get(node.name)
-        if known is not None and known.foreseen and known.happened("dropped"):
+        if known is not None and self._makes_way(known, confirmed.diagnosis) and known.happened("dropped"):
             self._close(now, node, known)
             known = None
         if known is None and confirmed.diagnosis == "orphan_runner" and self._goes_on(now, node, confirmed.evidence):
@@ -176,6 +186,12 @@ class Healer:
         if node.health == "down" and node.in_flight:
             reason = f"{confirmed.diagnosis}: {confirmed.evidence}; its {node.in_flight} requests go on elsewhere"
             commands.append(self.action(now, "abort", node, "", reason, ABORT_TIMEOUT_S, float(node.in_flight)))
+
+    def _makes_way(self, known: OpenIncident, diagnosis: Diagnosis) -> bool:
+        """Whether an incident ends because a failure of another kind has come: what was to be forestalled, or a node that
+        still served, and that nobody could mend, does no more."""
+        left_alone = known.incident.state == "given_up" or known.ailment == "crowded"
+        return known.foreseen or (left_alone and self._still_serves(known) and diagnosis not in STILL_SERVING)
 
     def _open(self, now: float, node: NodeView, diagnosis: str, evidence: str) -> OpenIncident:
         incident = Incident(len(self.incidents), node.name, diagnosis, evidence, now)
@@ -260,6 +276,8 @@ class Healer:
         work = self.open.get(node.name)
         if work is None:
             return
+        if work.ailment == "without_gpu":
+            return  # that it has its GPU again is for its machine to say
         if self._still_serves(work) and work.incident.state in ("open", "draining", "given_up"):
             return  # a generation from a loaded model says nothing of what is wrong here
         self._holds(now, work)
@@ -280,14 +298,30 @@ class Healer:
         if work is not None and work.trouble == diagnosis and node.health in ROUTABLE:
             self._holds(now, work)
 
+    def _loads_again(self, now: float, node: NodeView) -> None:
+        """Something has been loaded on the node."""
+        node.loads_nothing = False
+        work = self.open.get(node.name)
+        if work is not None and work.ailment == "load_path_stuck" and work.happened("withheld"):
+            # It was set aside to be restarted. A restart is for a loader that stays stuck: another look will tell.
+            probes = self.view.parameters.probes
+            work.choice = None
+            work.question = 0
+            work.not_before_s = now + probes.load_path_period_s + probes.load_path_timeout_s
+            self._give_back(now, node)
+        self._works_by_itself(now, node, "load_path_stuck")
+        self._works_by_itself(now, node, "load_stalled")
+        if not any(replica.loads_failed for replica in node.replicas.values()):
+            self._works_by_itself(now, node, "load_failing")
+
     def _cooldown_s(self, work: OpenIncident) -> float:
         in_a_row = work.earlier_actions + work.incident.actions
         return self.parameters.cooldown_s * 2.0 ** (in_a_row - 1) if in_a_row else 0.0
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
-    def _did_not_help(self, now: float, work: OpenIncident) -> None:
-        """The last remedy was done, and what verifies it failed."""
+    def _did_not_help(self, now: float, work: OpenIncident, *, done: bool = True) -> None:
+        """The last remedy was done, and what verifies it failed; or it failed itself."""
         choice = work.choice
         work.choice = None
         work.question = 0
@@ -296,6 +330,10 @@ class Healer:
         work.tried[choice.name] = work.tried.get(choice.name, 0) + 1
         if self.parameters.learning:
             self.rates.note(choice.name, work.ailment, work.incident.node, 0.0, 1.0)
+        if work.ailment == "load_path_stuck" and choice.name == "restart" and done and not work.foreseen:
+            work.ailment = "load_stalled"
+            work.tried = {}
+            work.incident.evidence += "; a new server process can load nothing either"
         if work.ailment == "orphan_runner" and not work.foreseen:
             work.ailment = work.incident.diagnosis  # that was not all; where it is still there, it is seen again
 
@@ -307,8 +345,11 @@ class Healer:
             self.ended.pop(node.name, None)
             if work.lost_server:
                 self.ended[node.name] = work  # an orphan would be of that
+        node.loads_nothing = False
+        self.detection.slowness.serves_from_processor(now, node, False)
         del self.open[node.name]
         self.detection.in_incident.discard(node.name)
+        self.detection.loads_doubted.discard(node.name)
 
     def _held(self, now: float, node: NodeView, work: OpenIncident) -> None:
         work.happened("held")
@@ -323,10 +364,11 @@ class Healer:
     # -- what is done ---------------------------------------------------------------------------------------------
 
     def _step(self, now: float, node: NodeView, work: OpenIncident, commands: list[Command]) -> None:
-        if work.trouble not in NOT_OF_AN_ORPHAN and not work.foreseen:
+        if work.trouble not in NOT_OF_AN_ORPHAN and not work.foreseen and not work.no_orphan:
             evidence = self.detection.activity.orphan(now, node)
             if evidence and work.incident.state in ("open", "verifying", "holding"):
                 self._left_behind(now, work, evidence)
+        self._look_at_gpu(now, node, work)
         state = work.incident.state
         if state == "holding" and now >= work.hold_until_s and node.health in ROUTABLE:
             self._held(now, node, work)
@@ -344,8 +386,31 @@ class Healer:
                 return
             if work.trouble == "slow" and node.name not in self.detection.slowness.slow:
                 self._works_by_itself(now, node, "slow")
+            self._works_by_itself(now, node, "crowded")  # where it gets traffic again
             if work.incident.state in ("open", "draining"):
                 self._remedy(now, node, work, commands)
+
+    def _look_at_gpu(self, now: float, node: NodeView, work: OpenIncident) -> None:
+        """A node that came back without its GPU has not come back: it is chosen after all others until it has it again."""
+        activity, slowness = self.detection.activity, self.detection.slowness
+        if work.foreseen:
+            return
+        if activity.without_gpu(node) and work.incident.state in ("verifying", "holding"):
+            if work.ailment == "without_gpu":
+                self._did_not_help(now, work)
+            else:
+                if work.choice is not None and not self.advises:
+                    work.tried = {work.choice.name: 1}
+                work.ailment = "without_gpu"
+                work.choice = None
+                work.question = 0
+                work.incident.evidence += f"; then {WITHOUT_GPU}"
+            work.happened("left_behind")
+            work.not_before_s = now + self._cooldown_s(work)
+        if work.ailment == "without_gpu":
+            slowness.serves_from_processor(now, node, not activity.with_gpu(node))
+            if activity.with_gpu(node):
+                self._works_by_itself(now, node, "without_gpu")
 
     def case(self, node: NodeView, ailment: str, certainty: float, harm: float, tried: dict[str, int]) -> Case:
         """What the remedies need to know of a node."""
@@ -373,6 +438,8 @@ class Healer:
             return
         if work.trouble == "unreachable" and self._blind():
             return
+        if work.ailment == "crowded":
+            return  # it serves others: nothing that is done to it helps, and it is asked again, with patience
         if work.ailment == "runner_hung" and self.detection.is_busy(now, node, work.incident.opened_s):
             return  # it is asked again, with patience
         if work.choice is None and not self._choose(node, work):
@@ -389,9 +456,17 @@ class Healer:
             about = choice.remedy.about
             if about.drains and not self._drained(now, node, work, commands):
                 return
+            if work.trouble == "load_path_stuck" and not self._scheduler_is_stuck(now, node, work):
+                return
         elif not self.advises:
             self.view.happened(node, "confirmed", now)  # whatever it does now, it gets nothing while it is repaired
         self._act(now, node, work, choice, commands)
+
+    def _give_up(self, node: NodeView, work: OpenIncident) -> None:
+        """Nobody here can mend it. What is loaded goes on serving; probes go on, and tell when it is over."""
+        probe = node.replicas.get(self.view.parameters.probes.load_path_model)
+        node.loads_nothing = work.ailment == "load_stalled" or (probe is not None and probe.loads_failed > 0)
+        work.happened("exhausted")
 
     def _choose(self, node: NodeView, work: OpenIncident) -> bool:
         if not work.foreseen:
@@ -403,6 +478,8 @@ class Healer:
         if not options or options[0].value <= 0.0:
             if handless and handless not in work.incident.evidence:
                 work.incident.evidence += f"; {handless}"
+            if not options and not handless and work.ailment in LEFT_ALONE:
+                self._give_up(node, work)
             return False
         work.choice = options[0]
         work.reason = explained(options[0], options, handless)
@@ -420,7 +497,7 @@ class Healer:
             return
         reason = f"{work.trouble}: {work.incident.evidence}; {work.reason}"
         timeout_s = choice.remedy.timeout_s(choice.takes_s, self.parameters)
-        context_tokens = lowered_of(node.replicas[choice.model]) if about.action == "load" else 0
+        context_tokens = lowered_of(node.replicas[choice.model]) if choice.name == "lower_context" else 0
         order = self.action(
             now, about.action, node, choice.model, reason, timeout_s, choice.value, context_tokens=context_tokens
         )
@@ -459,6 +536,10 @@ class Healer:
             reason = f"{work.trouble}: {work.incident.evidence}; it is {what} once it is idle: {work.reason}"
             commands.append(self.action(now, "drain", node, "", reason, BOOKKEEPING_TIMEOUT_S, 0.0))
             work.drained_at_s = now
+            if work.trouble == "load_path_stuck" and self.detection.activity.is_read(now, node):
+                # Its loader is asked once more, while its machine is looked at.
+                self.detection.loads_doubted.add(node.name)
+                self.detection.watches[node.name].load_path_due_s = now
         elif not self.leaves_enough(node):
             # Others failed while it was drained: it is needed as it is.
             work.happened("withheld")
@@ -467,6 +548,24 @@ class Healer:
             self._give_back(now, node)
             return False
         return node.in_flight == 0 or now - work.drained_at_s >= self.parameters.drain_timeout_s
+
+    def _scheduler_is_stuck(self, now: float, node: NodeView, work: OpenIncident) -> bool:
+        """Whether nothing speaks against it, and its machine has been looked at, where it is: a restart costs all that the
+        node has loaded, and gives it nothing where the disk is what is silent."""
+        activity = self.detection.activity
+        if self.advises:
+            return True
+        if activity.stands_still(node, work.incident.opened_s):
+            work.ailment = "load_stalled"
+            work.choice = None
+            work.incident.evidence += (
+                "; a load has begun, and no weights are read: the disk is silent, not the scheduler"
+            )
+            work.happened("withheld")
+            self._give_back(now, node)
+            return False
+        waits = activity.is_read(now, node) and not activity.was_read(node, work.drained_at_s + LOAD_BEGINS_S)
+        return not waits or now - work.drained_at_s >= TELLS_WITHIN_S
 
     def _withheld(self, work: OpenIncident) -> None:
         if not work.withheld:
@@ -554,8 +653,11 @@ class Healer:
                 if result.kind == "pull":
                     node.replicas[model].refused = False
                     node.replicas[model].fetched_s = now
-                elif result.kind == "load":  # again, with less
-                    node.replicas[model].load_with(lowered_of(node.replicas[model]), self.view.parameters)
+                elif result.kind == "load":
+                    self.view.loaded(node.replicas[model], now)
+                    self.detection.load_worked(node.replicas[model])
+                    if work.choice is not None and work.choice.name == "lower_context":
+                        node.replicas[model].load_with(lowered_of(node.replicas[model]), self.view.parameters)
             self._done(now, node, work)
         elif result.status in NOT_TRIED:
             self._was_not_tried(now, node, work)
@@ -563,7 +665,9 @@ class Healer:
                 work.not_before_s = now + self.parameters.cooldown_s
         else:
             work.happened("action_failed")
-            self._did_not_help(now, work)
+            if result.status == "failed" and result.kind == "kill_runner" and work.ailment == "orphan_runner":
+                work.no_orphan = True
+            self._did_not_help(now, work, done=False)
             work.not_before_s = now + self._cooldown_s(work)
             self._give_back(now, node)
             if work.foreseen and work.happened("dropped"):

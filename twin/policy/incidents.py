@@ -67,6 +67,7 @@ class OpenIncident:
     relapses: int = 0  # earlier incidents that this one follows soon, each the last
     ailment: str = ""  # what remedies are chosen by: the diagnosis, or the failure class that was foretold
     foreseen: bool = False  # nothing has failed so far
+    no_orphan: bool = False  # whoever was to kill a runner that outlived its server has found none
     lost_server: bool = False  # its server process ended, by the failure or by a repair: a runner may have outlived it
     probability: float = 1.0  # that it is so, or would be
     harm: float = 0.0  # requests that a foreseen failure would cost

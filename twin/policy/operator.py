@@ -159,6 +159,7 @@ class Operator:
             replica.loading = False
             if result.status == "done":
                 self.view.loaded(replica, now)
+                self.detection.load_worked(replica)
             self.view.replace(held.node, now)
             return True
         if held.phase != "restarting" or result.action_id != held.restart_id:

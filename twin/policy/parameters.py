@@ -91,6 +91,11 @@ class RouterParameters:
         "",
         "No limit on silence is shorter than this many times the longest recent wait for a first token on the node.",
     )
+    match_context: bool = _switch(
+        True,
+        "Where others have a node load a model with their num_ctx again and again, ask it with that, too: else the model is "
+        "loaded anew whenever they and the gateway take turns. Not below `healer.context_min_tokens`.",
+    )
     zombie_grace_s: float = _number(
         10.0,
         0,

@@ -13,13 +13,16 @@ from twin.policy.foresight import Foresight
 from twin.policy.healer import Healer
 from twin.policy.health import ROUTABLE
 from twin.policy.views import ClusterView, NodeView, Replica
-from twin.policy.vocabulary import ActionResult, Command, ModelSpec
+from twin.policy.vocabulary import NOT_TRIED, ActionResult, Command, ModelSpec
 
 COUNTED: Final = ROUTABLE | {"suspect"}
 """A suspect node's replicas count as there: the suspicion is settled in seconds, a load takes longer."""
 
 LOAD_COOLDOWN_S: Final = 30.0
-"""After a load that failed, before the same one is tried again."""
+"""After a load that failed, before the same one is tried again; twice as long each time."""
+
+LOAD_DOUBLINGS: Final = 6
+"""That is half an hour then."""
 
 LEASE_COOLDOWN_S: Final = 30.0
 """After an unload that was refused for want of the lease, before it is ordered again."""
@@ -108,7 +111,16 @@ class Redundancy:
         reason = f"{why}; {node.name}{rack} has room for it"
         timeout_s = self.parameters.load_timeout_s
         benefit = float(replica.model.slots)
-        order = self.healer.action(now, "load", node, replica.model.name, reason, timeout_s, benefit)
+        order = self.healer.action(
+            now,
+            "load",
+            node,
+            replica.model.name,
+            reason,
+            timeout_s,
+            benefit,
+            context_tokens=replica.lasting_context,
+        )
         self.loads[order.action_id] = replica
         self.ordered_s[order.action_id] = now
         commands.append(order)
@@ -140,7 +152,9 @@ class Redundancy:
         if node.name in self.foresight.endangered:
             return True
         work = self.healer.open.get(node.name)
-        return work is not None and work.incident.state == "open" and not self.healer.advises
+        if work is None or self.healer.advises:
+            return False
+        return work.incident.state == "open" or work.trouble == "without_gpu"
 
     def _best(self, now: float, model: str) -> Replica | None:
         """Where to load it: in a rack that has none of it, where the most room is."""
@@ -215,7 +229,8 @@ class Redundancy:
         under_repair = self.healer.detection.under_repair
         if idle_s < self.parameters.scale_down_after_s or len(under_repair) >= self.healer.parameters.concurrent_max:
             return
-        if self.foresight.endangered or self.healer.open or not self.healer.parameters.reallocation:
+        at_work = any(work.incident.state != "given_up" for work in self.healer.open.values())
+        if self.foresight.endangered or at_work or not self.healer.parameters.reallocation:
             return
         for node in self.view.nodes.values():
             replica = node.replicas[model.name]
@@ -283,12 +298,16 @@ class Redundancy:
         key = (replica.node.name, replica.model.name)
         if result.status == "done":
             self.view.loaded(replica, now)
-            replica.load_with(0, self.view.parameters)
+            replica.load_with(replica.lasting_context, self.view.parameters, matched=replica.matched)
             self.ours.add(key)
             self.healer.tracker.took("load", now - ordered_s)
+            self.healer.detection.load_worked(replica)
+        elif result.status in NOT_TRIED or result.status == "advised":
+            self.not_before_s[key] = now + ADVISED_COOLDOWN_S
         else:
-            pause_s = ADVISED_COOLDOWN_S if result.status == "advised" else LOAD_COOLDOWN_S
-            self.not_before_s[key] = now + pause_s
+            self.healer.detection.load_failed(now, replica, result, now - ordered_s)
+            in_vain = min(max(replica.loads_failed - 1, 0), LOAD_DOUBLINGS)
+            self.not_before_s[key] = now + LOAD_COOLDOWN_S * 2.0**in_vain
         self.view.replace(replica.node, now)
         return True
 

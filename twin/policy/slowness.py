@@ -18,7 +18,7 @@ NORMAL_WEIGHT: Final = 0.02
 RECENT_WEIGHT: Final = 0.2
 LATENCY_WEIGHT: Final = 0.3
 FAR_LEVELS: Final = 16
-"""Levels that a node with a slow network is set back."""
+"""Levels that a node with a slow network, or without its GPU, is set back."""
 
 
 class Slowness:
@@ -33,6 +33,7 @@ class Slowness:
         self.ratio_max: float = 2.0 * self.parameters.failing_ratio  # one outlier alone is no failure
         self.latency_floor_s: float = self.parameters.latency_floor_s
         self.paces = {name: node.pace for name, node in view.nodes.items()}
+        self.without_gpu: set[str] = set()  # nodes that serve from their processor, as far as is known; the healer's
         self.slow: dict[str, str] = {}  # node to evidence, while it decodes slowly
 
     def configure(self, parameters: SlownessParameters) -> None:
@@ -105,7 +106,7 @@ class Slowness:
             pace.latency_s > self.parameters.ratio * _median(latencies)
         ):
             penalty += FAR_LEVELS
-        node.penalty = penalty
+        node.penalty = penalty + (FAR_LEVELS if node.name in self.without_gpu else 0)
 
     def _peers(self, pace: Pace) -> list[Pace]:
         return [peer for peer in self.paces.values() if peer is not pace]
@@ -117,7 +118,18 @@ class Slowness:
         pace.samples = 0
         pace.latency_s = math.nan
         self.slow.pop(node, None)
-        self.view.nodes[node].penalty = 0
+        self.view.nodes[node].penalty = FAR_LEVELS if node in self.without_gpu else 0
+
+    def serves_from_processor(self, now: float, node: NodeView, serves: bool) -> None:
+        """A node has lost its GPU, or has it again: it is chosen after all others, or as any."""
+        if serves is (node.name in self.without_gpu):
+            return
+        if serves:
+            self.without_gpu.add(node.name)
+        else:
+            self.without_gpu.discard(node.name)
+        self._judge(node, self.paces[node.name])
+        self.view.replace(node, now)
 
 
 def _median(values: list[float]) -> float:

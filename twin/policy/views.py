@@ -66,6 +66,7 @@ class NodeView:
         "in_flight",
         "index",
         "last_passed_s",
+        "loads_nothing",
         "name",
         "pace",
         "penalty",
@@ -95,6 +96,7 @@ class NodeView:
         self.last_passed_s = 0.0  # last terminal record or passed generation probe
         self.hands = spec.hands  # kinds of actions that somebody can do to it, as far as is known
         self.held = False  # set aside by an operator: nobody else may bring it back
+        self.loads_nothing = False  # as far as is known: no load is ordered there
         self.returning = False  # an operator returns it: not even a last resort before a generation has passed
         self.rising = 0  # levels that a node which came back is set back, fewer from look to look
         self.rising_since_s = 0.0
@@ -103,10 +105,12 @@ class NodeView:
 
     def free_gib(self, for_replica: Replica | None = None) -> float:
         """Memory that one more model may take beside what is loaded or being loaded, as far as is known: Ollama's own
-        rule, so that what is ordered here does not push out what is there. Negative: the node keeps no more models.
+        rule, so that what is ordered here does not push out what is there. Negative: the node keeps, or loads, no more.
 
         `for_replica`: the one that is to be loaded, where what it displaces anyway is not to count.
         """
+        if self.loads_nothing:
+            return -1.0
         here = [
             r.model.memory_gib
             for r in self.replicas.values()
@@ -141,6 +145,8 @@ class Replica:
         "in_flight",
         "level",
         "loading",
+        "loads_failed",
+        "matched",
         "model",
         "node",
         "place",
@@ -163,8 +169,10 @@ class Replica:
         self.stored = True  # the node has it on its disk, and so can load it
         self.loading = False
         self.place = ""  # on its node, where it shares that with other models; empty: it has one of its own
-        self.context_tokens = 0  # num_ctx with which it was loaded here, because memory was short; 0: as anywhere
+        self.context_tokens = 0  # num_ctx with which it is loaded here, where that is not as anywhere; 0: it is
+        self.matched = False  # because others ask for it with that one, too; else because memory was short
         self.failures_in_row = 0
+        self.loads_failed = 0  # ordered loads that failed since one worked
         self.refused = False  # its server refused it at once when it was asked last, without trying to load it
         self.fetched_s = -NEVER_S  # when its files were fetched anew
         self.generates = True  # as far as is known: it has not said that it does something else
@@ -188,16 +196,23 @@ class Replica:
         """Whether another replica of its node is let go when this one is loaded."""
         return self.place != "" and self.place == other.place and other is not self
 
-    def load_with(self, context_tokens: int, parameters: Parameters) -> None:
-        """It has been loaded with that context (0: with its own), and is asked with it from now on."""
+    def load_with(self, context_tokens: int, parameters: Parameters, *, matched: bool = False) -> None:
+        """It has been loaded with that context (0: with its own), and is asked with it from now on; `matched`: because
+        others ask for it with that."""
+        self.matched = matched
         if context_tokens == self.context_tokens:
             return
         self.context_tokens = context_tokens
-        if context_tokens:
+        if 0 < context_tokens < self.model.context_tokens:
             self.pool.shortened[self.node.bit] = context_tokens
         else:
             self.pool.shortened.pop(self.node.bit, None)
         self.set_limits(parameters)
+
+    @property
+    def lasting_context(self) -> int:
+        """The num_ctx with which it is loaded again once it was let go: the one that others ask for, too; 0: its own."""
+        return self.context_tokens if self.matched else 0
 
 
 def limit(seconds: float) -> float:

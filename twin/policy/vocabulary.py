@@ -266,7 +266,8 @@ class RequestWithdrawn:
 
 @dataclass(slots=True, init=False)
 class ProbeResult:
-    """A probe came back, or did not within its time (`error` says how). `models`: what a residency probe saw loaded."""
+    """A probe came back, or did not within its time (`error` says how). `models`: what a residency probe saw loaded,
+    `contexts`: with which num_ctx each of them, 0 where the node does not say."""
 
     probe_id: int
     node: str
@@ -276,6 +277,7 @@ class ProbeResult:
     latency_s: float
     error: AttemptError
     models: tuple[str, ...]
+    contexts: tuple[int, ...]
 
     def __init__(
         self,
@@ -287,6 +289,7 @@ class ProbeResult:
         latency_s: float,
         error: AttemptError = "",
         models: tuple[str, ...] = (),
+        contexts: tuple[int, ...] = (),
     ) -> None:
         self.probe_id = probe_id
         self.node = node
@@ -296,6 +299,7 @@ class ProbeResult:
         self.latency_s = latency_s
         self.error = error
         self.models = models
+        self.contexts = contexts
 
 
 @dataclass(slots=True)

@@ -82,7 +82,8 @@ class Probing:
             if node.malfunctions.lock_held:  # /api/ps waits for the same lock
                 self._later(pending.sent_s + probe.timeout_s, pending, "first_token_timeout")
             else:
-                self._answer(pending, "", node.resident())
+                models = node.resident()
+                self._answer(pending, "", models, tuple(node.runners[it].context_tokens for it in models))
         else:
             tokens = 1 if probe.kind == "generation" else 0
             pending.job = Job(probe.model, PROBE_PROMPT_TOKENS, tokens, self._job_ended, pending, probe.context_tokens)
@@ -138,7 +139,9 @@ class Probing:
                 node.cancel(pending.job)
         self._answer(pending, error)
 
-    def _answer(self, pending: Pending, error: AttemptError, models: tuple[str, ...] = ()) -> None:
+    def _answer(
+        self, pending: Pending, error: AttemptError, models: tuple[str, ...] = (), contexts: tuple[int, ...] = ()
+    ) -> None:
         gateway = self.gateway
         probe = pending.probe
         now = gateway.engine.now
@@ -156,7 +159,9 @@ class Probing:
             )
         else:
             self.passed[probe.kind] += 1
-        result = ProbeResult(probe.probe_id, probe.node, probe.kind, probe.model, not error, latency_s, error, models)
+        result = ProbeResult(
+            probe.probe_id, probe.node, probe.kind, probe.model, not error, latency_s, error, models, contexts
+        )
         gateway.observe(result)
 
 

@@ -6,7 +6,6 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from twin.policy.health import ROUTABLE
 from twin.policy.vocabulary import TelemetrySample
 from twin.record.telemetry_columns import TELEMETRY_NAMES
 from twin.scenario.draws import stream
@@ -76,7 +75,7 @@ class Sampling:
                 if now >= self._due_s.get((each.name, name), 0.0):
                     self._due_s[(each.name, name)] = now + EARLY_SHARE * each.policy.telemetry_period_s
                     self._send(now, late_s, each, name, values)
-                elif each.policy.health_of(name) not in ROUTABLE:  # every sample counts
+                elif each.policy.health_of(name) != "serving":  # every sample counts
                     self._send(now, late_s, each, name, values)
 
     def _send(self, now: float, late_s: float, gateway: Gateway, node: str, values: tuple[float, ...]) -> None:

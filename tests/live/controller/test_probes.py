@@ -41,6 +41,12 @@ async def test_residency_names_models_as_the_cluster_does(node: StubNode) -> Non
     assert (result.ok, result.models) == (True, ("m", "n:latest", "o:7b"))
 
 
+async def test_residency_tells_with_which_context_a_model_is_loaded_where_the_node_does(node: StubNode) -> None:
+    node.will(answers(200, b'{"models":[{"name":"m","context_length":8192},{"name":"n","context_length":"x"}]}'))
+    result = await probe(node, "residency")
+    assert (result.models, result.contexts) == (("m", "n:latest"), (8192, 0))
+
+
 async def test_a_generation_needs_its_terminal_record(node: StubNode) -> None:
     node.will(streams(generate_lines()), streams(generate_lines()[:2]), streams([b'{"error":"x"}\n']))
     assert (await probe(node, "generation")).ok

@@ -30,6 +30,7 @@ class Fetch(Remedy):
                     "runner_failing": Prior(
                         0.7, "assumption, where it is refused at once; a restart is quicker to try (issues 941, 9846)"
                     ),
+                    "load_failing": Prior(0.7, "assumption, where it is refused at once"),
                     "crash_loop": Prior(0.3),
                 },
                 drains=False,

@@ -34,6 +34,9 @@ class LowerContext(Remedy):
                         0.85, "ollama/ollama issues 8271, 11997: it runs out of memory, and needs less of it"
                     ),
                     "crash_loop": Prior(0.75),
+                    "load_failing": Prior(
+                        0.7, "ollama/ollama issues 8271, 4775, 9782: what is free is less than it needs"
+                    ),
                     "gpu_memory": Prior(0.6),
                 },
             )
@@ -50,7 +53,7 @@ class LowerContext(Remedy):
         best_gib = 0.0
         placed = case.view.placement.get(case.node.name, ())
         for name, replica in case.node.replicas.items():
-            here = replica.resident or replica.failures_in_row or name in placed
+            here = replica.resident or replica.failures_in_row or replica.loads_failed or name in placed
             context_tokens = replica.context_tokens or replica.model.context_tokens
             if not case.memory_is_short(replica):  # or nobody knows
                 continue

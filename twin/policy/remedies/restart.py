@@ -24,6 +24,7 @@ class Restart(Remedy):
                     "load_path_stuck": Prior(
                         0.95, "ollama/ollama issue 17408: only a new server process frees the loader"
                     ),
+                    "without_gpu": Prior(0.4, "ollama/ollama issues 8594, 10257: a new process may find the GPU again"),
                     "slow": Prior(0.6, "assumption: decay goes with the process (issues 7717, 7740), heat does not"),
                 },
             )
@@ -32,6 +33,15 @@ class Restart(Remedy):
     def allowed(self, parameters: HealerParameters) -> bool:
         """Where somebody can, and may."""
         return parameters.restart
+
+    def model(self, case: Case) -> str | None:
+        """The whole node. Where another program holds the memory of its GPU, or the GPU is gone, a second new process finds
+        no more than the first."""
+        if self.name in case.tried:
+            taken = case.ailment in ("runner_failing", "crash_loop")
+            if case.ailment == "without_gpu" or (taken and any(map(case.memory_is_short, case.node.replicas.values()))):
+                return None
+        return ""
 
     def takes_s(self, case: Case) -> float:
         """The restart, and a load."""
