@@ -14,7 +14,6 @@ from live.controller.probes import Prober
 from live.controller.recent_load import RecentLoad
 from live.controller.tally import Tally
 from live.hands.protocol import Hands
-from twin.policy.healer import RELAPSE_S
 from twin.policy.vocabulary import (
     NEVER_S,
     Advice,
@@ -27,12 +26,17 @@ from twin.policy.vocabulary import (
     RequestWithdrawn,
     Route,
 )
+from twin.record.rows import incident_row
 from twin.record.writer import Recorder
 
 _log = structlog.get_logger()
 
 WAKE_UP_GAP_S = 0.001
 """A policy that wants to be called at once and for ever is called this often, and the rest of the world lives on."""
+
+
+SETTLE_PERIOD_S = 60.0
+"""Between two questions for the incidents that the policy keeps no longer."""
 
 
 class _Waiter:
@@ -72,7 +76,8 @@ class PolicyDriver:
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         self._incident_states: dict[int, str] = {}
-        self._ended_incidents = 0
+        self._recorder = recorder
+        self._settle_s = 0.0  # when it is asked next what is settled
         self._commands = CommandRunner(self, prober, hands, recorder)
         self.contexts = self._commands.contexts
         self.load = RecentLoad()
@@ -249,7 +254,7 @@ class PolicyDriver:
             self.fail(error)
 
     def _log_incidents(self, now: float) -> None:
-        for incident in self.policy.incidents[self._ended_incidents :]:
+        for incident in self.policy.incidents:
             if self._incident_states.get(incident.incident_id) == incident.state:
                 continue
             self._incident_states[incident.incident_id] = incident.state
@@ -261,9 +266,10 @@ class PolicyDriver:
                 state=incident.state,
                 evidence=incident.evidence,
             )
-        # Those at the front that have ended need no further look, once they are not opened again.
-        for incident in self.policy.incidents[self._ended_incidents :]:
-            if incident.state != "closed" or now - incident.closed_s < RELAPSE_S:
-                break
+        if now < self._settle_s:
+            return
+        self._settle_s = now + SETTLE_PERIOD_S
+        for incident in self.policy.settled(now):
             del self._incident_states[incident.incident_id]
-            self._ended_incidents += 1
+            if self._recorder is not None:
+                self._recorder.incidents.add(incident_row(incident))

@@ -92,8 +92,12 @@ class ClusterPolicy(Policy):
 
     @property
     def incidents(self) -> list[Incident]:
-        """What it took for failures so far."""
+        """What it took for failures so far, without what was settled."""
         return self.healer.incidents
+
+    def settled(self, now: float) -> Sequence[Incident]:
+        """The incidents that are over for good, and that it keeps no longer."""
+        return self.healer.settled(now)
 
     @property
     def reads_telemetry(self) -> bool:
@@ -213,7 +217,7 @@ class ClusterPolicy(Policy):
         self.detection.close_due_breakers(now)
         self.tracker.look(now)
         self.healer.decide(now, commands)
-        self.wear.look(self.healer.incidents)
+        self.wear.look(self.healer.opened_from(self.wear.next_incident))
         self.prompts.look(now)
         self.foresight.decide(now, [*self.predictor.forecasts(now), *self.wear.forecasts(now)], commands)
         self.redundancy.decide(now, commands)

@@ -192,15 +192,14 @@ class Foresight:
 
     def _judge(self, now: float) -> None:
         """What came of precautions: a failure all the same, or nothing (which might have come to nothing anyway)."""
-        incidents = self.healer.incidents
-        for incident in incidents[self.judged :]:
+        for incident in self.healer.opened_from(self.judged):
             if incident.diagnosis.startswith("foreseen_"):
                 continue
             for precaution in [it for it in self.precautions if it.node == incident.node]:
                 self.precautions.remove(precaution)
                 if self.parameters.learning:
                     self.healer.rates.note(precaution.remedy, precaution.failure, precaution.node, 0.0, 1.0)
-        self.judged = len(incidents)
+        self.judged = self.healer.opened
         for precaution in [it for it in self.precautions if it.until_s <= now]:
             self.precautions.remove(precaution)
             if self.parameters.learning:

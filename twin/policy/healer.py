@@ -67,6 +67,10 @@ LEFT_ALONE: Final = LOADING | {"without_gpu"}
 NOT_OF_AN_ORPHAN: Final = LOADING | {"orphan_runner"}
 """Troubles that a runner which outlived its server does not explain, or that are it."""
 
+SETTLED_KEPT: Final = 1000
+SETTLED_KEPT_S: Final = 86400.0
+"""At most so many incidents that are over are kept, and so long: for those who ask."""
+
 LOAD_BEGINS_S: Final = 1.0
 """From the order to load a model until its runner process can be seen, at most."""
 
@@ -95,7 +99,8 @@ class Healer:
         self.remedies: list[Remedy] = list(remedies) if remedies is not None else all_remedies()
         self.rates = Rates(self.parameters.learning_interval_s)
         self.open: dict[str, OpenIncident] = {}  # by node
-        self.incidents: list[Incident] = []
+        self.incidents: list[Incident] = []  # by number; without those that were handed over as settled
+        self.opened = 0  # incidents so far
         self.actions: dict[int, str] = {}  # running actions of incidents: id to node
         self.ordered_s: dict[int, float] = {}  # when those were ordered
         self.look_s = 0.0  # when incidents are looked at next
@@ -194,7 +199,8 @@ class Healer:
         return known.foreseen or (left_alone and self._still_serves(known) and diagnosis not in STILL_SERVING)
 
     def _open(self, now: float, node: NodeView, diagnosis: str, evidence: str) -> OpenIncident:
-        incident = Incident(len(self.incidents), node.name, diagnosis, evidence, now)
+        incident = Incident(self.opened, node.name, diagnosis, evidence, now)
+        self.opened += 1
         self.incidents.append(incident)
         work = OpenIncident(incident, ailment=diagnosis, probability=CONFIRMED_CERTAINTY)
         work.lost_server = diagnosis == "server_down"
@@ -208,6 +214,22 @@ class Healer:
         self.open[node.name] = work
         self.detection.in_incident.add(node.name)
         return work
+
+    def opened_from(self, number: int) -> list[Incident]:
+        """The incidents from that number on, in order."""
+        place = len(self.incidents)
+        while place and self.incidents[place - 1].incident_id >= number:
+            place -= 1
+        return self.incidents[place:]
+
+    def settled(self, now: float) -> list[Incident]:
+        """The incidents that are over for good, all but the last ones. They are not kept any longer."""
+        over = [it for it in self.incidents if it.state == "closed" and now - it.closed_s >= RELAPSE_S]
+        beyond = len(over) - SETTLED_KEPT
+        gone = [it for place, it in enumerate(over) if place < beyond or now - it.closed_s >= SETTLED_KEPT_S]
+        numbers = {it.incident_id for it in gone}
+        self.incidents = [it for it in self.incidents if it.incident_id not in numbers]
+        return gone
 
     def foresee(
         self, now: float, node: NodeView, option: Option, case: Case, evidence: str, reason: str, within_s: float

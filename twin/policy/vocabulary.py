@@ -491,8 +491,13 @@ class Policy:
 
     @property
     def incidents(self) -> Sequence[Incident]:
-        """What it took for failures so far."""
+        """What it took for failures so far, without what was settled."""
         raise NotImplementedError
+
+    def settled(self, now: float) -> Sequence[Incident]:
+        """The incidents that are over for good and that it keeps no longer: whoever writes them down does so now. A world
+        that runs without end asks now and then; where nobody asks all are kept."""
+        return ()
 
     @property
     def reads_telemetry(self) -> bool:

@@ -88,11 +88,12 @@ class Wear(Forecaster):
         self.view = view
         self.enabled: bool = view.parameters.predictor.enabled and view.parameters.predictor.by_count
         self.counts: dict[tuple[str, str], Count] = {}  # node and model
-        self.looked_at = 0  # incidents
+        self.next_incident = 0  # the number of the first that was not looked at
 
     def look(self, incidents: Sequence[Incident]) -> None:
-        """Take in the runners that were found hung since the last look."""
-        for incident in incidents[self.looked_at :]:
+        """Take in the runners that were found hung: incidents that were opened since the last look."""
+        for incident in incidents:
+            self.next_incident = incident.incident_id + 1
             if incident.diagnosis == "runner_hung":
                 for replica in self.view.nodes[incident.node].replicas.values():
                     if replica.failures_in_row:
@@ -100,7 +101,6 @@ class Wear(Forecaster):
                         count = self.counts.get((replica.node.name, replica.model.name))
                         if count is not None:
                             count.hung_s = incident.opened_s
-        self.looked_at = len(incidents)
 
     def failed(self, replica: Replica) -> None:
         """Its runner hangs, or died. (Of a batch that dies together only the first counts: then it begins anew.)"""

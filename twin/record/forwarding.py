@@ -34,6 +34,10 @@ class ForwardingPolicy(Policy):
         """What the policy took for failures so far."""
         return self.policy.incidents
 
+    def settled(self, now: float) -> Sequence[Incident]:
+        """The incidents that the policy keeps no longer."""
+        return self.policy.settled(now)
+
     @property
     def reads_telemetry(self) -> bool:
         """Whether the policy does."""

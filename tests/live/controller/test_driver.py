@@ -14,6 +14,7 @@ from twin.policy.vocabulary import (
     ActionKind,
     ActionResult,
     AttemptEnded,
+    Incident,
     Probe,
     ProbeResult,
     RequestSpec,
@@ -267,3 +268,16 @@ async def test_a_policy_that_breaks_is_heard_and_keeps_nobody_waiting(
     assert (await routed(driver, request(2), 0)).kind == "shed"
     with pytest.raises(RuntimeError, match="a replica that is not there"):
         await driver.stop()
+
+
+async def test_incidents_that_the_policy_keeps_no_longer_are_written_down(
+    driver: PolicyDriver, policy: ScriptedPolicy, recorder: Recorder
+) -> None:
+    policy.incidents = [
+        Incident(0, "a", "slow", "it is", 1.0, "closed", 2.0, 3.0),
+        Incident(1, "a", "slow", "it is", 4.0),
+    ]
+    policy.wakeup_s = 0.0
+    driver.observe(RequestWithdrawn(0))
+    await until(lambda: len(policy.incidents) == 1)
+    assert recorder.incidents.pending == 1

@@ -230,6 +230,11 @@ class ScriptedPolicy:
     def next_wakeup(self) -> float:
         return self.wakeup_s
 
+    def settled(self, now: float) -> Sequence[Incident]:
+        over = [it for it in self.incidents if it.state == "closed"]
+        self.incidents = [it for it in self.incidents if it.state != "closed"]
+        return over
+
     def snapshot(self) -> PolicyState:
         return PolicyState(0.0, {"asked": len(self.asked), "never_s": math.inf})
 
