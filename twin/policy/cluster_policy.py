@@ -128,7 +128,7 @@ class ClusterPolicy(Policy):
     def observe(self, now: float, observation: Observation) -> None:
         """Take in what was seen."""
         if type(observation) is AttemptEnded:
-            replica = self.router.ended(now, observation)
+            replica, prompt_tokens = self.router.ended(now, observation)
             if observation.outcome == "succeeded":
                 replica.node.served += 1
                 if self.slots.enabled:
@@ -139,10 +139,10 @@ class ClusterPolicy(Policy):
             self.detection.attempt_ended(now, observation, replica)
             if observation.error in ("server_error", "error_record"):  # by them a server tells that its runner died
                 if observation.first_token_s != observation.first_token_s:  # nan: it had none yet
-                    self.prompts.died(now, replica, self.router.ended_prompt_tokens)
+                    self.prompts.died(now, replica, prompt_tokens)
                 self.wear.failed(replica)
             elif self.prompts.suspected and observation.outcome == "succeeded":
-                self.prompts.survived(now, replica, self.router.ended_prompt_tokens)
+                self.prompts.survived(now, replica, prompt_tokens)
             if self.foresees:
                 self.watching.attempt_ended(now, observation, replica.node)
             while self.router.refuted:

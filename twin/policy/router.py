@@ -77,7 +77,6 @@ class Router:
         self.names = ModelNames(view.models)
         # Attempts that have not ended: their deadline, where they are, and the tokens of their prompt.
         self.open: dict[RequestId, tuple[float, Replica, int]] = {}
-        self.ended_prompt_tokens = 0  # of the attempt that ended last
         self.reap_due_s = 0.0
         self.reaped = 0
         self.waiting = 0
@@ -165,14 +164,14 @@ class Router:
         member = own if self.by_model else self.view.indexed(own)
         return self._dispatch(now, member.pool, member, request)
 
-    def ended(self, now: float, ended: AttemptEnded) -> Replica:
-        """Account for the end of an attempt; the replica that it was at."""
+    def ended(self, now: float, ended: AttemptEnded) -> tuple[Replica, int]:
+        """Account for the end of an attempt; the replica that it was at, and the tokens of its prompt (0: not known)."""
         own = self.view.nodes[ended.node].replicas[ended.model]
         member = own if self.by_model else self.view.indexed(own)
         was = self.open.pop(ended.request_id, None)
-        self.ended_prompt_tokens = 0
+        prompt_tokens = 0
         if was is not None:  # else it was struck off before
-            self.ended_prompt_tokens = was[2]
+            prompt_tokens = was[2]
             member.in_flight -= 1
             member.node.in_flight -= 1
         own.taken += 1
@@ -204,7 +203,7 @@ class Router:
             own.loading = False
             self.failed.pop(ended.request_id, None)
         member.pool.place(member, now)
-        return own
+        return own, prompt_tokens
 
     def reap(self, now: float) -> None:
         """Strike off attempts whose end should have been told long ago: the gateway lost sight of them, and their places
