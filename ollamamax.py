@@ -1029,6 +1029,7 @@ def fidelity(
 
     from reports.fidelity import print_fidelity
     from twin.experiment.fidelity_run import POLICIES, fidelity_folder, given_runs, judge_fidelity, live_runs
+    from twin.scenario.calibrated import read_measured
 
     loaded = _load(scenario, changes, None, None)
     if everything == (profile is not None) or (everything and live):
@@ -1038,8 +1039,9 @@ def fidelity(
     if everything:
         _fidelity_of_all(loaded, folder, nodes, (seconds, repeats, replications), markdown, as_json)
     assert profile is not None
+    read_measured(profile)  # before the runs, which take minutes
     if live:
-        runs = given_runs(live)
+        runs = given_runs(live, loaded)
     else:
         world = _world(WorldChoice.live, nodes, None)
         runs = live_runs(world, loaded, folder, repeats, list(POLICIES)[:policies], console.print)
@@ -1172,7 +1174,7 @@ def gate(
     from reports.gate import print_gate, write_junit
     from reports.progress import progress_bar
     from twin.experiment.engines import LocalEngine
-    from twin.experiment.gate import baseline_of, compare, measure
+    from twin.experiment.gate import baseline_of, broken_invariants, compare, measure
     from twin.experiment.gate_file import load_gate, read_baseline, write_baseline
 
     asked, items = load_gate(gate_file)
@@ -1183,6 +1185,11 @@ def gate(
     if before is None:
         if not measured.complete:
             raise OperatorError(f"interrupted; {place} is left as it was")
+        broken = [
+            f"{it['invariant']} in {it['scenario']}, seed {it['seed']}" for it in broken_invariants(items, measured)
+        ]
+        if broken:
+            raise OperatorError(f"invariants are broken, {place} is left as it was: {'; '.join(broken)}")
         write_baseline(place, baseline_of(items, measured))
         typer.echo(str(place))
         return

@@ -32,8 +32,9 @@ def print_table(rows: Sequence[dict[str, Any]], console: Console | None = None) 
     table = Table(box=None, pad_edge=False, header_style="bold", row_styles=["", "dim"])
     for place, name in enumerate(rows[0]):
         number = all(isinstance(row[name], (int, float)) or row[name] is None for row in rows)
-        # What a row is called is copied from the screen: it stays in one piece.
-        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=not place)
+        # What a row is called is copied from the screen: it stays in one piece, unless it is a sentence.
+        in_one_piece = not place and longest[0] <= PROSE
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=in_one_piece)
     for row in rows:
         table.add_row(*(escape(_text(value)) for value in row.values()))
     console.print(table)

@@ -133,7 +133,7 @@ def test_a_scenario_names_a_profile_by_its_file_and_takes_its_machine_way_and_re
     ("change", "said"),
     [
         ("cluster.slots_per_model=8", "at most 4 sequences in a batch, not 8"),
-        ("workload.output_tokens.mean=9000", "output_tokens from"),
+        ("workload.output_tokens.mean=9000", "output_tokens mostly from"),
         ("cluster.models={mistral:7b: {replicas: 1}}", "was not measured with mistral:7b"),
     ],
 )
@@ -185,6 +185,19 @@ def test_what_a_token_takes_longer_for_each_before_it_is_told_from_what_every_to
     assert profile["hardware"]["prefill_growth_us"] == pytest.approx(2.0, rel=0.1)
     [seen] = profile["measured"]["prefill_growth_us"]
     assert seen["ci95"][0] <= seen["value"] <= seen["ci95"][1]
+
+
+def test_runs_of_another_version_or_machine_or_given_twice_make_no_profile() -> None:
+    one, two = sources(asked(0.8), asked(1.4))
+    with pytest.raises(OperatorError, match="given twice; it would count double"):
+        calibrate("twice", [one, one])
+    two.record.manifest["version"] = "0.0.7"
+    with pytest.raises(OperatorError, match=r"version 0\.0\.7, that of run-0 is"):
+        calibrate("older", [one, two])
+    two.record.manifest["version"] = one.record.manifest["version"]
+    two.record.manifest["machine"] = {**one.record.manifest["machine"], "cores": 64}
+    with pytest.raises(OperatorError, match="cores 64, that of run-0 is"):
+        calibrate("elsewhere", [one, two])
 
 
 def test_prompts_that_all_cost_the_same_a_token_show_no_growth() -> None:

@@ -85,8 +85,15 @@ def test_prediction_is_unknown_without_an_evaluation_and_judged_by_recall_with_o
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps({"methods": methods}), encoding="utf-8")
     rows = of_promise(4, {}, 0.0, path)
-    assert verdicts(rows) == ["pass"]
+    assert verdicts(rows) == ["pass", "pass"]
     assert [it["policy"] for it in rows if it["unit"] == "" and it["kind"] == "shown"] == ["always", "always"]
+    always = {**methods[0], "false_a_node_day": 50.0, "false_a_node_day_ci95": [40.0, 60.0]}
+    path.write_text(json.dumps({"methods": [always]}), encoding="utf-8")
+    assert verdicts(of_promise(4, {}, 0.0, path)) == ["pass", "fail"]  # who always warns foretells everything
+    for nonsense in ({"recall": 1.7, "recall_ci95": [1.0, 2.0]}, {"recall_ci95": [0.9]}, {"node_days": "many"}):
+        path.write_text(json.dumps({"methods": [methods[0] | nonsense]}), encoding="utf-8")
+        with pytest.raises(OperatorError, match="not what `ollamamax evaluate --json` of this version prints"):
+            of_promise(4, {}, 0.0, path)
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(OperatorError, match="not what `ollamamax evaluate --json` of this version prints"):
         of_promise(4, {}, 0.0, path)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.experiment.test_calibration import TRUTH, asked, run, sources
 from twin.errors import OperatorError
 from twin.experiment.calibration.profile import calibrate, write_profile
 from twin.experiment.fidelity import drift, rank_agreement, simulate_beside, struck_in_turn, twin_and_live
 from twin.experiment.fidelity_run import given_runs, judge_fidelity
-from twin.record.reader import RunRecord
+from twin.experiment.twin_world import TwinWorld
+from twin.record.reader import MANIFEST, RunRecord
+from twin.scenario.calibrated import read_measured
+from twin.scenario.schema import Scenario
 
 HANG = {"kind": "runner_hang", "at_s": 40, "target": "random", "duration_s": 60}
 
@@ -44,11 +50,13 @@ def test_a_calibrated_twin_gives_the_figures_of_the_run_that_it_replays(profile:
 
 def test_a_machine_that_was_measured_wrongly_is_off_with_the_sign_of_the_error(profile: Path, tmp_path: Path) -> None:
     slower = as_live(hardware=TRUTH | {"decode_ms": [30, 38, 45, 58]})
-    rows = twin_and_live([slower], simulate_beside([slower], profile, tmp_path, 1, lambda line: None))
-    found = next(row for row in rows if row["figure"] == "e2e_s.mean")
+    beside = simulate_beside([slower], profile, tmp_path, 1, lambda line: None)
+    found = next(row for row in twin_and_live([slower] * 3, beside) if row["figure"] == "e2e_s.mean")
     assert found["verdict"] == "off"
     assert found["error_share"] < -0.2
-    assert found["live"]["spread"] is None  # one run does not differ from itself
+    alone = next(row for row in twin_and_live([slower], beside) if row["figure"] == "e2e_s.mean")
+    assert alone["live"]["spread"] is None  # one run does not differ from itself
+    assert (alone["verdict"], alone["reason"][:26]) == ("unknown", "observed in 1 of 1 live ru")
 
 
 def test_less_than_lives_own_spread_is_indistinguishable_and_not_accurate() -> None:
@@ -126,8 +134,8 @@ def test_errors_that_take_turns_are_told_from_one_that_stays(profile: Path, tmp_
 
 def test_a_machine_that_got_slower_is_told_from_a_model_that_is_wrong(profile: Path, tmp_path: Path) -> None:
     slower = as_live(hardware=TRUTH | {"decode_ms": [22, 28.6, 34.1, 44]})
-    result = judge_fidelity("slower", {"default": [slower]}, profile, tmp_path, 1)
-    assert result["decoding_takes"] == pytest.approx([1.1], rel=0.01)
+    result = judge_fidelity("slower", {"default": [slower] * 3}, profile, tmp_path, 1)
+    assert result["decoding_takes"] == pytest.approx([1.1] * 3, rel=0.01)
     row = next(it for it in result["figures"] if it["figure"] == "e2e_s.mean")
     assert row["verdict"] == "off"
     assert row["error_share"] < -0.08
@@ -136,11 +144,71 @@ def test_a_machine_that_got_slower_is_told_from_a_model_that_is_wrong(profile: P
 
 
 def test_runs_that_do_not_belong_together_are_not_compared(tmp_path: Path) -> None:
-    from twin.experiment.twin_world import TwinWorld
-
     TwinWorld().run(asked(1.0), 1, tmp_path / "a", lambda line: None)
     with pytest.raises(OperatorError, match="a run of the twin; fidelity wants live ones"):
-        given_runs([tmp_path / "a"])
+        given_runs([tmp_path / "a"], asked(1.0))
+
+
+def given(folder: Path, scenario: Scenario, **changes: Any) -> Path:
+    """A run in a folder that stands for a live one, with other entries of its manifest."""
+    TwinWorld().run(scenario, 1, folder, lambda line: None)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "world": "live", **changes}), encoding="utf-8")
+    return folder
+
+
+def test_given_runs_are_of_this_scenario_and_version_and_each_is_another(tmp_path: Path) -> None:
+    calm = asked(1.0)
+    first, second = given(tmp_path / "a", calm), given(tmp_path / "b", calm)
+    assert len(given_runs([first, second], calm)["default"]) == 2
+    with pytest.raises(OperatorError, match="given twice"):
+        given_runs([first, first], calm)
+    with pytest.raises(OperatorError, match=r"a run of .*, not of another"):
+        given_runs([first], calm.model_copy(update={"name": "another"}))
+    with pytest.raises(OperatorError, match=r"version 0\.0\.7, this is .*; run it again"):
+        given_runs([given(tmp_path / "c", calm, version="0.0.7")], calm)
+
+
+def test_a_profile_of_another_machine_is_not_held_against_a_run(profile: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load(profile.read_text(encoding="utf-8"))
+    elsewhere = tmp_path / "elsewhere.yaml"
+    write_profile(elsewhere, document | {"machine": {"processor": "sparc", "cores": 64}})
+    with pytest.raises(OperatorError, match="measured on a machine with processor sparc"):
+        judge_fidelity("elsewhere", {"default": [as_live()]}, elsewhere, tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("cluster", None, "cluster: "),
+        ("cluster", {"network": None}, "cluster.network: "),
+        ("cluster", {"network": {"latency_ms": -1.0}}, "cluster.network.latency_ms: "),
+        ("measured", {}, "measured.restart_s: "),
+        ("name", None, "name: "),
+        ("hardware", {"decode_ms": [math.nan]}, "hardware.decode_ms.0: "),
+    ],
+)
+def test_what_is_wrong_in_a_profile_is_one_line_that_names_its_place(
+    profile: Path, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    document = yaml.safe_load(profile.read_text(encoding="utf-8"))
+    broken = tmp_path / "broken.yaml"
+    write_profile(broken, document | {key: value})
+    with pytest.raises(OperatorError) as error:
+        read_measured(broken)
+    assert str(error.value).startswith(f"{broken}: {said}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_latency_beyond_its_aim_that_live_cannot_tell_is_no_pass(profile: Path, tmp_path: Path) -> None:
+    machines = ([k * it for it in (20, 26, 31, 40)] for k in (0.9, 1.0, 1.25))
+    live = [as_live(hardware=TRUTH | {"decode_ms": steps}) for steps in machines]
+    result = judge_fidelity("unsteady", {"default": live}, profile, tmp_path, 1)
+    mean = next(row for row in result["figures"] if row["figure"] == "e2e_s.mean")
+    assert mean["verdict"] == "indistinguishable"
+    assert abs(mean["error_share"]) > mean["aim_share"]
+    assert result["verdict"] != "pass"
+    assert any("e2e_s.mean" in note and "beyond the aim" in note for note in result["notes"])
 
 
 def test_alike_nodes_are_struck_in_turn_so_that_no_accident_of_whose_turn_it_was_passes_for_a_law() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -144,6 +145,11 @@ def test_a_baseline_survives_the_file_and_one_of_another_record_version_is_refus
     path = tmp_path / "baseline.json"
     write_baseline(path, short[1])
     assert read_baseline(path) == short[1]
+    known = short[1]["scenarios"]["short-hang"]
+    for damaged in ({}, [], {**known, "figures": {**known["figures"], "ttd_s": [math.nan]}}, {**known, "figures": []}):
+        path.write_text(json.dumps(short[1] | {"scenarios": {"short-hang": damaged}}), encoding="utf-8")
+        with pytest.raises(OperatorError, match="is damaged"):
+            read_baseline(path)
     path.write_text(json.dumps(short[1] | {"record_version": 1}), encoding="utf-8")
     with pytest.raises(OperatorError, match=r"record version 1, this version writes .* nothing is compared"):
         read_baseline(path)
@@ -179,6 +185,9 @@ def test_costs_of_another_machine_are_not_compared_and_leave_the_rest_as_it_is(
 @pytest.mark.parametrize(
     ("document", "said"),
     [
+        ("", "no gate file"),
+        ("[]", "no gate file"),
+        ("gate: \0", "no valid YAML"),
         ({"gate": 1, "scenarios": []}, "scenarios: "),
         ({"gate": 1, "scenarioz": []}, "scenarioz: unknown key"),
         (
@@ -191,9 +200,9 @@ def test_costs_of_another_machine_are_not_compared_and_leave_the_rest_as_it_is(
         ),
     ],
 )
-def test_what_is_wrong_in_a_gate_file_is_one_line(tmp_path: Path, document: dict[str, Any], said: str) -> None:
+def test_what_is_wrong_in_a_gate_file_is_one_line(tmp_path: Path, document: dict[str, Any] | str, said: str) -> None:
     path = tmp_path / "gate.yaml"
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    path.write_text(document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8")
     with pytest.raises(OperatorError) as error:
         load_gate(path)
     assert said in str(error.value)

@@ -11,6 +11,7 @@ import numpy as np
 
 from twin.errors import OperatorError
 from twin.experiment.fidelity import (
+    beyond_its_aim,
     decoding_takes,
     drift,
     rank_agreement,
@@ -19,13 +20,14 @@ from twin.experiment.fidelity import (
     with_each_run,
     with_own_speed,
 )
+from twin.experiment.replication import this_version
 from twin.experiment.run import new_folder
 from twin.experiment.verdict import Verdict, look_up
 from twin.experiment.world import World, scenario_digest
 from twin.record.figures import compute_figures
 from twin.record.reader import MANIFEST, RunRecord, open_run
 from twin.record.recovery import equals, numbers
-from twin.scenario.calibrated import read_profile
+from twin.scenario.calibrated import read_measured
 from twin.scenario.loader import changed
 from twin.scenario.schema import Scenario
 
@@ -73,20 +75,27 @@ def live_run(
     return record
 
 
-def given_runs(folders: Sequence[Path]) -> dict[str, list[RunRecord]]:
-    """Recorded live runs of one scenario. Raises `OperatorError` where they do not belong together or broke off."""
+def given_runs(folders: Sequence[Path], scenario: Scenario) -> dict[str, list[RunRecord]]:
+    """Recorded live runs of a scenario by this version. Raises `OperatorError` where they are not, or broke off."""
     records = [open_run(folder) for folder in folders]
+    places = [folder.resolve() for folder in folders]
     for folder, record in zip(folders, records, strict=True):
         manifest, first = record.manifest, records[0].manifest
         if manifest["world"] != "live":
             raise OperatorError(f"{folder}: a run of the {manifest['world']}; fidelity wants live ones")
         if manifest.get("aborted"):
             raise OperatorError(f"{folder}: it was broken off ({manifest['aborted']}); nothing is compared with it")
+        if places.count(folder.resolve()) > 1:
+            raise OperatorError(f"{folder}: given twice; a run does not show what it differs from itself by")
+        if manifest["version"] != this_version():
+            raise OperatorError(f"{folder}: version {manifest['version']}, this is {this_version()}; run it again")
         for key in ("digest", "version"):
             if manifest[key] != first[key]:
                 raise OperatorError(
                     f"{folder}: {key} {manifest[key]}, that of {folders[0]} is {first[key]}; nothing is compared"
                 )
+        if manifest["scenario"]["name"] != scenario.name:
+            raise OperatorError(f"{folder}: a run of {manifest['scenario']['name']}, not of {scenario.name}")
     return {"default": records}
 
 
@@ -99,12 +108,14 @@ def judge_fidelity(
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """The object that `fidelity --json` prints. Raises `OperatorError`."""
-    profile = read_profile(profile_file)
+    profile = read_measured(profile_file)
+    first = next(iter(live))
+    for record in live[first]:
+        _same_machine(profile, record, profile_file)
     twin = {
         policy: simulate_beside(records, profile_file, folder / f"twin-{place}", replications, progress)
         for place, (policy, records) in enumerate(live.items())
     }
-    first = next(iter(live))
     rows = with_each_run(twin_and_live(live[first], twin[first]), live[first], twin[first])
     drifted = drift(profile, live[first])
     takes = [decoding_takes(profile, [record]) for record in live[first]]
@@ -116,6 +127,12 @@ def judge_fidelity(
     alone = [f"{it['figure']}: {it['reason']}" for it in rows if it["reason"].endswith(" alone")]
     low = [it["figure"] for it in ranks if it["tau"] is not None and it["tau"] < TAU]
     notes = list(alone)
+    beyond = [it["figure"] for it in rows if beyond_its_aim(it)]
+    if beyond:
+        notes.append(
+            f"{', '.join(beyond)}: beyond the aim, by no more than live runs differ from each other; steadier or more runs "
+            "would tell"
+        )
     if len(live[first]) < 3:
         notes.append("fewer than 3 live runs: how much they differ from each other is not known")
     reason = f"{len(off)} figures off, {len(low)} orders of policies not agreed on"
@@ -136,6 +153,17 @@ def judge_fidelity(
     }
     (folder / FIDELITY).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def _same_machine(profile: Mapping[str, Any], record: RunRecord, path: Path) -> None:
+    """Raises `OperatorError` where a profile is of another machine than the one that a run was made on."""
+    there, here = profile.get("machine") or {}, record.manifest["machine"]
+    for key in ("processor", "cores"):
+        if key in there and there[key] != here.get(key):
+            raise OperatorError(
+                f"{path}: measured on a machine with {key} {there[key]}, the live run {record.folder or ''} on one with "
+                f"{here.get(key)}; calibrate on this one"
+            )
 
 
 def _values(of: Mapping[str, Sequence[RunRecord]], figure: str) -> dict[str, list[float]]:

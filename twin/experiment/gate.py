@@ -186,7 +186,7 @@ def compare(gate: GateFile, items: Sequence[Item], measured: Measured, baseline:
             wanted.append((COST, COST_FIGURE, threshold, list(baseline["costs"]["ratios"]), ratios, False))
     level = 1.0 - (1.0 - gate.level) / max(1, len(wanted))
     held = [_hold(*each, level) for each in wanted]
-    broken = _broken(items, measured)
+    broken = broken_invariants(items, measured)
     worse = [it for it in held if it.verdict == "worse"]
     # That another machine's processor time is not compared leaves nothing open that this machine could tell.
     open_questions = [line for line in not_compared if not line.startswith(f"{COST}: another machine")]
@@ -233,7 +233,7 @@ def _cost_problem(baseline: Mapping[str, Any], measured: Measured) -> str:
     return f"another machine made the baseline ({'; '.join(other)})" if other else ""
 
 
-def _broken(items: Sequence[Item], measured: Measured) -> list[dict[str, Any]]:
+def broken_invariants(items: Sequence[Item], measured: Measured) -> list[dict[str, Any]]:
     """Invariants that were violated: no statistics there."""
     return [
         {

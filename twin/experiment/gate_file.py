@@ -105,6 +105,23 @@ class GateFile(_Closed):
     cost: Cost | None = None
 
 
+class _Known(BaseModel):
+    """A scenario of a baseline: as many values of each figure."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    digest: str
+    seed: int
+    figures: dict[str, list[float | None]]
+
+    @field_validator("figures")
+    @classmethod
+    def _as_many_of_each(cls, value: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+        if len({len(values) for values in value.values()}) > 1:
+            raise ValueError("figures of unequal numbers of runs")
+        return value
+
+
 class Item:
     """A scenario of a gate, loaded."""
 
@@ -134,6 +151,10 @@ def load_gate(path: Path) -> tuple[GateFile, list[Item]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise OperatorError(f"{path}:{line}: no valid YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise OperatorError(f"{path}: no valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(document, dict):
+        raise OperatorError(f"{path}: no gate file (gate: 1, scenarios: ...); docs/gate.md says how to write one")
     try:
         gate = GateFile.model_validate(document)
     except ValidationError as error:
@@ -186,6 +207,11 @@ def read_baseline(path: Path) -> dict[str, Any]:
             f"{path} is of record version {document.get('record_version')}, this version writes {RECORD_VERSION}: nothing "
             "is compared; `ollamamax gate --update` writes a new baseline"
         )
+    try:
+        for it in document["scenarios"].values():
+            _Known.model_validate(it)
+    except ValidationError as error:
+        raise OperatorError(f"{path} is damaged; `ollamamax gate --update` writes a new baseline") from error
     return document
 
 

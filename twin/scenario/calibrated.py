@@ -7,12 +7,13 @@ stands in it is put in its place when the scenario is loaded, so that a manifest
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twin.errors import OperatorError
-from twin.scenario.hardware import Calibration
+from twin.scenario.hardware import Calibration, Hardware
 
 if TYPE_CHECKING:
     from twin.scenario.schema import Scenario
@@ -62,6 +63,54 @@ def read_profile(path: Path) -> dict[str, Any]:
     return profile
 
 
+class _Range(BaseModel):
+    range: list[float] | None
+
+
+class _Value(BaseModel):
+    value: float
+
+
+class _Measured(BaseModel):
+    restart_s: _Range
+    beside_prompt_steps: Annotated[list[_Value], Field(min_length=1, max_length=1)] = [_Value(value=0.0)]
+
+
+class _Network(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    latency_ms: Annotated[float, Field(ge=0)]
+
+
+class _OfCluster(BaseModel):
+    network: _Network
+
+
+class _CalibratedHardware(Hardware):
+    calibration: Calibration
+
+
+class _Profile(BaseModel):
+    """What a profile must have to be held against live runs; other keys are for people."""
+
+    name: str
+    hardware: _CalibratedHardware
+    cluster: _OfCluster
+    measured: _Measured
+
+
+def read_measured(path: Path) -> dict[str, Any]:
+    """A profile with all that live runs are held against. Raises `OperatorError`."""
+    profile = read_profile(path)
+    try:
+        _Profile.model_validate(profile)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise OperatorError(f"{path}: {where}: {first['msg']}; calibrate again") from error
+    return profile
+
+
 def outside(scenario: Scenario) -> list[str]:
     """What the scenario asks of a calibrated machine that nobody measured, each in words; empty where there is nothing."""
     cluster, workload = scenario.cluster, scenario.workload
@@ -81,6 +130,8 @@ def outside(scenario: Scenario) -> list[str]:
         for key, bounds in (("prompt_tokens", it.prompt_tokens), ("output_tokens", it.output_tokens)):
             mean = getattr(getattr(workload, key), "mean", None)
             if mean is not None and not bounds[0] / SLACK <= mean <= bounds[1] * SLACK:
-                said.append(f"{name} was measured with {key} from {bounds[0]:g} to {bounds[1]:g}, not {mean:g}")
+                said.append(
+                    f"{name} was measured with {key} mostly from {bounds[0]:g} to {bounds[1]:g}, not {mean:g} on average"
+                )
         said += [f"{name} was not measured with {model}" for model in cluster.models if model not in it.models]
     return said

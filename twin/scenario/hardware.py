@@ -64,10 +64,10 @@ class Calibration(BaseModel):
     name: Annotated[str, Field(min_length=1, description="Of the profile.")]
     batch_max: Annotated[int, Field(ge=1, description="Sequences in a batch that were seen often enough.")]
     prompt_tokens: Annotated[
-        list[float], Field(min_length=2, max_length=2, description="Least and most that were seen.")
+        list[float], Field(min_length=2, max_length=2, description="Between them lie nine in ten that were seen.")
     ]
     output_tokens: Annotated[
-        list[float], Field(min_length=2, max_length=2, description="Least and most that were seen.")
+        list[float], Field(min_length=2, max_length=2, description="Between them lie nine in ten that were seen.")
     ]
     models: Annotated[list[str], Field(min_length=1, description="That ran there.")]
     nodes_each: Annotated[int, Field(ge=1, description="Nodes that shared a processor there.")] = 1

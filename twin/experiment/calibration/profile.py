@@ -29,6 +29,8 @@ from twin.scenario.schema import Scenario
 RUNNER_START_S = 0.3
 """Of a load that was seen at one size alone, so much is taken for the start of the process (`Hardware.runner_start_s`)."""
 
+USUAL = (5.0, 95.0)
+"""Percentiles of the lengths between which a mean is taken to have been measured."""
 ENOUGH_FOR_SPREAD = 5
 """Loads or restarts from which on their spread says something; with fewer the scenario's own is kept."""
 
@@ -57,7 +59,20 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
     """The profile as plain data. Raises `OperatorError` where the runs do not belong together or tell too little."""
     first = sources[0].scenario.cluster
     models = list(first.models)
+    of_first = sources[0].record.manifest
+    places = [it.folder.resolve() for it in sources]
     for it in sources[1:]:
+        if places.count(it.folder.resolve()) > 1:
+            raise OperatorError(f"{it.folder}: given twice; it would count double")
+        manifest = it.record.manifest
+        for what, here, there in (
+            ("version", manifest["version"], of_first["version"]),
+            *((key, manifest["machine"].get(key), of_first["machine"].get(key)) for key in ("processor", "cores")),
+        ):
+            if here != there:
+                raise OperatorError(
+                    f"{it.folder}: {what} {here}, that of {sources[0].folder} is {there}; calibrate each by itself"
+                )
         cluster = it.scenario.cluster
         if list(cluster.models) != models or cluster.slots_per_model != first.slots_per_model:
             raise OperatorError(
@@ -113,8 +128,8 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
         "calibration": {
             "name": name,
             "batch_max": int(covered_sizes.max()),
-            "prompt_tokens": [float(whole.prompt_tokens.min()), float(whole.prompt_tokens.max())],
-            "output_tokens": [float(whole.output_tokens.min()), float(whole.output_tokens.max())],
+            "prompt_tokens": np.percentile(whole.prompt_tokens, USUAL).tolist(),
+            "output_tokens": np.percentile(whole.output_tokens, USUAL).tolist(),
             "models": [model],
             "nodes_each": together[0],
         },

@@ -202,17 +202,15 @@ def _prediction(evaluation: Path | None) -> list[Row]:
         for it in document["methods"]:
             ours = it["method"] == "predictor"
             policy = "default" if ours else str(it["method"])
-            failures, recall, false_rate = int(it["failures"]), it["recall"], it["false_a_node_day"]
+            failures, days = int(it["failures"]), round(it["node_days"])
             least = table.RECALL if ours else None
             kind: Kind = "promised" if ours else "shown"
-            rows.append(row(what, policy, kind, recall, it["recall_ci95"], failures, "", least=least))
+            recall, ends = _with_ends(it["recall"], it["recall_ci95"], 1.0)
+            rows.append(row(what, policy, kind, recall, ends, failures, "", least=least))
             most = table.FALSE_A_NODE_DAY if ours else None
-            days = round(it["node_days"])
-            ends = it["false_a_node_day_ci95"]
-            own: Kind = "own" if ours else "shown"
-            rows.append(
-                row("false alarms a node-day (n: node-days)", policy, own, false_rate, ends, days, "", most=most)
-            )
+            false_rate, ends = _with_ends(it["false_a_node_day"], it["false_a_node_day_ci95"], math.inf)
+            said = "false alarms a node-day (n: node-days)"
+            rows.append(row(said, policy, kind, false_rate, ends, days, "", most=most))
     except OSError as error:
         raise OperatorError(
             f"--evaluation {evaluation}: {error.strerror}; `ollamamax evaluate --json` writes it"
@@ -224,6 +222,16 @@ def _prediction(evaluation: Path | None) -> list[Row]:
     if not any(it["policy"] == "default" for it in rows):
         raise OperatorError(f"--evaluation {evaluation}: it has no method `predictor`; make it anew")
     return rows
+
+
+def _with_ends(value: Any, ends: Any, most: float) -> tuple[float | None, list[float] | None]:
+    """A measured value with its interval, between 0 and `most`. Raises ValueError where it is none."""
+    if value is None:
+        return None, None
+    low, high = ends
+    if not (0.0 <= low <= high <= most and 0.0 <= value <= most):
+        raise ValueError(f"{value} from {low} to {high}")
+    return float(value), [float(low), float(high)]
 
 
 def _healing(lines: Lines) -> list[Row]:
