@@ -4,9 +4,9 @@ Contracts for reports:
 
     twin_and_live(live, twin) -> list of rows, one for each figure of FIGURES:
         {"figure", "unit", "live": {"mean", "values", "spread"}, "twin": {"mean", "ci95", "n"}, "error", "error_share",
-         "aim_share", "verdict", "reason"}
-    with_each_run(rows, live, twin) -> the rows with "each_run": for each live run the error as a share of it, of the twin
-        runs that stand beside it: where all have one sign the twin is wrong, however much live runs differ
+         "aim_share", "verdict", "reason", "each_run"}
+        `each_run`: for each live run the error as a share of it, of the twin runs that stand beside it (as many for the
+        first as for the second, and so on): where all have one sign the twin is wrong, however much live runs differ
     with_own_speed(rows, live, twin) -> the rows with "own_speed": {"twin", "error_share", "each_run", "verdict"}, of twin
         runs whose steps take as long as in the live run that each stands beside
     rank_agreement(live, twin, figure) -> {"figure", "policies", "live", "twin", "pairs", "tau"}
@@ -72,23 +72,19 @@ def twin_and_live(live: Sequence[RunRecord], twin: Sequence[RunRecord]) -> list[
     """Live beside twin, figure by figure; the module's text says what is in a row."""
     of_live = [compute_figures(record) for record in live]
     of_twin = [compute_figures(record) for record in twin]
-    return [_row(name, of_live, of_twin) for name in AIMS]
-
-
-def with_each_run(
-    rows: Sequence[Mapping[str, Any]], live: Sequence[RunRecord], twin: Sequence[RunRecord]
-) -> list[dict[str, Any]]:
-    """The rows, and the error of each live run: `twin` has as many runs for the first as for the second, and so on."""
-    beside = len(twin) // len(live)
-    alone = [twin_and_live([record], twin[at * beside : (at + 1) * beside]) for at, record in enumerate(live)]
-    return [{**row, "each_run": [its[place]["error_share"] for its in alone]} for place, row in enumerate(rows)]
+    beside = len(of_twin) // len(of_live)
+    pairs = [([one], of_twin[at * beside : (at + 1) * beside]) for at, one in enumerate(of_live)]
+    return [
+        _row(name, of_live, of_twin) | {"each_run": [_row(name, *pair)["error_share"] for pair in pairs]}
+        for name in AIMS
+    ]
 
 
 def with_own_speed(
     rows: Sequence[Mapping[str, Any]], live: Sequence[RunRecord], twin: Sequence[RunRecord]
 ) -> list[dict[str, Any]]:
     """The rows, and beside each what the twin says where its machines decode as fast as those of the live runs did."""
-    again = with_each_run(twin_and_live(live, twin), live, twin)
+    again = twin_and_live(live, twin)
     kept = ("error_share", "each_run", "verdict")
     return [
         {**row, "own_speed": {"twin": it["twin"]["mean"], **{key: it[key] for key in kept}}}

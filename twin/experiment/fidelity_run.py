@@ -17,13 +17,12 @@ from twin.experiment.fidelity import (
     rank_agreement,
     simulate_beside,
     twin_and_live,
-    with_each_run,
     with_own_speed,
 )
 from twin.experiment.replication import this_version
 from twin.experiment.run import new_folder
 from twin.experiment.verdict import Verdict, look_up
-from twin.experiment.world import World, scenario_digest
+from twin.experiment.world import World, given_twice, other_machine, scenario_digest
 from twin.record.figures import compute_figures
 from twin.record.reader import MANIFEST, RunRecord, open_run
 from twin.record.recovery import equals, numbers
@@ -78,22 +77,21 @@ def live_run(
 def given_runs(folders: Sequence[Path], scenario: Scenario) -> dict[str, list[RunRecord]]:
     """Recorded live runs of a scenario by this version. Raises `OperatorError` where they are not, or broke off."""
     records = [open_run(folder) for folder in folders]
-    places = [folder.resolve() for folder in folders]
+    twice = given_twice(folders)
+    if twice is not None:
+        raise OperatorError(f"{twice}: given twice; a run does not show what it differs from itself by")
     for folder, record in zip(folders, records, strict=True):
         manifest, first = record.manifest, records[0].manifest
         if manifest["world"] != "live":
             raise OperatorError(f"{folder}: a run of the {manifest['world']}; fidelity wants live ones")
         if manifest.get("aborted"):
             raise OperatorError(f"{folder}: it was broken off ({manifest['aborted']}); nothing is compared with it")
-        if places.count(folder.resolve()) > 1:
-            raise OperatorError(f"{folder}: given twice; a run does not show what it differs from itself by")
         if manifest["version"] != this_version():
             raise OperatorError(f"{folder}: version {manifest['version']}, this is {this_version()}; run it again")
-        for key in ("digest", "version"):
-            if manifest[key] != first[key]:
-                raise OperatorError(
-                    f"{folder}: {key} {manifest[key]}, that of {folders[0]} is {first[key]}; nothing is compared"
-                )
+        if manifest["digest"] != first["digest"]:
+            raise OperatorError(
+                f"{folder}: digest {manifest['digest']}, that of {folders[0]} is {first['digest']}; nothing is compared"
+            )
         if manifest["scenario"]["name"] != scenario.name:
             raise OperatorError(f"{folder}: a run of {manifest['scenario']['name']}, not of {scenario.name}")
     return {"default": records}
@@ -116,7 +114,7 @@ def judge_fidelity(
         policy: simulate_beside(records, profile_file, folder / f"twin-{place}", replications, progress)
         for place, (policy, records) in enumerate(live.items())
     }
-    rows = with_each_run(twin_and_live(live[first], twin[first]), live[first], twin[first])
+    rows = twin_and_live(live[first], twin[first])
     drifted = drift(profile, live[first])
     takes = [decoding_takes(profile, [record]) for record in live[first]]
     beside = simulate_beside(live[first], profile_file, folder / "twin-own-speed", replications, progress, takes)
@@ -157,13 +155,13 @@ def judge_fidelity(
 
 def _same_machine(profile: Mapping[str, Any], record: RunRecord, path: Path) -> None:
     """Raises `OperatorError` where a profile is of another machine than the one that a run was made on."""
-    there, here = profile.get("machine") or {}, record.manifest["machine"]
-    for key in ("processor", "cores"):
-        if key in there and there[key] != here.get(key):
-            raise OperatorError(
-                f"{path}: measured on a machine with {key} {there[key]}, the live run {record.folder or ''} on one with "
-                f"{here.get(key)}; calibrate on this one"
-            )
+    of_run = record.manifest["machine"]
+    of_profile = {**of_run, **(profile.get("machine") or {})}  # one written by hand need not say
+    for key, there, here in other_machine(of_profile, of_run):
+        raise OperatorError(
+            f"{path}: measured on a machine with {key} {there}, the live run {record.folder or ''} on one with {here}; "
+            "calibrate on this one"
+        )
 
 
 def _values(of: Mapping[str, Sequence[RunRecord]], figure: str) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,8 @@ from twin.scenario.schema import Scenario
 WorldName: TypeAlias = Literal["twin", "live"]
 Progress: TypeAlias = Callable[[str], None]
 """Takes one line that says how far a run is."""
+MACHINE = ("processor", "cores")
+"""Entries of a manifest's machine that tell it from others; its system and Python may be brought up to date."""
 
 
 class World(Protocol):
@@ -35,6 +37,17 @@ def scenario_document(scenario: Scenario) -> dict[str, Any]:
     """The scenario as it goes into a manifest: keys as in its file, defaults filled in."""
     document: dict[str, Any] = scenario.model_dump(mode="json", by_alias=True)
     return document
+
+
+def other_machine(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What makes two machines, as manifests name them, no one machine: entry, there, here."""
+    return [(key, there.get(key), here.get(key)) for key in MACHINE if there.get(key) != here.get(key)]
+
+
+def given_twice(folders: Sequence[Path]) -> Path | None:
+    """A folder of runs that stands there more than once, by whatever name."""
+    places = [folder.resolve() for folder in folders]
+    return next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None)
 
 
 def scenario_digest(scenario: Scenario) -> str:

@@ -203,7 +203,7 @@ def bootstrapped(of: Served, seed: int = 1) -> dict[str, list[list[float | None]
     makers: dict[str, Callable[[Served, Decoding], Any]] = {
         "decode_s": lambda _, found: found.steps_s,
         "beside_prompt": lambda _, found: found.beside_prompt,
-        "prefill_s": lambda it, found: np.array(prefill(it, found)),
+        "prefill_s": prefill,
         "server": server,
         "way_s": lambda it, _: way_s(it),
     }

@@ -20,6 +20,7 @@ from twin.errors import OperatorError
 from twin.experiment.calibration.fits import bootstrapped, decoding, least_load_s, prefill, room, server, way_s
 from twin.experiment.calibration.occupancy import Numbers, joined, served, shared
 from twin.experiment.replication import this_version
+from twin.experiment.world import given_twice, other_machine
 from twin.record.figures import compute_figures
 from twin.record.reader import RunRecord, RunUnreadable
 from twin.record.recovery import numbers, recoveries
@@ -60,19 +61,18 @@ def calibrate(name: str, sources: Sequence[Source]) -> dict[str, Any]:
     first = sources[0].scenario.cluster
     models = list(first.models)
     of_first = sources[0].record.manifest
-    places = [it.folder.resolve() for it in sources]
+    twice = given_twice([it.folder for it in sources])
+    if twice is not None:
+        raise OperatorError(f"{twice}: given twice; it would count double")
     for it in sources[1:]:
-        if places.count(it.folder.resolve()) > 1:
-            raise OperatorError(f"{it.folder}: given twice; it would count double")
         manifest = it.record.manifest
-        for what, here, there in (
-            ("version", manifest["version"], of_first["version"]),
-            *((key, manifest["machine"].get(key), of_first["machine"].get(key)) for key in ("processor", "cores")),
-        ):
-            if here != there:
-                raise OperatorError(
-                    f"{it.folder}: {what} {here}, that of {sources[0].folder} is {there}; calibrate each by itself"
-                )
+        unlike = other_machine(of_first["machine"], manifest["machine"])
+        if manifest["version"] != of_first["version"]:
+            unlike.insert(0, ("version", of_first["version"], manifest["version"]))
+        for what, there, here in unlike:
+            raise OperatorError(
+                f"{it.folder}: {what} {here}, that of {sources[0].folder} is {there}; calibrate each by itself"
+            )
         cluster = it.scenario.cluster
         if list(cluster.models) != models or cluster.slots_per_model != first.slots_per_model:
             raise OperatorError(
