@@ -75,7 +75,7 @@ drill-long: $(READY) components ## the same for an hour
 	@$(BIN)/python -m live.rig.random_drills --minutes 60
 
 drill-table: $(READY) components ## each drill five times on four real Ollama nodes (75 minutes; goes on where it was broken off)
-	@$(BIN)/python -m live.rig.drill_table --out runs/drill-table
+	@$(BIN)/python -m live.rig.drill_table --out runs/drill-table --markdown docs/drills-measured.md
 
 docs: $(READY) ## the reference page, made from the tables in the code
 	@$(BIN)/python -m twin.scenario.reference > docs/reference.md

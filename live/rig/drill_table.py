@@ -1,6 +1,7 @@
 """The table of drills: every scenario of `scenarios/drills`, several times each, on four nodes of this machine.
 
     python -m live.rig.drill_table [--nodes real|emulated] [--runs 5] [--row NAME]... [--out FOLDER] [--json]
+                                   [--markdown FILE]
 
 Each run is a line of `FOLDER/results.jsonl` as soon as it is finished, and what is there is not run again: so a table that
 was broken off goes on where it was. The row `quiet` has no fault; it runs with fault tolerance and without
@@ -22,9 +23,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from live.rig.cluster import NodeKind
+from live.rig.drill_page import as_markdown, as_table, cell, said_of
 from live.rig.gateway_restart import restart_once
 from live.rig.injection import check_possible
 from live.rig.ledger import Ledger
@@ -43,9 +44,32 @@ RESTART = "gateway-restarted"
 WITHOUT = "none, same router"
 COST_MAX = 0.02
 """What fault tolerance may add to the mean latency."""
+P95_RATIO_MAX = 2.0
+"""What a fault may make of the p95 of latency while it is there, in the median of the runs."""
 RESULTS = "results.jsonl"
 AFTER_S = 10.0
 """How long after a fault without duration its window lasts."""
+
+LINE = frozenset(
+    (
+        *(
+            "row",
+            "nodes",
+            "seed",
+            "preset",
+            "offered",
+            "admitted",
+            "rejected",
+            "lost",
+            "failed_attempts",
+            "ttd_s",
+            "ttm_s",
+        ),
+        *("attempts_per_request", "mean_s", "p95_quiet_s", "p95_fault_s", "missed", "unobserved", "broken_invariants"),
+        "left_behind",
+    )
+)
+"""What a line of the results has."""
 
 Row = dict[str, Any]
 
@@ -98,6 +122,7 @@ def seen(run: Replication) -> Row:
         "admitted": figures["requests_admitted"],
         "rejected": figures["requests_rejected"],
         "lost": figures["requests_lost"],
+        "failed_attempts": run.record.table("attempts").num_rows,
         "ttd_s": figures["ttd_s"],
         "ttm_s": figures["ttm_s"],
         "attempts_per_request": figures["attempts_per_request"],
@@ -132,14 +157,18 @@ def summary(lines: Sequence[Row]) -> list[Row]:
         with_it = [line for line in mine if line["preset"] == "default"]
         missed = sorted({what for line in with_it for what in line["missed"] + line["broken_invariants"]})
         unobserved = sorted({what for line in with_it for what in line["unobserved"]})
+        slower = _spread([_ratio(line["p95_fault_s"], line["p95_quiet_s"]) for line in with_it])
+        if slower is not None and slower["median"] > P95_RATIO_MAX:
+            missed.append("p95_fault_to_quiet")
         row: Row = {
             "drill": name,
             "runs": len(with_it),
             "admitted": sum(line["admitted"] for line in with_it),
             "rejected": sum(line["rejected"] for line in with_it),
+            "failed_attempts": _sum(line["failed_attempts"] for line in with_it),
             "lost": _spread([line["lost"] for line in with_it]),
             "ttm_s": _spread([line["ttm_s"] for line in with_it]),
-            "p95_fault_to_quiet": _spread([_ratio(line["p95_fault_s"], line["p95_quiet_s"]) for line in with_it]),
+            "p95_fault_to_quiet": slower,
             "left_behind": sorted({what for line in with_it for what in line["left_behind"]}),
             "verdict": "fail" if missed else "unknown" if unobserved else "pass",
             "missed": missed,
@@ -171,6 +200,11 @@ def _ratio(above: float | None, below: float | None) -> float | None:
     return above / below if above is not None and below else None
 
 
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
 def _spread(values: Sequence[float | None]) -> Row | None:
     known = [value for value in values if value is not None]
     if not known:
@@ -186,9 +220,12 @@ def results(folder: Path | None) -> list[Row]:
     lines: list[Row] = []
     for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError as error:
             raise OperatorError(f"{file}:{number}: no result of a drill: {error}; remove the line") from error
+        if not isinstance(line, dict) or not line.keys() >= LINE:
+            raise OperatorError(f"{file}:{number}: a result of another version; give another folder")
+        lines.append(line)
     return lines
 
 
@@ -224,31 +261,12 @@ def run_all(
         if given.out is not None:
             with open(given.out / RESULTS, "a", encoding="utf-8") as kept:
                 kept.write(json.dumps(line) + "\n")
-        console.print(f"  {line['admitted']} admitted, {line['lost']} lost, mitigated after {_cell(line['ttm_s'])} s")
+        console.print(f"  {line['admitted']} admitted, {line['lost']} lost, mitigated after {cell(line['ttm_s'])} s")
     return [line for line in lines if line["row"] in files]
 
 
 def _has_cost(row: Row) -> bool:
     return bool(row.get("tolerance_costs")) and row["tolerance_costs"]["runs"] > 1
-
-
-def said_of(cost: Row) -> str:
-    """What tolerance costs, as a line to read."""
-    between = "no interval from one run"
-    if cost["ci95"] is not None:
-        between = f"95 % interval {100 * cost['ci95'][0]:.2f} to {100 * cost['ci95'][1]:.2f} %"
-    return (
-        f"fault tolerance costs {100 * cost['mean']:.2f} % of the mean latency ({between}), on the same arrivals with the"
-        f" same router, {cost['runs']} pairs; aim below {100 * cost['max']:g} %: {cost['verdict']}"
-    )
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, dict):
-        return f"{value['median']:.3g} ({value['worst']:.3g})"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "-" if value is None or value == [] else str(value)
 
 
 def main() -> int:
@@ -260,6 +278,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first run; the others follow (default 1)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="keeps each run; what is there is not run again")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="writes the table as a page, too")
     given = parser.parse_args()
     if given.runs < 1:
         parser.error("--runs takes 1 or more")
@@ -267,6 +286,11 @@ def main() -> int:
     try:
         Ledger().close()  # what cannot be written is said before the first run
         lines = run_all(given, console)
+        rows = summary(lines)
+        if given.markdown is not None:
+            command = "python -m live.rig.drill_table " + " ".join(sys.argv[1:])
+            page = as_markdown(rows, given.nodes, rows_of(FOLDER, []), command.strip(), P95_RATIO_MAX)
+            given.markdown.write_text(page, encoding="utf-8")
     except KeyboardInterrupt:
         where = f"; the finished runs lie in {given.out}, the same command goes on" if given.out is not None else ""
         print(f"ollamamax: interrupted; everything has been put back{where}", file=sys.stderr)  # noqa: T201
@@ -274,17 +298,10 @@ def main() -> int:
     except (OperatorError, OSError) as error:
         print(f"ollamamax: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    rows = summary(lines)
     if given.json:
         print(json.dumps({"nodes": given.nodes, "runs": given.runs, "drills": rows}))  # noqa: T201
     else:
-        table = Table(title=f"four {given.nodes} nodes, 8 requests/s, 70 % streams; median (worst) of the runs")
-        names = [name for name in rows[0] if name != "tolerance_costs"] if rows else []
-        for name in names:
-            table.add_column(name.replace("_", " "), overflow="fold")
-        for row in rows:
-            table.add_row(*(_cell(row[name]) for name in names))
-        Console(width=150).print(table)
+        Console(width=150).print(as_table(rows, given.nodes))
         for row in rows:
             if row.get("tolerance_costs"):
                 print(said_of(row["tolerance_costs"]))  # noqa: T201

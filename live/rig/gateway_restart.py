@@ -117,6 +117,7 @@ def line_of(views: Sequence[ClientView], down_s: float, up_s: float) -> dict[str
         "admitted": len(admitted),
         "rejected": len(rejected),
         "lost": len(lost),
+        "failed_attempts": None,  # the gateway that would tell was stopped
         "ttd_s": None,
         "ttm_s": max((it.end_s for it in rejected), default=down_s) - down_s,
         "attempts_per_request": None,

@@ -7,7 +7,6 @@ asked to generate, and a terminal record is as good as a passed probe.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, Literal, TypeAlias
 
 from twin.policy.activity import CROWDED_MAX_S, Activity
@@ -103,6 +102,7 @@ class Watch:
         "crowded",
         "crowded_asks",
         "crowded_since_s",
+        "died_s",
         "evidence",
         "failures_s",
         "generation_due_s",
@@ -145,7 +145,10 @@ class Watch:
         self.crowded_asks = 0  # tokens that it was asked for since, and did not give in time
         self.late_token_s = -NEVER_S  # when one came, later than any request would have waited
         self.evidence = ""
-        self.failures_s: deque[float] = deque()  # runner failures, for the crash loop
+        self.failures_s: list[
+            float
+        ] = []  # when its runner died, for the crash loop; without the time that it was set back
+        self.died_s = -NEVER_S  # the last time
         self.pending: dict[ProbeKind, int] = {}  # kind to probe id
         self.timeouts_s: dict[ProbeKind, float] = {}  # of those
         self.phi = PhiAccrual()
@@ -233,21 +236,31 @@ class Detection:
         watch.stalled = watch.stalled or ended.error == "stall_timeout"
         self._suspect(now, node, silent=ended.error in ("first_token_timeout", "stall_timeout", "unreachable"))
         if ended.error in RUNNER_DIED:
-            self._count_runner_failure(now, watch)
+            self._count_runner_failure(now, watch, in_answer=ended.tokens > 0)
 
-    def _count_runner_failure(self, now: float, watch: Watch) -> None:
-        failures = watch.failures_s
+    def _count_runner_failure(self, now: float, watch: Watch, *, in_answer: bool) -> None:
+        """Count deaths for the crash loop.
+
+        A runner that died in the middle of an answer may do so again, and break all answers that it gives by then: for a
+        while the others are chosen first. That while does not count, or it would hide the loop. Where nobody had a token
+        yet, it may have been a matter of what was asked, and nothing is held against the node.
+        """
         # Requests of one batch die together, of one cause: they count once.
-        if failures and now - failures[-1] < FAST_PROBE_S:
+        if now - watch.died_s < FAST_PROBE_S:
             return
-        failures.append(now)
-        while failures[0] < now - self.healer.crash_loop_window_s:
-            failures.popleft()
-        if len(failures) >= self.healer.crash_loop_failures:
-            count = len(failures)
-            failures.clear()
-            window = f"{self.healer.crash_loop_window_s:g} s"
-            self._confirm(now, watch.node, "crash_loop", f"the runner failed {count} times within {window}")
+        watch.died_s = now
+        window_s = self.healer.crash_loop_window_s
+        watch.failures_s = [at_s for at_s in watch.failures_s if at_s >= now - window_s]
+        watch.failures_s.append(now)
+        if len(watch.failures_s) >= self.healer.crash_loop_failures:
+            count = len(watch.failures_s)
+            watch.failures_s.clear()
+            self._confirm(
+                now, watch.node, "crash_loop", f"the runner failed {count} times within {window_s:g} s of service"
+            )
+        elif in_answer:
+            self.view.set_back(watch.node, now, window_s)
+            watch.failures_s = [at_s + window_s for at_s in watch.failures_s]
 
     def load_failed(self, now: float, replica: Replica, result: ActionResult, took_s: float) -> None:
         """A load that was ordered failed. Once may be chance, so the node is asked at once; twice in a row is a failure."""
@@ -547,7 +560,7 @@ class Detection:
             evidence = f"{watch.evidence}; then {evidence}"
         if node.health == "suspect":
             if result.error in RUNNER_DIED:
-                self._count_runner_failure(now, watch)
+                self._count_runner_failure(now, watch, in_answer=False)
             elif self._is_crowded(now, watch, result):
                 self._tell_crowded(now, watch, evidence)
                 return  # busy is not dead: it is asked again, with patience

@@ -359,7 +359,13 @@ class HealerParameters:
     crash_loop_failures: int = _number(
         3, 2, 100, "failures", "Runner failures on one node within the window that make it a crash loop: then restart."
     )
-    crash_loop_window_s: float = _number(30.0, 1, 3600, "s", "The window of the crash loop.")
+    crash_loop_window_s: float = _number(
+        30.0,
+        1,
+        3600,
+        "s",
+        "The window of the crash loop; so long other nodes are chosen first after a death in an answer.",
+    )
     context_min_tokens: int = _number(
         2048,
         0,

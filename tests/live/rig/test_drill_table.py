@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from live.rig import drill_table
+from live.rig.drill_page import as_markdown, said_of
 from live.rig.drill_table import (
     FOLDER,
     QUIET,
@@ -21,7 +22,6 @@ from live.rig.drill_table import (
     rows_of,
     run_all,
     run_once,
-    said_of,
     summary,
 )
 from live.rig.gateway_restart import line_of, restart_once
@@ -60,8 +60,8 @@ def test_without_a_policy_it_does_not(name: str) -> None:
 def line(row: str, seed: int, preset: str = "default", **more: Any) -> Row:
     return {
         "row": row, "nodes": "emulated", "seed": seed, "preset": preset, "offered": 9, "admitted": 9, "rejected": 0,
-        "lost": 0, "ttd_s": None, "ttm_s": None, "attempts_per_request": 1.0, "mean_s": 1.0, "p95_quiet_s": 2.0,
-        "p95_fault_s": 3.0, "missed": [], "unobserved": [], "broken_invariants": [], "left_behind": [], **more,
+        "lost": 0, "failed_attempts": 2, "ttd_s": None, "ttm_s": None, "attempts_per_request": 1.0, "mean_s": 1.0,
+        "p95_quiet_s": 2.0, "p95_fault_s": 3.0, "missed": [], "unobserved": [], "broken_invariants": [], "left_behind": [], **more,
     }  # fmt: skip
 
 
@@ -88,6 +88,24 @@ def test_what_tolerance_costs_is_paired_by_seed() -> None:
     assert cost["ci95"] == [pytest.approx(-0.0768, abs=1e-3), pytest.approx(0.2101, abs=1e-3)]
     assert "6.67 % of the mean latency (95 % interval -7.68 to 21.01 %)" in said_of(cost)
     assert row["lost"]["worst"] == 0  # that the other preset loses is no matter of this row
+
+
+def test_a_fault_that_makes_the_slowest_more_than_twice_as_slow_is_no_pass() -> None:
+    [kept] = summary([line("a", seed, p95_fault_s=4.0) for seed in range(3)])
+    [missed] = summary([line("a", seed, p95_fault_s=4.1) for seed in range(3)])
+    assert (kept["verdict"], kept["missed"]) == ("pass", [])
+    assert (missed["verdict"], missed["missed"]) == ("fail", ["p95_fault_to_quiet"])
+
+
+def test_the_page_has_the_aims_of_each_drill_beside_what_came_of_it() -> None:
+    lines = [line("server-killed", seed, ttm_s=ttm_s) for seed, ttm_s in enumerate([0.5, 0.1, 0.9])]
+    lines += [line(QUIET, seed, preset) for seed in (1, 2) for preset in ("default", WITHOUT)]
+    page = as_markdown(summary(lines), "real", rows_of(FOLDER, []), "python -m live.rig.drill_table", 2.0)
+    assert (
+        "| server-killed | requests_lost ≤ 0, ttm_s ≤ 2 | 3 | 27 | 0 | 6 | 0 (0) | 0.5 (0.9) | 1.5 (1.5) | pass | – |"
+        in page
+    )
+    assert "On the quiet row, fault tolerance costs 0.00 % of the mean latency (95 % interval" in page
 
 
 def given(out: Path, runs: int = 2, rows: list[str] | None = None) -> argparse.Namespace:
@@ -121,6 +139,9 @@ def test_a_row_that_does_not_exist_and_a_file_that_is_none_are_said(tmp_path: Pa
         rows_of(FOLDER, ["nonsense"])
     (tmp_path / RESULTS).write_text(json.dumps(line("reset", 1)) + "\n{\n")
     with pytest.raises(OperatorError, match=r"results.jsonl:2: no result of a drill"):
+        run_all(given(tmp_path), SILENT)
+    (tmp_path / RESULTS).write_text(json.dumps({"row": "reset"}) + "\n")
+    with pytest.raises(OperatorError, match=r"results.jsonl:1: a result of another version"):
         run_all(given(tmp_path), SILENT)
 
 
