@@ -61,6 +61,10 @@ def not_real(step: Step) -> bool:
     return step.operation in NOT_REAL or (step.operation == "set_condition" and step.condition not in CONDITIONS)
 
 
+LOOK_AGAIN_S = 0.005
+"""For the midst of an answer, where a fault waits for it."""
+
+
 def _no_clock() -> float:
     return math.nan
 
@@ -73,6 +77,7 @@ class LiveInjection:
         self.scenario = scenario
         self.seed = seed
         self.now: Callable[[], float] = _no_clock
+        self._answers: Callable[[str], bool] = lambda node: False
         self.faults = [
             ActiveFault(place, fault, node, struck)
             for place, fault in enumerate(scenario.faults)
@@ -86,9 +91,13 @@ class LiveInjection:
         self._paused: set[str] = set()
         self.network = NetworkSteps(cluster.network, cluster.nodes)
 
-    async def run(self, now: Callable[[], float]) -> None:
-        """Do every fault at its time by the run's clock. Raises `RigError` where one could not be done."""
+    async def run(self, now: Callable[[], float], answers: Callable[[str], bool]) -> None:
+        """Do every fault at its time by the run's clock. `answers`: whether a node is in the midst of an answer.
+
+        Raises `RigError` where a fault could not be done.
+        """
         self.now = now
+        self._answers = answers
         async with asyncio.TaskGroup() as group:
             for active in self.faults:
                 group.create_task(self._one(active))
@@ -97,6 +106,10 @@ class LiveInjection:
         if active.fault.lead_s and not await self._came_after_signs(active):
             return
         await self._until(active.fault.at_s)
+        while active.fault.in_answer and not self._answers(active.node):
+            if self.now() >= self.scenario.end_of_load_s:
+                return
+            await asyncio.sleep(LOOK_AGAIN_S)
         active.begin(self.now())
         self.served_at_injection[active.node] = self.cluster.nodes[active.node].served_generations()
         _log.info("fault", kind=active.fault.about.kind, node=active.node)

@@ -248,7 +248,7 @@ class Drill:
         """Load, faults and sampling side by side, until the load has ended or the run is broken off."""
         work = [
             asyncio.create_task(load.run(self._ended), name="load"),
-            asyncio.create_task(injection.run(driver.now), name="faults"),
+            asyncio.create_task(injection.run(driver.now, load.answers), name="faults"),
             asyncio.create_task(self._give_orders(driver), name="orders"),
             asyncio.create_task(self._sample(cluster, driver), name="telemetry"),
             asyncio.create_task(self._watch(cluster, driver, load), name="watch"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -72,6 +73,7 @@ class Load:
         self.lateness_s = 0.0
         self._demand = Demand(scenario, seed)
         self._talks: dict[int, _Talk] = {}
+        self._answers: Counter[str] = Counter()  # streams that have begun and not ended, by the node that they began at
 
     async def run(self, on_end: Callable[[ClientView], None]) -> None:
         """Send every request at its time, and wait for all to end, with all that follows from them."""
@@ -84,6 +86,10 @@ class Load:
             for arrival in self._demand.openings():
                 await self._until(arrival.arrival_s)
                 group.create_task(self._client(http, arrival, on_end))
+
+    def answers(self, node: str) -> bool:
+        """Whether a node is in the midst of an answer, as far as clients can tell: a stream that began there goes on."""
+        return self._answers[node] > 0
 
     async def _until(self, time_s: float) -> None:
         await asyncio.sleep(max(0.0, time_s - self.now()))
@@ -145,7 +151,12 @@ class Load:
                 embeddings = (await response.json()).get("embeddings")
                 view.terminal_records = 1 if embeddings else 0
             else:
-                await self._read(response, view, patience)
+                node = response.headers.get("X-OllamaMax-Node", "")
+                self._answers[node] += 1
+                try:
+                    await self._read(response, view, patience)
+                finally:
+                    self._answers[node] -= 1
         if view.error:
             return
         if view.terminal_records == 1:

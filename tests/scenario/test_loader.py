@@ -83,7 +83,7 @@ def without(old: str, new: str) -> str:
             "at_s: 10,",
             "at_s: 10, latency_ms: 3,",
             "small.yaml:13: unknown key faults.0.latency_ms; "
-            "known here: at_s, comes_to_nothing, duration_s, kind, lead_s, target",
+            "known here: at_s, comes_to_nothing, duration_s, in_answer, kind, lead_s, target",
         ),
         (
             "target: node-0",

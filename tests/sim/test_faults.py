@@ -45,6 +45,29 @@ def client_sees(fault: dict[str, Any], seed: int = 1, **changes: Any) -> RunReco
     return simulate(scenario(**(settings | changes)), seed)[1]
 
 
+def test_a_fault_can_wait_for_the_midst_of_an_answer() -> None:
+    short = {"workload__output_tokens": {"kind": "constant", "mean": 30}}  # 0.3 s of each second
+    fault = {"kind": "runner_crash", "at_s": 20.8, "in_answer": True}
+    record = client_sees(fault, **short)
+    [struck] = record.table("faults").to_pylist()
+    [broken] = record.table("attempts").to_pylist()
+    assert struck["injected_s"] == pytest.approx(21.01)  # the first moment of the next answer: it is looked every 10 ms
+    assert (broken["error"], broken["end_s"], broken["tokens"]) == ("error_record", pytest.approx(21.01, abs=0.01), 1)
+    assert client_sees({**fault, "in_answer": False}, **short).table("attempts").num_rows == 0
+
+
+def test_where_no_answer_comes_any_more_it_does_not_strike() -> None:
+    fault = {"kind": "runner_crash", "at_s": 20.8, "in_answer": True}
+    record = client_sees(fault, workload__arrivals={"kind": "constant", "rate_rps": 0.001})
+    assert record.table("faults").num_rows == 0
+
+
+def test_who_waits_for_an_answer_comes_without_a_sign() -> None:
+    fault = {"kind": "vram_leak", "at_s": 20.8, "in_answer": True, "lead_s": 10}
+    with pytest.raises(ValueError, match="in_answer is for nodes that are struck without a sign"):
+        scenario(faults=[fault])
+
+
 def rows(record: RunRecord) -> list[dict[str, Any]]:
     return sorted(record.table("requests").to_pylist(), key=lambda row: row["arrival_s"])
 

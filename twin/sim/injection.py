@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twin.scenario.active_fault import ActiveFault
 from twin.scenario.draws import stream, strikes
@@ -15,6 +15,10 @@ from twin.sim.runner import Runner
 if TYPE_CHECKING:
     from twin.sim.gateway import Gateway
     from twin.sim.simulation import Simulation
+
+
+LOOK_AGAIN_S: Final = 0.01
+"""For the midst of an answer, where a fault waits for it."""
 
 
 class Injection:
@@ -54,6 +58,10 @@ class Injection:
         engine = self.simulation.engine
         if active.signs_outcome == "averted":
             return
+        if active.fault.in_answer and not self._answers(active.node):
+            if engine.now + LOOK_AGAIN_S < self.simulation.scenario.end_of_load_s:
+                engine.call_at(engine.now + LOOK_AGAIN_S, partial(self._begin, active))
+            return
         if active.fault.comes_to_nothing:
             active.end_signs(engine.now, "nothing")
             self._withdraw(active)
@@ -71,6 +79,16 @@ class Injection:
             if runners:  # else nothing is loaded that could be reloaded
                 self._afflicted[active] = runners
         self._step(active, active.fault.onset())
+
+    def _answers(self, node: str) -> bool:
+        """Whether a node is in the midst of an answer."""
+        now = self.simulation.engine.now
+        return any(
+            entry[2].first_token_s <= now  # nan before it is known
+            for runner in self.simulation.nodes[node].runners.values()
+            if not runner.paused
+            for entry in runner.active
+        )
 
     def _step(self, active: ActiveFault, steps: Iterator[Step]) -> None:
         """Perform the steps that are due, and come back for the next."""

@@ -233,3 +233,14 @@ def test_what_a_killed_drill_left_is_ended_by_the_next(toxiproxy_server: Path, t
     assert gone(children)
     assert not folders[0].exists()
     assert list(ledger_folder().glob(f"{process.pid}-*")) == []
+
+
+@pytest.mark.real
+def test_a_drill_can_wait_for_the_midst_of_an_answer(toxiproxy_server: Path, tmp_path: Path) -> None:
+    changes = ["faults.0.in_answer=true", "workload.arrivals.rate_rps=2", "live.rate_rps=2"]
+    result = drill("runner-crash", "emulated", tmp_path, *changes)
+    record = result.replications[0].record
+    [struck] = record.table("faults").to_pylist()
+    broken = [row for row in record.table("attempts").to_pylist() if row["node"] == struck["node"]]
+    assert struck["injected_s"] > 4.99
+    assert any(row["tokens"] > 0 and abs(row["end_s"] - struck["injected_s"]) < 0.5 for row in broken), broken

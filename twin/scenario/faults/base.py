@@ -163,6 +163,13 @@ class Fault(BaseModel):
     comes_to_nothing: Annotated[
         bool, Field(description="A look-alike: its signs are there for `lead_s`, and then nothing happens.")
     ] = False
+    in_answer: Annotated[
+        bool,
+        Field(
+            description="From `at_s` on it waits until its target is in the midst of an answer; it does not come where the "
+            "load ends before."
+        ),
+    ] = False
 
     @model_validator(mode="after")
     def _signs_are_possible(self) -> Fault:
@@ -170,6 +177,8 @@ class Fault(BaseModel):
             raise ValueError(f"{self.about.kind} has no signs beforehand; leave lead_s away")
         if self.comes_to_nothing and not self.lead_s:
             raise ValueError("comes_to_nothing needs a lead_s: there is nothing else to see of it")
+        if self.in_answer and (self.lead_s or self.about.part != "node" or isinstance(self.target, dict)):
+            raise ValueError("in_answer is for nodes that are struck without a sign; leave lead_s away, and name nodes")
         if self.about.part != "node" and self.target != "random":
             raise ValueError(f"{self.about.kind} is a fault of the {self.about.part}; leave target away")
         return self
