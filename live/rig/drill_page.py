@@ -20,7 +20,7 @@ TITLES = {
     "failed_attempts": "failed attempts",
     "lost": "lost",
     "ttm_s": "TTM s",
-    "p95_fault_to_quiet": "p95 in the fault's window to quiet",
+    "p95_fault_to_quiet": "p95 in the fault's window to quiet row",
     "verdict": "verdict",
     "missed": "missed",
 }

@@ -17,7 +17,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ WITHOUT = "none, same router"
 COST_MAX = 0.02
 """What fault tolerance may add to the mean latency."""
 P95_RATIO_MAX = 2.0
-"""What a fault may make of the p95 of latency while it is there, in the median of the runs."""
+"""What a fault may make of the p95 of latency, against the row `quiet` on the same arrivals, in the median of the runs."""
 RESULTS = "results.jsonl"
 AFTER_S = 10.0
 """How long after a fault without duration its window lasts."""
@@ -133,7 +133,8 @@ def seen(run: Replication) -> Row:
 
 
 def latencies_s(record: RunRecord) -> tuple[list[float], list[float]]:
-    """How long the requests took that came outside of every fault's window, and within one."""
+    """How long the requests took that came after the warm-up, outside of every fault's window and within one."""
+    warm_s = record.number("scenario.workload.warmup_s")
     faults = record.table("faults").to_pylist()
     windows = [
         (row["injected_s"], max(row["ended_s"] if row["ended_s"] is not None else 0.0, row["injected_s"] + AFTER_S))
@@ -143,21 +144,27 @@ def latencies_s(record: RunRecord) -> tuple[list[float], list[float]]:
     quiet_s: list[float] = []
     faulty_s: list[float] = []
     for row in record.table("requests", ["arrival_s", "end_s", "outcome"]).to_pylist():
-        if row["outcome"] == "succeeded":
+        if row["outcome"] == "succeeded" and row["arrival_s"] >= warm_s:
             within = any(begin <= row["arrival_s"] <= end for begin, end in windows)
             (faulty_s if within else quiet_s).append(row["end_s"] - row["arrival_s"])
     return quiet_s, faulty_s
 
 
-def summary(lines: Sequence[Row]) -> list[Row]:
-    """One row of the table for each drill: medians with the worst beside them."""
+def summary(lines: Sequence[Row], names: Collection[str] | None = None) -> list[Row]:
+    """One row of the table for each drill (all, or these): medians with the worst beside them.
+
+    The lines of `quiet` are what the others are measured by, whether it is asked for or not.
+    """
     rows: list[Row] = []
-    for name in dict.fromkeys(line["row"] for line in lines):
+    quiet_s = {
+        line["seed"]: line["p95_quiet_s"] for line in lines if line["row"] == QUIET and line["preset"] == "default"
+    }
+    for name in dict.fromkeys(line["row"] for line in lines if names is None or line["row"] in names):
         mine = [line for line in lines if line["row"] == name]
         with_it = [line for line in mine if line["preset"] == "default"]
         missed = sorted({what for line in with_it for what in line["missed"] + line["broken_invariants"]})
         unobserved = sorted({what for line in with_it for what in line["unobserved"]})
-        slower = _spread([_ratio(line["p95_fault_s"], line["p95_quiet_s"]) for line in with_it])
+        slower = _spread([_ratio(line["p95_fault_s"], quiet_s.get(line["seed"])) for line in with_it])
         if slower is not None and slower["median"] > P95_RATIO_MAX:
             missed.append("p95_fault_to_quiet")
         row: Row = {
@@ -262,7 +269,7 @@ def run_all(
             with open(given.out / RESULTS, "a", encoding="utf-8") as kept:
                 kept.write(json.dumps(line) + "\n")
         console.print(f"  {line['admitted']} admitted, {line['lost']} lost, mitigated after {cell(line['ttm_s'])} s")
-    return [line for line in lines if line["row"] in files]
+    return lines
 
 
 def _has_cost(row: Row) -> bool:
@@ -286,7 +293,7 @@ def main() -> int:
     try:
         Ledger().close()  # what cannot be written is said before the first run
         lines = run_all(given, console)
-        rows = summary(lines)
+        rows = summary(lines, rows_of(FOLDER, given.row))
         if given.markdown is not None:
             command = "python -m live.rig.drill_table " + " ".join(sys.argv[1:])
             page = as_markdown(rows, given.nodes, rows_of(FOLDER, []), command.strip(), P95_RATIO_MAX)
