@@ -97,7 +97,6 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
             GatewaySettings(
                 request_timeout_s=config.request_timeout_s,
                 connect_timeout_s=parameters.router.connect_timeout_s,
-                cold_first_token_deadline_s=parameters.router.cold_first_token_deadline_s,
                 shutdown_grace_s=config.shutdown_grace_s,
                 slots_per_model=config.slots_per_model or 1,
                 inventory_period_s=config.discovery_period_s,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
-from live.controller.contexts import LoadedContexts
+from live.controller.contexts import SeenContexts
 from live.controller.probes import Prober
 from live.controller.transport import plain_reason
 from live.hands.protocol import HandError, Hands
@@ -64,7 +63,7 @@ class CommandRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[tuple[ActionStatus, str]]] = set()
         self._passed: Counter[str] = Counter()
-        self.contexts = LoadedContexts()
+        self.contexts = SeenContexts()
         self.recent: deque[dict[str, object]] = deque(maxlen=RECENT_MAX)
         """The last actions, oldest first; one that is under way has no status."""
 
@@ -102,10 +101,8 @@ class CommandRunner:
     # -- probes ----------------------------------------------------------------------------------------------------
 
     async def _probe(self, probe: Probe) -> None:
-        if probe.kind == "generation" and not probe.context_tokens:
-            context_tokens = self.contexts.of(probe.node, probe.model)
-            probe = Probe(probe.probe_id, probe.node, probe.kind, probe.model, probe.timeout_s, context_tokens)
         result = await self._prober.perform(probe)
+        self.contexts.saw(result)
         self._record_probe(result)
         self._run.observe(result)
 
@@ -193,8 +190,6 @@ class CommandRunner:
         return "timed_out", "no result by the deadline"
 
     async def _use_hand(self, action: Action) -> tuple[ActionStatus, str]:
-        if action.kind == "load" and not action.context_tokens:
-            action = replace(action, context_tokens=self.contexts.wanted(action.model))
         try:
             result = await self._hands.perform(action)
         except HandError as error:
@@ -203,8 +198,6 @@ class CommandRunner:
             # A hand's bug is no reason to leave the policy without a result.
             _log.exception("hand_broken", kind=action.kind, node=action.node)
             return "failed", f"the hand broke: {type(error).__name__}: {plain_reason(error)}"
-        if action.kind == "load" and result.status == "done":
-            self.contexts.loaded(action.node, action.model, action.context_tokens)
         return result.status, result.detail
 
     def _record_action(

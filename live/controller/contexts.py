@@ -1,32 +1,26 @@
-"""With which `num_ctx` each node has its models loaded, as far as it went through here.
+"""With which `num_ctx` the nodes say that they have each model loaded: what is asked for with that is not loaded anew.
 
-For Ollama another `num_ctx` than the loaded one is an order to load the model anew, and so is none where one was said. So
-a probe asks with what the node's last request had, a load is one for the requests that come, and a request that says
-something else than the one before it is given the time of a load.
+What that means for a probe, a load and a route is the policy's (`twin.policy.contexts`). The gateway needs it for what it
+sends for clients that ask for less: after a restart it does not remember what it has sent.
 """
 
 from __future__ import annotations
 
+from twin.policy.vocabulary import ProbeResult
 
-class LoadedContexts:
-    """What is known of it. 0 stands for none: the model's own length, or nobody knows."""
+
+class SeenContexts:
+    """Takes it from the probes of `/api/ps`."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str], int] = {}  # node and model
-        self._wanted: dict[str, int] = {}
+        self._seen: dict[str, dict[str, int]] = {}  # node: of each model that it has loaded; 0: it cannot be told
 
-    def of(self, node: str, model: str) -> int:
-        """What to ask a node with so that it loads nothing anew."""
-        return self._loaded.get((node, model), 0)
+    def saw(self, result: ProbeResult) -> None:
+        """A probe came back."""
+        if result.kind == "residency" and result.ok:
+            self._seen[result.node] = dict(zip(result.models, result.contexts, strict=False))
 
-    def wanted(self, model: str) -> int:
-        """What the last request for a model had."""
-        return self._wanted.get(model, 0)
-
-    def asked(self, model: str, tokens: int) -> None:
-        """A request for the model goes out with that."""
-        self._wanted[model] = tokens
-
-    def loaded(self, node: str, model: str, tokens: int) -> None:
-        """The node has it loaded with that."""
-        self._loaded[node, model] = tokens
+    def everywhere(self, model: str) -> int:
+        """The `num_ctx` for which all nodes have the model loaded that have it; 0: they differ, or it cannot be told."""
+        said = {loaded[model] for loaded in self._seen.values() if model in loaded}
+        return said.pop() if len(said) == 1 else 0

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
+import structlog
 
 from live.controller.transport import (
     TooLong,
@@ -22,6 +24,11 @@ from live.controller.transport import (
 )
 from twin.policy.model_names import ModelNames
 from twin.policy.vocabulary import AttemptError, Probe, ProbeResult
+
+_log = structlog.get_logger()
+
+TRAINED_S = 60.0
+"""A model that did not say for which length it was trained is asked again after this."""
 
 ANSWER_LIMIT_BYTES = 1 << 20
 """More than this is no answer to a probe: nodes are not trusted to be brief."""
@@ -50,6 +57,15 @@ class _CannotGenerate(_Failed):
     """The model makes embeddings only, or its file is gone."""
 
 
+class _Loaded(NamedTuple):
+    """A model that a node lists as loaded."""
+
+    name: str
+    called: str  # by the node
+    digest: str
+    context_tokens: int  # 0: it does not say
+
+
 @dataclass(slots=True)
 class _Progress:
     """How far a probe came, so that one that ran out of time can say where."""
@@ -71,6 +87,9 @@ class HttpProber:
 
     A model that makes embeddings only proves its runner, and the way to it, by an embedding. Which ones these are the
     nodes say themselves, by how they refuse the first generation; it is remembered for as long as it holds.
+
+    Of what is loaded `/api/ps` lists the `num_ctx` cut down to what the model was trained for, where what was asked for is
+    compared uncut (`twin.policy.contexts`). So what is as long as that, and what says not how long that is, says nothing.
     """
 
     def __init__(self, addresses: Mapping[str, str], names: ModelNames) -> None:
@@ -78,12 +97,16 @@ class HttpProber:
         self._names = names
         self._session: aiohttp.ClientSession | None = None
         self._embedding: set[tuple[str, str]] = set()  # node and model, as found
+        self._trained: dict[
+            str, float
+        ] = {}  # digest of a model: tokens that it was trained for; infinite: no limit is known
+        self._ask_trained_s: dict[str, float] = {}  # digest: not before then, where it has not said so
 
     async def perform(self, probe: Probe) -> ProbeResult:
         """Ask the node; the result says what came of it within the probe's time."""
         progress = _Progress()
         error: AttemptError = ""
-        loaded: dict[str, int] = {}
+        loaded: list[_Loaded] = []
         started_s = time.monotonic()
         try:
             async with asyncio.timeout(probe.timeout_s):
@@ -95,6 +118,7 @@ class HttpProber:
         except (aiohttp.ClientError, OSError) as broken:
             error = transport_error(broken)
         latency_s = time.monotonic() - started_s
+        contexts = [await self._asked_for(probe, model) for model in loaded]
         return ProbeResult(
             probe.probe_id,
             probe.node,
@@ -103,8 +127,8 @@ class HttpProber:
             not error,
             latency_s,
             error=error,
-            models=tuple(loaded),
-            contexts=tuple(loaded.values()),
+            models=tuple(model.name for model in loaded),
+            contexts=tuple(contexts),
         )
 
     async def close(self) -> None:
@@ -112,30 +136,55 @@ class HttpProber:
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, probe: Probe, progress: _Progress) -> dict[str, int]:
-        """What is loaded, with its num_ctx (0: the node does not say), where that was asked."""
+    async def _ask(self, probe: Probe, progress: _Progress) -> list[_Loaded]:
+        """What is loaded, where that was asked."""
         if probe.kind == "liveness":
             await self._call("GET", probe, "/api/version", None, progress)
-            return {}
+            return []
         if probe.kind == "residency":
             answer = _one_object(await self._call("GET", probe, "/api/ps", None, progress))
             loaded = answer.get("models") or []
             if not isinstance(loaded, list):
                 raise _Failed("error_record")
-            return {
-                self._names.of(item["name"]): _context_of(item)
-                for item in loaded
-                if isinstance(item, dict) and isinstance(item.get("name"), str)
+            named = [item for item in loaded if isinstance(item, dict) and isinstance(item.get("name"), str)]
+            models = {
+                self._names.of(item["name"]): _Loaded(
+                    self._names.of(item["name"]),
+                    item["name"],
+                    _text_of(item, "digest"),
+                    _whole_of(item, "context_length"),
+                )
+                for item in named
             }
+            return list(models.values())
         if (probe.node, probe.model) not in self._embedding:
             try:
                 await self._generate(probe, progress)
             except _CannotGenerate:
                 pass
             else:
-                return {}
+                return []
         await self._embed(probe, progress)
-        return {}
+        return []
+
+    async def _asked_for(self, probe: Probe, loaded: _Loaded) -> int:
+        """The `num_ctx` that a model was loaded for; 0: that cannot be told. Its node is asked once what it was trained for:
+        that says nothing of the node's health, and is no part of the probe."""
+        digest = loaded.digest
+        if not loaded.context_tokens or not digest:
+            return 0
+        now_s = time.monotonic()
+        if digest not in self._trained and now_s >= self._ask_trained_s.get(digest, 0.0):
+            self._ask_trained_s[digest] = now_s + TRAINED_S
+            try:
+                async with asyncio.timeout(probe.timeout_s):
+                    shown = _one_object(
+                        await self._call("POST", probe, "/api/show", {"model": loaded.called}, _Progress())
+                    )
+                self._trained[digest] = _trained_of(shown)
+            except (TimeoutError, _Failed, aiohttp.ClientError, OSError) as error:
+                _log.info("model_not_shown", node=probe.node, model=loaded.called, why=repr(error))
+        return loaded.context_tokens if loaded.context_tokens < self._trained.get(digest, 0) else 0
 
     async def _generate(self, probe: Probe, progress: _Progress) -> None:
         body: dict[str, Any] = {"model": probe.model}
@@ -213,9 +262,22 @@ def _one_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _context_of(loaded: dict[str, Any]) -> int:
-    tokens = loaded.get("context_length")
-    return tokens if type(tokens) is int and tokens > 0 else 0
+def _whole_of(fields: Mapping[str, Any], name: str) -> int:
+    value = fields.get(name)
+    return value if type(value) is int and value > 0 else 0
+
+
+def _text_of(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _trained_of(shown: dict[str, Any]) -> float:
+    """Tokens that a model was trained for; infinite where its file does not say: then Ollama cuts nothing down."""
+    about = shown.get("model_info")
+    if not isinstance(about, dict):
+        return math.inf
+    return _whole_of(about, f"{about.get('general.architecture')}.context_length") or math.inf
 
 
 def _check_ended_well(records: bytes) -> None:

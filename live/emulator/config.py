@@ -18,7 +18,10 @@ class EmulatedModel(BaseModel):
 
     size_gib: Annotated[float, Field(gt=0, description="Weights.")]
     memory_gib: Annotated[float, Field(gt=0, description="Weights and KV cache, when loaded.")]
-    context_tokens: Annotated[int, Field(ge=1)] = 4096
+    context_tokens: Annotated[int, Field(ge=1, description="num_ctx where a request says none.")] = 4096
+    trained_tokens: Annotated[
+        int, Field(ge=1, description="Tokens that it was trained for: /api/ps lists no more, whatever was asked for.")
+    ] = 131_072
     embedding: Annotated[
         bool, Field(description="It makes embeddings, and no text: one slot, no generations, no chats.")
     ] = False

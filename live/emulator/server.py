@@ -67,6 +67,7 @@ class EmulatorServer:
             name: ModelOnNode(name, model.size_gib, model.memory_gib, model.context_tokens, 1 if model.embedding else 0)
             for name, model in config.models.items()
         }
+        self._trained = {name: model.trained_tokens for name, model in config.models.items()}
         self._embedding = {name for name, model in config.models.items() if model.embedding}
         self.node = OllamaNode(clock, config.listen, config.hardware, models, config.slots, config.max_queue, None)
         self._clock = clock
@@ -222,7 +223,8 @@ class EmulatorServer:
             claimed = self.node.conditions.values["ps_claims_gpu"]
             size_vram = size if claimed else round(sum(self.node.memory.placements[name].vram_gib) * _GIB)
             about = {**self._about(self.node.models[name]), "size": size, "size_vram": size_vram}
-            models.append({**about, "expires_at": _date(expires_at), "context_length": runner.context_tokens})
+            context_tokens = min(runner.context_tokens, self._trained[name])
+            models.append({**about, "expires_at": _date(expires_at), "context_length": context_tokens})
         return _json({"models": models})
 
     async def _v1_models(self, _request: web.Request) -> web.Response:
@@ -236,7 +238,7 @@ class EmulatorServer:
             model = self._model(text_field(fields, "model", "api.ShowRequest"))
         except Refused as refused:
             return _json({"error": str(refused)}, refused.status)
-        info = {"general.architecture": "llama", "llama.context_length": model.context_tokens}
+        info = {"general.architecture": "llama", "llama.context_length": self._trained[model.name]}
         details = self._about(model)["details"]
         capability = "embedding" if model.name in self._embedding else "completion"
         shown = {"details": details, "model_info": info, "capabilities": [capability], "template": ""}

@@ -47,9 +47,6 @@ class Attempt:
         self._status = 0
         self._content_type = ""
         self._refusal = b""
-        self._loads = route.loads  # or the request itself has the node load its model anew
-        self._context_tokens = 0  # num_ctx that the node is told
-        self._first_token_limit_s = route.first_token_deadline_s
         self._deadline_s = exchange.deadline_loop_s
         self._limit_s = NEVER_S  # of the node's silence, on the loop's clock
         self._timer: Limit | None = None
@@ -66,24 +63,12 @@ class Attempt:
         self._call.begin()
         exchange.relay.enter(self)
         self._call.ask_with(self.route.context_tokens)
-        self._look_at_context()
         if self._call.limits_first_token:
-            self._limit_s = self._loop.time() + self._first_token_limit_s
+            self._limit_s = self._loop.time() + self.route.first_token_deadline_s
         self._arm()
         self._node = exchange.relay.upstream.send(
             self, self.route.node, "POST", self._call.path, self._call.body, exchange.node_headers
         )
-
-    def _look_at_context(self) -> None:
-        """Another `num_ctx` than the node's is an order to load the model anew, and a load takes its time."""
-        relay, model = self._exchange.relay, self._exchange.spec.model
-        contexts = self._exchange.driver.contexts
-        self._context_tokens = self._call.sent_context_tokens
-        if not self.route.context_tokens:
-            contexts.asked(model, self._context_tokens)
-        if not self._loads and contexts.of(self.route.node, model) != self._context_tokens:
-            self._loads = True
-            self._first_token_limit_s = max(self._first_token_limit_s, relay.settings.cold_first_token_deadline_s)
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
@@ -149,9 +134,7 @@ class Attempt:
         if call.records > self._records:  # blank lines and pieces of a line are no progress
             self._records = call.records
             if self._first_token_s != self._first_token_s:  # nan
-                driver = self._exchange.driver
-                self._first_token_s = driver.now()
-                driver.contexts.loaded(self.route.node, self._exchange.spec.model, self._context_tokens)
+                self._first_token_s = self._exchange.driver.now()
             if self._detached:  # the model is loaded, and nobody wants to hear what it says
                 self._end("cancelled")
                 return
@@ -221,7 +204,7 @@ class Attempt:
                 self._fail(failure)
         elif now_s >= self._limit_s:
             if math.isnan(self._first_token_s):
-                said = f"no token within {self._first_token_limit_s:g} s"
+                said = f"no token within {self.route.first_token_deadline_s:g} s"
                 self._fail(AttemptFailed("first_token_timeout", said))
             else:
                 said = f"no further token within {self.route.stall_timeout_s:g} s"
@@ -234,11 +217,11 @@ class Attempt:
 
         The next one who wants the model, and the policy, find it loading, or loaded.
         """
-        if not self._loads or self._status or self._exchange.relay.stopping:
+        if not self.route.loads or self._status or self._exchange.relay.stopping:
             return False
         self._detached = True
         self._deadline_s = NEVER_S
-        self._limit_s = self._loop.time() + self._started_s + self._first_token_limit_s
+        self._limit_s = self._loop.time() + self._started_s + self.route.first_token_deadline_s
         self._limit_s -= self._exchange.driver.now()
         self._arm()
         return True
@@ -298,7 +281,7 @@ class Attempt:
             if not call.client_streams:
                 log.first_token_s = self._first_token_s
         load_s = timings.load_duration_s
-        if self._loads and not self.route.loads and not load_s and not math.isnan(self._first_token_s):
+        if self.route.loads and not load_s and not math.isnan(self._first_token_s):
             load_s = self._first_token_s - self._started_s  # not every dialect tells; it is not the node's pace
         exchange.driver.observe(
             AttemptEnded(

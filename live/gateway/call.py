@@ -27,6 +27,7 @@ from live.gateway.openai import ChatCompletions, wants_usage
 from live.gateway.plain_endpoints import ErrorForms
 from live.gateway.transcript import Diverged, Transcript
 from live.gateway.upstream import AttemptFailed
+from twin.policy.vocabulary import CANNOT_SAY
 
 JSON_TYPE: Final = "application/json"
 PARSED_MAX_BYTES = 64 << 10
@@ -70,10 +71,11 @@ class Call(Protocol):
 
     @property
     def sent_context_tokens(self) -> int:
-        """The `num_ctx` that the node is told; 0: none."""
+        """The `num_ctx` that a node is told where `ask_with` says nothing else; 0: none; or `CANNOT_SAY`."""
 
     def ask_with(self, context_tokens: int) -> None:
-        """Put it as a node wants it that has the model loaded with that `num_ctx`; 0: with its own."""
+        """Put it as a node wants it that has the model loaded with that `num_ctx`; 0: with its own. What the client asks for
+        goes before that."""
 
     def begin(self) -> None:
         """A new attempt's answer is about to come."""
@@ -140,8 +142,8 @@ class GenerationCall:
 
     @property
     def sent_context_tokens(self) -> int:
-        """The `num_ctx` that the node is told; 0: none."""
-        return self._request.told_context_tokens
+        """The `num_ctx` that a node is told where `ask_with` says nothing else; 0: none; or `CANNOT_SAY`."""
+        return self._request.told_context_tokens if self._request.takes_context else CANNOT_SAY
 
     def ask_with(self, context_tokens: int) -> None:
         """Put it as a node wants it that has the model loaded with that context, where that is not its own (0): another
@@ -351,14 +353,14 @@ class PlainCall:
         self.request_type = JSON_TYPE
         self.notes: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
-        self.context_tokens = 0
-        self.sent_context_tokens = sent_context_tokens
+        self.context_tokens = sent_context_tokens
+        self.sent_context_tokens = sent_context_tokens or CANNOT_SAY
         self.limits_first_token = limits_first_token
         self._errors = errors
         self._answer_limit_bytes = answer_limit_bytes
 
     def ask_with(self, _context_tokens: int) -> None:
-        """It has no `num_ctx` of ours to say."""
+        """Its body stays as it is."""
 
     def begin(self) -> None:
         """A new attempt."""

@@ -7,7 +7,9 @@ A client never gets less than it asked for, and who asks for nothing not less th
 knows what is loaded, everybody gets what they ask for.
 
 A request that says none means the model's own length, not the loaded one. So where what is loaded may be there because it
-was said, who asks for a length has it said again.
+was said, who asks for a length has it said again: the length that all nodes list, where that is the one that was said
+(`live.controller.contexts`), or one that was said here. What is listed may be less than what was said, and saying that
+would have the model loaded anew (`twin.policy.contexts`).
 """
 
 from __future__ import annotations
@@ -32,16 +34,17 @@ class ContextLengths:
         tokens, asked_s = self._pinned.get(model, (0, now_s))
         return tokens if now_s - asked_s <= HOLD_S else 0
 
-    def for_request(self, model: str, asked_tokens: int, loaded_tokens: int, now_s: float) -> int:
-        """The `num_ctx` to send; 0: none. `loaded_tokens`: with which it is loaded, 0 where that is not known."""
-        tokens = self._chosen(model, asked_tokens, loaded_tokens, now_s)
+    def for_request(self, model: str, asked_tokens: int, loaded_tokens: int, now_s: float, said_tokens: int = 0) -> int:
+        """The `num_ctx` to send; 0: none. `loaded_tokens`: with which it is loaded, 0 where that is not known;
+        `said_tokens`: the one that has it loaded nowhere anew, 0 where there is none or nobody knows."""
+        tokens = self._chosen(model, asked_tokens, loaded_tokens, now_s, said_tokens)
         if tokens:
             said = self._said.setdefault(model, set())
             if len(said) < SAID_MAX:
                 said.add(tokens)
         return tokens
 
-    def _chosen(self, model: str, asked_tokens: int, loaded_tokens: int, now_s: float) -> int:
+    def _chosen(self, model: str, asked_tokens: int, loaded_tokens: int, now_s: float, said_tokens: int) -> int:
         pinned, asked_s = self._pinned.get(model, (0, now_s))
         if pinned and now_s - asked_s > HOLD_S:
             del self._pinned[model]
@@ -53,6 +56,7 @@ class ContextLengths:
                 self._pinned[model] = (asked_tokens, now_s)
             return max(pinned, asked_tokens)
         if asked_tokens <= loaded_tokens:
-            return loaded_tokens if asked_tokens and loaded_tokens in self._said.get(model, set()) else 0
+            is_said = loaded_tokens == said_tokens or loaded_tokens in self._said.get(model, set())
+            return loaded_tokens if asked_tokens and is_said else 0
         self._pinned[model] = (asked_tokens, now_s)
         return asked_tokens

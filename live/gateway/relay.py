@@ -66,6 +66,7 @@ class Relay:
             arrival_s + timeout_s,
             call.context_tokens,
             client=client.client,
+            sent_context_tokens=call.sent_context_tokens,
         )
         log = RequestLog(
             spec.request_id, header_id, spec.model, spec.stream, spec.prompt_tokens, arrival_s, spec.deadline_s

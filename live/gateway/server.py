@@ -317,7 +317,8 @@ class Gateway:
             if parsed.context_tokens and not loaded:
                 self._inventory.refresh_soon()
             now_s = time.monotonic()
-            tokens = self._contexts.for_request(parsed.model, parsed.context_tokens, loaded, now_s)
+            said = self._driver.contexts.everywhere(parsed.model) if parsed.context_tokens else 0
+            tokens = self._contexts.for_request(parsed.model, parsed.context_tokens, loaded, now_s, said)
             parsed.send_context_tokens = tokens
 
     def _with_context(self, parsed: ParsedRequest) -> bytes:

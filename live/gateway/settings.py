@@ -15,8 +15,6 @@ class GatewaySettings:
     """A request's deadline where its client gives none in `X-Request-Timeout`."""
     connect_timeout_s: float = 1.0
     """Longest wait for a connection to a node."""
-    cold_first_token_deadline_s: float = 120.0
-    """Longest silence before the first token where a request has its node load the model anew; as the policy's for loads."""
     read_timeout_s: float = 5.0
     """Longest wait for a node's answer to a question such as `/api/tags`; then the next node is asked."""
     read_limit_bytes: int = 32 * MIB

@@ -230,10 +230,7 @@ class Drill:
         injection = LiveInjection(cluster, self.scenario, self.seed)
         hands = cluster.hands(injection)
         driver = PolicyDriver(policy, prober, hands, recorder=self.recorder)
-        settings = GatewaySettings(
-            connect_timeout_s=parameters.router.connect_timeout_s,
-            cold_first_token_deadline_s=parameters.router.cold_first_token_deadline_s,
-        )
+        settings = GatewaySettings(connect_timeout_s=parameters.router.connect_timeout_s)
         gateway = Gateway(driver, cluster.edges, names, settings, self._logged)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(hands.close)

@@ -36,7 +36,12 @@ SIZES: dict[str, ModelSize] = {
     CHAT: TINY,
     EMBEDDER: replace(TINY, pools=True),
 }
-MODELS = {name: EmulatedModel(size_gib=0.1, memory_gib=0.2, embedding=name == EMBEDDER) for name in SIZES}
+MODELS = {
+    name: EmulatedModel(
+        size_gib=0.1, memory_gib=0.2, embedding=name == EMBEDDER, trained_tokens=SIZES[name].context_length
+    )
+    for name in SIZES
+}
 IMPATIENT: dict[str, Any] = {
     "probes.generation_period_s": 0.5,
     "probes.generation_suspect_s": 0.3,

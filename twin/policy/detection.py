@@ -491,7 +491,7 @@ class Detection:
             if not replica.resident:
                 replica.taken = 0
         for name, context_tokens in zip(result.models, result.contexts, strict=False):
-            if name in node.replicas:
+            if name in node.replicas and context_tokens:
                 self.contexts.seen(now, node.replicas[name], context_tokens)
         self.view.replace(node, now)
 
@@ -782,8 +782,8 @@ class Detection:
             watch.generation_due_s = now + period_s
             watch.generations_asked += 1
         context_tokens = 0
-        if kind == "generation":  # another context than it has would have it loaded anew
-            context_tokens = watch.node.replicas[model].context_tokens
+        if kind == "generation":
+            context_tokens = self.contexts.to_ask_with(watch.node.replicas[model])
             watch.node.replicas[model].taken += 1
         probes.append(Probe(self.probe_id, watch.node.name, kind, model, timeout_s, context_tokens))
 
@@ -812,6 +812,7 @@ class Detection:
         for name, replica in node.replicas.items():
             if not model or name == model:
                 replica.load_with(0, self.view.parameters)
+                replica.forget_context()
                 replica.resident = False
                 replica.failures_in_row = replica.taken = 0
         self.view.replace(node, now)
@@ -821,6 +822,7 @@ class Detection:
         self.ask_anew(now, node)
         for replica in node.replicas.values():
             replica.load_with(0, self.view.parameters)
+            replica.forget_context()
             replica.resident = replica.loading = False
             replica.generates = True
             replica.failures_in_row = replica.loads_failed = replica.taken = 0

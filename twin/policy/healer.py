@@ -679,7 +679,9 @@ class Healer:
                     self.view.loaded(node.replicas[model], now)
                     self.detection.load_worked(node.replicas[model])
                     if work.choice is not None and work.choice.name == "lower_context":
-                        node.replicas[model].load_with(lowered_of(node.replicas[model]), self.view.parameters)
+                        context_tokens = lowered_of(node.replicas[model])
+                        node.replicas[model].load_with(context_tokens, self.view.parameters)
+                        node.replicas[model].loaded_for(context_tokens)
             self._done(now, node, work)
         elif result.status in NOT_TRIED:
             self._was_not_tried(now, node, work)
@@ -737,6 +739,10 @@ class Healer:
         self.action_id += 1
         benefit = round(benefit, 3) if math.isfinite(benefit) else 0.0
         advice = self.advises and not ordered
+        if kind == "load":
+            context_tokens = context_tokens or self.detection.contexts.to_load_with(node.replicas[model])
+            if not advice:
+                node.replicas[model].loaded_for(context_tokens)
         return Action(
             self.action_id,
             kind,

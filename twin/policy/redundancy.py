@@ -111,16 +111,7 @@ class Redundancy:
         reason = f"{why}; {node.name}{rack} has room for it"
         timeout_s = self.parameters.load_timeout_s
         benefit = float(replica.model.slots)
-        order = self.healer.action(
-            now,
-            "load",
-            node,
-            replica.model.name,
-            reason,
-            timeout_s,
-            benefit,
-            context_tokens=replica.lasting_context,
-        )
+        order = self.healer.action(now, "load", node, replica.model.name, reason, timeout_s, benefit)
         self.loads[order.action_id] = replica
         self.ordered_s[order.action_id] = now
         commands.append(order)

@@ -8,8 +8,8 @@ from typing import Final
 from twin.policy.health import HOPEFUL, ROUTABLE
 from twin.policy.model_names import ModelNames
 from twin.policy.parameters import Parameters
-from twin.policy.views import ClusterView, NodeView, Pool, Replica, Waiting, limit
-from twin.policy.vocabulary import NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
+from twin.policy.views import NOT_KNOWN, ClusterView, NodeView, Pool, Replica, Waiting, limit
+from twin.policy.vocabulary import CANNOT_SAY, NEVER_S, AttemptEnded, RequestId, RequestSpec, Route
 
 RETRIABLE: Final[frozenset[str]] = frozenset(
     {
@@ -75,8 +75,9 @@ class Router:
         self.zombie_grace_s = limit(parameters.router.zombie_grace_s)
         self.normalise_names = parameters.router.normalise_names
         self.names = ModelNames(view.models)
-        # Attempts that have not ended: their deadline, where they are, and the tokens of their prompt.
-        self.open: dict[RequestId, tuple[float, Replica, int]] = {}
+        # Attempts that have not ended: their deadline, where they are, the tokens of their prompt, and the num_ctx that they
+        # were told.
+        self.open: dict[RequestId, tuple[float, Replica, int, int]] = {}
         self.reap_due_s = 0.0
         self.reaped = 0
         self.waiting = 0
@@ -138,20 +139,34 @@ class Router:
     def _dispatch(self, now: float, pool: Pool, replica: Replica, request: RequestSpec) -> Route:
         replica.in_flight += 1
         replica.node.in_flight += 1
-        self.open[request.request_id] = (request.deadline_s, replica, request.prompt_tokens)
         pool.place(replica, now)
+        too_short = False
         if pool.shortened and pool.too_short_for(request) & replica.node.bit:
+            too_short = True
             # Nobody else could take it: it is loaded anew with its own context, before the prompt's front is cut off.
             replica.load_with(0, self.view.parameters)
             replica.loading = True
+        own = replica if self.by_model else replica.node.replicas[request.model]
+        told = request.sent_context_tokens
+        if told == CANNOT_SAY:
+            told = 0
+        elif own.context_tokens and not request.context_tokens:
+            told = own.context_tokens
+        own.asked_context = told
+        self.open[request.request_id] = (request.deadline_s, replica, request.prompt_tokens, told)
+        if too_short:
             return replica.cold_route
-        allowance_s = self.allowance_s_per_token * request.prompt_tokens
+        # Another num_ctx than it is loaded with is an order to load it anew.
+        anew = told != own.hot_context and own.reloads_for(told)
         if not self.by_model:
-            own = replica.node.replicas[request.model]
-            return own.hot_route if own.resident else own.cold_route
+            return own.hot_route if own.resident and not anew else own.cold_route
+        pool.asked_context = request.sent_context_tokens
         if not replica.resident:
             replica.loading = True
             return replica.cold_route
+        if anew:
+            return replica.cold_route
+        allowance_s = self.allowance_s_per_token * request.prompt_tokens
         route = replica.hot_route
         if allowance_s < 0.5 or route.first_token_deadline_s == NEVER_S:
             return route
@@ -172,6 +187,10 @@ class Router:
         prompt_tokens = 0
         if was is not None:  # else it was struck off before
             prompt_tokens = was[2]
+            told = was[3]
+            answered = ended.outcome == "succeeded" or ended.first_token_s == ended.first_token_s  # not nan
+            if answered and (told != own.hot_context or own.loaded_context == NOT_KNOWN):
+                own.loaded_for(told)
             member.in_flight -= 1
             member.node.in_flight -= 1
         own.taken += 1
@@ -211,9 +230,11 @@ class Router:
         if now < self.reap_due_s:
             return
         self.reap_due_s = now + REAP_PERIOD_S
-        overdue = [request_id for request_id, (due_s, _, _) in self.open.items() if due_s + self.zombie_grace_s < now]
+        overdue = [
+            request_id for request_id, (due_s, _, _, _) in self.open.items() if due_s + self.zombie_grace_s < now
+        ]
         for request_id in overdue:
-            _, replica, _ = self.open.pop(request_id)
+            _, replica, _, _ = self.open.pop(request_id)
             replica.in_flight -= 1
             replica.node.in_flight -= 1
             replica.pool.place(replica, now)

@@ -38,6 +38,9 @@ BATCH_SIZES: Final = 16
 CONTEXT_PER_PROMPT: Final = 2
 """Assumption: a request needs twice the context that its prompt is estimated to take."""
 
+NOT_KNOWN: Final = -1
+"""The num_ctx with which a model is loaded before anything was seen of that."""
+
 OFF_S: Final = 3600.0
 """A deadline parameter of this value is off."""
 
@@ -133,6 +136,7 @@ class Replica:
     """A model on a node, loaded or not."""
 
     __slots__ = (
+        "asked_context",
         "breaker_open_until_s",
         "capacity",
         "cold_route",
@@ -141,14 +145,17 @@ class Replica:
         "fetched_s",
         "generates",
         "gets_traffic",
+        "hot_context",
         "hot_route",
         "in_flight",
         "level",
+        "loaded_context",
         "loading",
         "loads_failed",
         "matched",
         "model",
         "node",
+        "own_context",
         "place",
         "pool",
         "refused",
@@ -171,6 +178,10 @@ class Replica:
         self.place = ""  # on its node, where it shares that with other models; empty: it has one of its own
         self.context_tokens = 0  # num_ctx with which it is loaded here, where that is not as anywhere; 0: it is
         self.matched = False  # because others ask for it with that one, too; else because memory was short
+        self.own_context = model.context_tokens  # what a request without a num_ctx means here; 0: not known
+        self.loaded_context = NOT_KNOWN  # num_ctx for which it was loaded, or that it was seen with; 0: for none
+        self.hot_context = 0  # num_ctx with which a request finds it as it is; 0: without one
+        self.asked_context = 0  # num_ctx that the last request here was told; 0: none
         self.failures_in_row = 0
         self.loads_failed = 0  # ordered loads that failed since one worked
         self.refused = False  # its server refused it at once when it was asked last, without trying to load it
@@ -209,6 +220,30 @@ class Replica:
             self.pool.shortened.pop(self.node.bit, None)
         self.set_limits(parameters)
 
+    def loaded_for(self, context_tokens: int) -> None:
+        """It is loaded for a request with that num_ctx (0: with none), or has answered one."""
+        self.loaded_context = context_tokens
+        self.hot_context = 0 if context_tokens == self.own_context else context_tokens
+
+    def seen_with(self, context_tokens: int) -> None:
+        """The node says with how much it is loaded. Where that was for no num_ctx, it is what none means here."""
+        if not self.loaded_context and not self.model.context_tokens:
+            self.own_context = context_tokens
+        self.loaded_for(context_tokens)
+
+    def forget_context(self) -> None:
+        """It is not loaded any more; what its node takes for its own may be another one when it is."""
+        self.own_context = self.model.context_tokens
+        self.loaded_context = NOT_KNOWN
+        self.hot_context = 0
+
+    def reloads_for(self, context_tokens: int) -> bool:
+        """Whether a request that is told that num_ctx (0: none) may have it loaded anew."""
+        loaded = self.loaded_context
+        if loaded == NOT_KNOWN:
+            return context_tokens > 0
+        return (context_tokens or self.own_context) != (loaded or self.own_context)
+
     @property
     def lasting_context(self) -> int:
         """The num_ctx with which it is loaded again once it was let go: the one that others ask for, too; 0: its own."""
@@ -236,6 +271,7 @@ class Pool:
     """The replicas among which a request may choose, indexed by busyness; and the requests that wait for one of them."""
 
     __slots__ = (
+        "asked_context",
         "cursor",
         "in_turn",
         "last_resort",
@@ -259,6 +295,7 @@ class Pool:
         self.last_resort = 0  # bit set of suspect nodes with room
         self.routable = 0  # bit set of nodes that get traffic and have it, busy or not
         self.cursor = 0
+        self.asked_context = 0  # num_ctx that its last request was to be told, on whatever node; 0: none
         self.served_until_s = 0.0  # when the last node that gets traffic was lost
         self.shortened: dict[int, int] = {}  # node's bit: the context of its replica, where that is less than its own
         self.prompt_limits: dict[int, int] = {}  # node's bit: the shortest prompt that its runner dies of

@@ -124,6 +124,9 @@ class ClusterSpec:
     """The models on a node's disk; a node that is not named has them all."""
 
 
+CANNOT_SAY: Final = -1
+"""The num_ctx of a request that says none, and cannot be made to: not every endpoint of Ollama takes one."""
+
 # The classes of the hot path spell out their `__init__`: compiled, it is a native call; a generated one is not.
 
 
@@ -140,6 +143,9 @@ class RequestSpec:
     context_tokens: int  # num_ctx where the client asks for one, else 0: the model's own
     session: int  # the conversation that it goes on with, where the client says so; 0: none
     client: int  # who asks, so that clients take turns in a queue; 0: not known
+    sent_context_tokens: (
+        int  # num_ctx that a node is told where its route says none: one for all clients; or `CANNOT_SAY`
+    )
 
     def __init__(
         self,
@@ -152,6 +158,7 @@ class RequestSpec:
         context_tokens: int = 0,
         session: int = 0,
         client: int = 0,
+        sent_context_tokens: int = 0,
     ) -> None:
         self.request_id = request_id
         self.model = model
@@ -162,6 +169,7 @@ class RequestSpec:
         self.context_tokens = context_tokens
         self.session = session
         self.client = client
+        self.sent_context_tokens = sent_context_tokens
 
 
 @dataclass(slots=True, init=False)
@@ -176,7 +184,7 @@ class Route:
     node: str
     first_token_deadline_s: float  # counted from the dispatch
     stall_timeout_s: float  # longest silence between two tokens
-    loads: bool  # the node must load the model first: a load goes on when nobody waits for it any more
+    loads: bool  # the node must load the model first, or anew: a load goes on when nobody waits for it any more
     retry_after_s: float
     reason: str
     context_tokens: int  # num_ctx to send, where the client asks for none: with what the node has it loaded; 0: none
@@ -267,7 +275,7 @@ class RequestWithdrawn:
 @dataclass(slots=True, init=False)
 class ProbeResult:
     """A probe came back, or did not within its time (`error` says how). `models`: what a residency probe saw loaded,
-    `contexts`: with which num_ctx each of them, 0 where the node does not say."""
+    `contexts`: with which num_ctx each of them, 0 where the node does not say, or not which one was asked for."""
 
     probe_id: int
     node: str

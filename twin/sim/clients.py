@@ -92,6 +92,7 @@ class Clients(Timer):
             now + self._deadline_s,
             context_tokens,
             session,
+            sent_context_tokens=context_tokens,
         )
         flight = Flight(spec, output_tokens)
         if session:

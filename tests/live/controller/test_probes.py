@@ -1,8 +1,10 @@
 """The probe ladder against a node that behaves as it is told."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 
 from live.controller.probes import ANSWER_LIMIT_BYTES, HttpProber
 from tests.live.gateway.doubles import Behaviour, StubNode, answers, generate_lines, streams
@@ -42,9 +44,52 @@ async def test_residency_names_models_as_the_cluster_does(node: StubNode) -> Non
 
 
 async def test_residency_tells_with_which_context_a_model_is_loaded_where_the_node_does(node: StubNode) -> None:
-    node.will(answers(200, b'{"models":[{"name":"m","context_length":8192},{"name":"n","context_length":"x"}]}'))
+    lists = [{"name": name, "digest": name, "context_length": tokens} for name, tokens in [("m", 8192), ("n", "x")]]
+    node.will(answers(200, json.dumps({"models": lists}).encode()), shown({"x.context_length": 8193}))
     result = await probe(node, "residency")
     assert (result.models, result.contexts) == (("m", "n:latest"), (8192, 0))
+    assert node.bodies[1:] == [{"model": "m"}]
+
+
+def shown(about: object) -> Behaviour:
+    """What `/api/show` says of a model."""
+    return answers(200, json.dumps({"model_info": {"general.architecture": "x", **about}}).encode())  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("answer", "context_tokens"),
+    [
+        (shown({"x.context_length": 8192}), 0),
+        (shown({"y.context_length": 8192}), 8192),
+        (shown({"x.context_length": True}), 8192),
+        (answers(200, b'{"model_info":7}'), 8192),
+        (answers(200, b"[]"), 0),
+        (answers(404, b'{"error":"model not found"}'), 0),
+    ],
+)
+async def test_a_context_as_long_as_the_model_was_trained_for_says_not_what_was_asked_for(
+    node: StubNode, answer: Behaviour, context_tokens: int
+) -> None:
+    lists = answers(200, b'{"models":[{"name":"m","digest":"d","context_length":8192}]}')
+    node.will(lists, answer, lists)
+    prober = HttpProber({"a": node.address}, ModelNames(["m"]))
+    try:
+        for number in range(2):
+            result = await prober.perform(Probe(number, "a", "residency", "", 1.0))
+            assert (result.ok, result.contexts) == (True, (context_tokens,))
+    finally:
+        await prober.close()
+    assert len(node.bodies) == 3, "the model is asked for once"
+
+
+async def test_a_node_that_does_not_show_its_models_is_well_all_the_same(node: StubNode) -> None:
+    async def hangs(node: StubNode, _request: web.Request, _body: object) -> web.StreamResponse:
+        await node.hang()
+        raise AssertionError
+
+    node.will(answers(200, b'{"models":[{"name":"m","digest":"d","context_length":8192}]}'), hangs)
+    result = await probe(node, "residency", timeout_s=0.2)
+    assert (result.ok, result.contexts, result.latency_s < 0.2) == (True, (0,), True)
 
 
 async def test_a_generation_needs_its_terminal_record(node: StubNode) -> None:
