@@ -27,6 +27,7 @@ from live.controller.look_ahead import LookAhead, read_calibration
 from live.controller.probes import HttpProber
 from live.controller.telemetry import AgentPoller
 from live.gateway.config import ConfigError, ServeConfig, load_config, node_url, parse_listen
+from live.gateway.http_server import MIB, ServerLimits
 from live.gateway.server import Gateway
 from live.gateway.settings import GatewaySettings
 from live.hands.build import build_hands
@@ -98,6 +99,12 @@ async def run(config: ServeConfig, stop: asyncio.Event | None = None) -> int:
                 request_timeout_s=config.request_timeout_s,
                 connect_timeout_s=parameters.router.connect_timeout_s,
                 shutdown_grace_s=config.shutdown_grace_s,
+                server=ServerLimits(
+                    client_stall_s=config.client_stall_s,
+                    client_buffer_bytes=round(config.client_buffer_mib * MIB),
+                    all_clients_bytes=round(config.all_client_buffers_mib * MIB),
+                ),
+                client_wait_s=config.client_wait_s,
                 slots_per_model=config.slots_per_model or 1,
                 inventory_period_s=config.discovery_period_s,
                 normalise_context=config.normalise_context,

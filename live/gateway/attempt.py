@@ -43,7 +43,9 @@ class Attempt:
         self._awaited = True  # its exchange goes on when it has ended
         self._over = False
         self._detached = False  # nobody waits for it: it is a load that goes on
-        self._paused = False  # the client is slow to read
+        self._paused = False  # the node waits for the client, for which nothing more can be kept
+        self._paused_s = 0.0  # since when
+        self._waited_s = 0.0  # and for how long before
         self._status = 0
         self._content_type = ""
         self._refusal = b""
@@ -151,22 +153,27 @@ class Attempt:
         if part:
             client = self._client
             self._exchange.send(part)
-            if not client.writable and not client.gone:
+            if not client.writable and not client.holds_more and not client.gone:
                 self._wait_for_client()
         if call.failure is not None:
             self._fail(call.failure)
 
     def _wait_for_client(self) -> None:
-        """While the client is slow to read, the node is not the one to blame; only the request's deadline holds."""
+        """The client is so slow to read that no more can be kept for it. The node is not the one to blame, and has others to
+        serve: it waits for a while, and the client is given up if it has not read by then."""
         if self._node is None or self._paused:
             return
         self._paused = True
-        self._limit_s = NEVER_S
+        self._paused_s = self._loop.time()
+        self._limit_s = self._paused_s + self._exchange.relay.settings.client_wait_s - self._waited_s
         self._node.pause()
         self._client.on_writable = self._client_reads
+        self._arm()
 
     def _client_reads(self) -> None:
         self._paused = False
+        self._waited_s += self._loop.time() - self._paused_s
+        self._limit_s = NEVER_S
         if self._over or self._node is None:
             return
         if self._call.limits_silence:
@@ -203,7 +210,9 @@ class Attempt:
             else:
                 self._fail(failure)
         elif now_s >= self._limit_s:
-            if math.isnan(self._first_token_s):
+            if self._paused:
+                self._exchange.give_client_up()
+            elif math.isnan(self._first_token_s):
                 said = f"no token within {self.route.first_token_deadline_s:g} s"
                 self._fail(AttemptFailed("first_token_timeout", said))
             else:

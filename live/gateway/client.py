@@ -10,7 +10,8 @@ class Client(Protocol):
     """One client, waiting for one answer.
 
     Nothing here waits or fails: what is written to a client that has gone is dropped, and who answers it is told. A client
-    that is slow to read is one that is not `writable`; whoever goes on writing all the same fills memory.
+    that is slow to read is one that is not `writable`. What is written to it all the same is kept for it; whoever goes on
+    where it `holds_more` no longer fills memory.
     """
 
     begun: bool
@@ -26,7 +27,11 @@ class Client(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether its connection takes more."""
+        """Whether its connection takes more, and nothing is kept for it."""
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether more can be kept for it."""
 
     @property
     def gone(self) -> bool:

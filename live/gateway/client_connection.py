@@ -6,12 +6,18 @@ the application takes the body as it comes.
 
 A client that closes its side for sending has gone, as far as a generation is concerned: TCP does not tell a half-closed
 connection from a closed one, and Ollama itself cancels then. What needs no node to work for it is still answered.
+
+What a client that is slow to read has still to get is kept here, so that its node can go on and be done with it. Nothing is
+copied for one that keeps up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
+import struct
+import termios
 from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, cast
@@ -27,15 +33,25 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-WRITE_HIGH_BYTES = 256 << 10
-"""What a client has not read yet before the node is read no further."""
+WRITE_HIGH_BYTES = 64 << 10
+"""A client for which the transport holds more is slow to read: what comes is kept here, and given to it in such parts."""
 BODY_HIGH_BYTES = 1 << 20
 """The same of a body that a node has not taken yet."""
 PIPELINED_MAX = 64
 LINGER_S = 2.0
 """How long a client may go on sending after it was refused, so that it can read why."""
 LINGER_BYTES = 16 << 20
+_C_INT = struct.Struct("i")
 CLOSED_SIDE = (499, "the client closed its side of the connection")
+
+
+def unacknowledged_bytes(transport: asyncio.Transport) -> int:
+    """What the system has of a connection that has not arrived; 0 where that cannot be told."""
+    try:
+        answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(_C_INT.size))
+    except (OSError, ValueError, AttributeError, RuntimeError):  # it is closed, or no socket of the system's
+        return 0
+    return int(_C_INT.unpack(answer)[0])
 
 
 class ClientConnection(asyncio.Protocol):
@@ -63,6 +79,10 @@ class ClientConnection(asyncio.Protocol):
         self._said_eof = False
         self._lost = False
         self._peer = ""
+        self._unsent = bytearray()  # what a slow client is to get after what the transport holds
+        self._sent_bytes = 0  # what that and the system held when they were looked at last, and the client had not yet
+        self._unread_bytes = 0  # of both, as counted by the server
+        self.took_s = 0.0  # when a slow client was last seen to have taken something
 
     # -- the transport's calls -------------------------------------------------------------------------------------
 
@@ -106,12 +126,13 @@ class ClientConnection(asyncio.Protocol):
         if self._current is not None and not self._current.cheap:
             self._leave(CLOSED_SIDE)
         self._advance()
-        return self._current is not None
+        return self._current is not None or bool(self._unsent)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """The client has gone."""
         self._lost = self._closing = True
         self.server.connections.discard(self)
+        self._forget_unread()
         self._leave(CLOSED_SIDE)
         if self._incoming is not None:
             self._release(self._incoming)
@@ -120,16 +141,67 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client is slow to read."""
         self.writable = False
-        self.deadline_s = self.server.loop.time() + self.server.limits.client_stall_s
+        self.server.slow.add(self)
+        self._took()
 
     def resume_writing(self) -> None:
-        """It reads on."""
+        """It reads on: it gets what was kept for it, part by part, and then what comes."""
         self.writable = True
+        unsent = self._unsent
+        while unsent and self.writable and not self.transport.is_closing():
+            part = unsent[:WRITE_HIGH_BYTES]
+            del unsent[:WRITE_HIGH_BYTES]
+            self.transport.write(part)
+        if not self.writable:
+            self._took()
+            return
+        self._forget_unread()
         self._set_deadline()
         current = self._current
         if current is not None and current.on_writable is not None:
             callback, current.on_writable = current.on_writable, None
             callback()
+        self._advance()
+
+    # -- what is not read ------------------------------------------------------------------------------------------
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether more can be kept for a client that is slow to read."""
+        return len(self._unsent) < self.server.limits.client_buffer_bytes
+
+    def look(self) -> None:
+        """See whether a slow client has taken something: nothing is added meanwhile to what is on its way."""
+        if self._on_their_way() < self._sent_bytes:
+            self._took()
+
+    def cut_off(self, why: str) -> None:
+        """Give a client up that does not read."""
+        if not self._lost:
+            _log.info("client_cut_off", peer=self.peer, why=why, unread_bytes=self._unread_bytes)
+            self._forget_unread()
+            self.transport.abort()
+
+    def _took(self) -> None:
+        """The client has taken something, or begins to be slow."""
+        self._sent_bytes = self._on_their_way()
+        self.took_s = self.server.loop.time()
+        self.deadline_s = self.took_s + self.server.limits.client_stall_s
+        self._count_unread(self.transport.get_write_buffer_size() + len(self._unsent))
+
+    def _on_their_way(self) -> int:
+        """Bytes that the transport and the system hold. The transport alone would not show that a client reads slowly: the
+        system takes no more from it before a third of its own megabytes is empty."""
+        return self.transport.get_write_buffer_size() + unacknowledged_bytes(self.transport)
+
+    def _count_unread(self, unread_bytes: int) -> None:
+        self.server.unread(unread_bytes - self._unread_bytes)
+        self._unread_bytes = unread_bytes
+
+    def _forget_unread(self) -> None:
+        self._unsent.clear()
+        self._count_unread(0)
+        self.server.slow.discard(self)
 
     # -- the parser's calls ----------------------------------------------------------------------------------------
 
@@ -241,10 +313,10 @@ class ClientConnection(asyncio.Protocol):
         if self._lost or self._advancing:
             return
         self._advancing = True
-        while self._current is None and self._queue:
+        while self._current is None and self._queue and self.writable:  # who does not read is not answered any further
             self._answer(self._queue.popleft())
         self._advancing = False
-        if self._current is None and self._closing:
+        if self._current is None and self._closing and not self._queue:
             self._close()
             return
         self.body_taken()
@@ -374,8 +446,13 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send it, if somebody is there."""
-        if not self._lost and not self.transport.is_closing():
+        if self._lost or self.transport.is_closing():
+            return
+        if self.writable:
             self.transport.write(data)
+        else:
+            self._unsent += data
+            self._count_unread(self._unread_bytes + len(data))
 
     def closing_line(self, request: ServedRequest) -> bytes:
         """The headers `Date` and `Connection`."""
@@ -397,9 +474,8 @@ class ClientConnection(asyncio.Protocol):
         if self._lost or self.transport.is_closing():
             return
         current = self._current
-        pause = (
-            current is not None and (current.waiting_bytes > BODY_HIGH_BYTES or bool(self._queue)) and not self._closing
-        )
+        takes_none = current is not None and current.waiting_bytes > BODY_HIGH_BYTES
+        pause = (takes_none or bool(self._queue)) and not self._closing
         if pause is not self._paused:
             self._paused = pause
             if pause:
@@ -418,7 +494,7 @@ class ClientConnection(asyncio.Protocol):
         limits = self.server.limits
         incoming = self._incoming
         if not self.writable:
-            return  # since `pause_writing` it is that of a client that must read
+            return  # it is that of a client that must read
         if incoming is None or self._paused:
             busy = self._current is not None
             self.deadline_s = math.inf if busy else self.server.loop.time() + limits.idle_s
@@ -432,7 +508,9 @@ class ClientConnection(asyncio.Protocol):
     def expired(self) -> None:
         """What had to happen by the deadline did not."""
         self.deadline_s = math.inf
-        if self._closing or self._incoming is None or not self.writable:
+        if not self.writable:
+            self.cut_off(f"it read nothing for {self.server.limits.client_stall_s:g} s")
+        elif self._closing or self._incoming is None:
             self.transport.abort()
         else:
             self._refuse(408, "the request did not come in time")
@@ -440,11 +518,12 @@ class ClientConnection(asyncio.Protocol):
 
     def stop(self) -> None:
         """The server stops: close when what has begun has ended."""
-        if self._current is None and self._incoming is None:
+        if self._current is None and self._incoming is None and not self._queue:
             if self._silent:  # its first request may be on its way
                 self.deadline_s = self.server.loop.time() + LINGER_S
             else:
-                self.transport.close()
+                self._closing = True
+                self._close()
 
     def break_off(self) -> asyncio.Task[None] | None:
         """Close now; the task that is still at work."""
@@ -456,16 +535,20 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close when what was written has been sent; a client that still sends may first read why it was refused."""
+        if self._unsent:
+            return  # until it has been sent: `resume_writing`
         now_s = self.server.loop.time()
         if self._lingers and not self._half_closed and self.transport.can_write_eof():
+            if self.writable:
+                self.deadline_s = now_s + LINGER_S
             if self._said_eof:
                 return
             self._said_eof = True
-            self.deadline_s = now_s + LINGER_S
             if self._paused:
                 self._paused = False
                 self.transport.resume_reading()
             self.transport.write_eof()
             return
-        self.deadline_s = now_s + self.server.limits.client_stall_s
+        if self.writable:
+            self.deadline_s = now_s + self.server.limits.client_stall_s
         self.transport.close()

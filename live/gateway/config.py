@@ -132,6 +132,25 @@ class ServeConfig(_Closed):
     admin: Annotated[str | None, AfterValidator(lambda text: text and listen_address(text))] = None
     request_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     shutdown_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    client_stall_s: Annotated[
+        float, Field(ge=1, le=3600, description="A client that reads nothing of its answer for so long is cut off.")
+    ] = 60.0
+    client_buffer_mib: Annotated[
+        float,
+        Field(ge=0.1, le=1024, description="Kept of an answer for a client that is slow to read; so its node is free."),
+    ] = 4.0
+    all_client_buffers_mib: Annotated[
+        float,
+        Field(
+            ge=1, le=1_048_576, description="Likewise of all; beyond it who has read nothing for longest is cut off."
+        ),
+    ] = 256.0
+    client_wait_s: Annotated[
+        float,
+        Field(
+            ge=0, le=3600, description="How long in all a node waits for one whose buffer is full; then it is cut off."
+        ),
+    ] = 10.0
     normalise_context: Annotated[bool, Field(description="One num_ctx for all who ask for a model.")] = True
     continue_text: Annotated[
         bool,
@@ -175,6 +194,13 @@ class ServeConfig(_Closed):
             other = names.setdefault(_same_machine(node.url), name)
             if other != name:
                 raise ValueError(f"nodes.{name}: {node.url} is {other} already; name each node once")
+        return self
+
+    @model_validator(mode="after")
+    def _all_have_room_for_one(self) -> ServeConfig:
+        one, all_of_them = self.client_buffer_mib, self.all_client_buffers_mib
+        if all_of_them < one:
+            raise ValueError(f"all_client_buffers_mib: {all_of_them:g} is less than client_buffer_mib, {one:g}")
         return self
 
     def learns_slots(self) -> bool:

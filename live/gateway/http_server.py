@@ -34,6 +34,10 @@ class ServerLimits:
     """For a whole body, where it is not passed on as it comes."""
     client_stall_s: float = 60.0
     """A client that takes none of its answer for this long is given up."""
+    client_buffer_bytes: int = 4 * MIB
+    """What is kept for a client that is slow to read, before its node is read no further."""
+    all_clients_bytes: int = 256 * MIB
+    """What all slow clients together have not read: beyond it those are given up that have read nothing for longest."""
 
 
 class Application(Protocol):
@@ -50,6 +54,10 @@ class Application(Protocol):
         """It is refused before it was a request, or broken off; the body that says so. Called once: a place to log."""
 
 
+def _took_s(connection: ClientConnection) -> float:
+    return connection.took_s
+
+
 class HttpServer:
     """Serves HTTP/1.1 on any number of addresses."""
 
@@ -58,11 +66,14 @@ class HttpServer:
         self.limits = limits
         self.connections: set[ClientConnection] = set()
         self.body_bytes = 0  # being held for requests that are not whole yet
+        self.slow: set[ClientConnection] = set()  # of the connections, those whose clients are slow to read
+        self.unread_bytes = 0  # being held for them
         self.stopping = False
         self.loop: asyncio.AbstractEventLoop
         self._date = DateLine()
         self._servers: list[Any] = []
         self._sweeper: asyncio.TimerHandle | None = None
+        self._makes_room = False  # it is about to
         times_s = (limits.idle_s, limits.head_s, limits.body_silence_s, limits.body_s, limits.client_stall_s)
         self._sweep_period_s = max(0.01, min(1.0, min(times_s) / 4))
 
@@ -102,7 +113,29 @@ class HttpServer:
         """The header `Date`."""
         return self._date.at(time.time())
 
+    def unread(self, more_bytes: int) -> None:
+        """So much more (or less) is held for clients that are slow to read."""
+        self.unread_bytes += more_bytes
+        if self.unread_bytes > self.limits.all_clients_bytes and not self._makes_room:
+            self._makes_room = True
+            self.loop.call_soon(self._make_room)  # not while somebody writes
+
+    def _make_room(self) -> None:
+        self._makes_room = False
+        self._look()
+        for connection in sorted(self.slow, key=_took_s):
+            if self.unread_bytes <= self.limits.all_clients_bytes:
+                break
+            connection.cut_off(
+                "slow clients leave more unread than this gateway keeps, and it read nothing for longest"
+            )
+
+    def _look(self) -> None:
+        for connection in list(self.slow):
+            connection.look()
+
     def _sweep(self) -> None:
+        self._look()
         now_s = self.loop.time()
         for connection in list(self.connections):
             if connection.deadline_s <= now_s:

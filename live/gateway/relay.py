@@ -294,6 +294,15 @@ class Exchange:
         self.client.break_off()
         self._answered("deadline", "deadline")
 
+    def give_client_up(self) -> None:
+        """It does not read what its node has to say: that goes on to serve others."""
+        wait_s = self.relay.settings.client_wait_s
+        _log.warning("client_cut_off", request=self.log.header_id, why=f"its node waited {wait_s:g} s for it to read")
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self.client.break_off()
+        self._answered("cancelled", "slow_client")
+
     def _refuse(self, failure: AttemptFailed | None, route: Route) -> None:
         """The request has failed: say so as truthfully as can still be."""
         log = self.log
@@ -311,7 +320,7 @@ class Exchange:
     def _say(self, failure: AttemptFailed | None, route: Route, message: str) -> None:
         client = self.client
         if client.begun:
-            if client.writable:
+            if client.writable or client.holds_more:
                 client.end(self.call.error_line(message))
             else:  # the client does not read
                 client.break_off()

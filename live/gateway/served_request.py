@@ -17,6 +17,10 @@ class Connection(Protocol):
 
     writable: bool
 
+    @property
+    def holds_more(self) -> bool:
+        """Whether more can be kept for a client that is slow to read."""
+
     def write(self, data: bytes) -> None:
         """Send it, if somebody is there."""
 
@@ -126,6 +130,11 @@ class ServedRequest:
     def writable(self) -> bool:
         """Whether the connection takes more."""
         return self._connection.writable
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether more can be kept for the client, where it is slow to read."""
+        return self._connection.holds_more
 
     def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole answer."""

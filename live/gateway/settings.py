@@ -45,5 +45,7 @@ class GatewaySettings:
     """Web pages that may use the gateway, beside those of its own machine."""
     hosts: tuple[str, ...] = ()
     """Names by which it may be called, beside those of its own machine; beyond loopback any name where none is given."""
+    client_wait_s: float = 10.0
+    """How long in all a node waits for the client of a request to read; then the client is given up."""
     refusal_limit_bytes: int = MIB
     """Longest body of an error."""
