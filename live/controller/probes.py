@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
@@ -28,7 +28,11 @@ from twin.policy.vocabulary import AttemptError, Probe, ProbeResult
 _log = structlog.get_logger()
 
 TRAINED_S = 60.0
-"""A model that did not say for which length it was trained is asked again after this."""
+"""Where a model did not say for which length it was trained, none is asked for that at its node for this long."""
+TRAINED_ASKED_MAX = 8
+"""Models that are asked for it at one look: a node has no more loaded, or is none to be believed."""
+TRAINED_KEPT_MAX = 1000
+"""Models of which that is remembered."""
 
 ANSWER_LIMIT_BYTES = 1 << 20
 """More than this is no answer to a probe: nodes are not trusted to be brief."""
@@ -100,7 +104,7 @@ class HttpProber:
         self._trained: dict[
             str, float
         ] = {}  # digest of a model: tokens that it was trained for; infinite: no limit is known
-        self._ask_trained_s: dict[str, float] = {}  # digest: not before then, where it has not said so
+        self._ask_trained_s: dict[str, float] = {}  # node: not before then, where it did not answer
 
     async def perform(self, probe: Probe) -> ProbeResult:
         """Ask the node; the result says what came of it within the probe's time."""
@@ -118,7 +122,8 @@ class HttpProber:
         except (aiohttp.ClientError, OSError) as broken:
             error = transport_error(broken)
         latency_s = time.monotonic() - started_s
-        contexts = [await self._asked_for(probe, model) for model in loaded]
+        if loaded:
+            await self._learn_trained(probe, loaded)
         return ProbeResult(
             probe.probe_id,
             probe.node,
@@ -128,7 +133,7 @@ class HttpProber:
             latency_s,
             error=error,
             models=tuple(model.name for model in loaded),
-            contexts=tuple(contexts),
+            contexts=tuple(self._asked_for(model) for model in loaded),
         )
 
     async def close(self) -> None:
@@ -167,24 +172,29 @@ class HttpProber:
         await self._embed(probe, progress)
         return []
 
-    async def _asked_for(self, probe: Probe, loaded: _Loaded) -> int:
-        """The `num_ctx` that a model was loaded for; 0: that cannot be told. Its node is asked once what it was trained for:
-        that says nothing of the node's health, and is no part of the probe."""
-        digest = loaded.digest
-        if not loaded.context_tokens or not digest:
-            return 0
+    async def _learn_trained(self, probe: Probe, loaded: Sequence[_Loaded]) -> None:
+        """Ask what models were trained for of which that is not known yet, each once. It says nothing of the node's health,
+        and is no part of the probe."""
         now_s = time.monotonic()
-        if digest not in self._trained and now_s >= self._ask_trained_s.get(digest, 0.0):
-            self._ask_trained_s[digest] = now_s + TRAINED_S
-            try:
-                async with asyncio.timeout(probe.timeout_s):
-                    shown = _one_object(
-                        await self._call("POST", probe, "/api/show", {"model": loaded.called}, _Progress())
-                    )
-                self._trained[digest] = _trained_of(shown)
-            except (TimeoutError, _Failed, aiohttp.ClientError, OSError) as error:
-                _log.info("model_not_shown", node=probe.node, model=loaded.called, why=repr(error))
-        return loaded.context_tokens if loaded.context_tokens < self._trained.get(digest, 0) else 0
+        new = {model.digest: model for model in loaded if model.context_tokens and model.digest not in self._trained}
+        new.pop("", None)
+        if not new or now_s < self._ask_trained_s.get(probe.node, 0.0):
+            return
+        if len(self._trained) > TRAINED_KEPT_MAX:
+            self._trained.clear()
+        try:
+            async with asyncio.timeout(probe.timeout_s):
+                for digest, model in list(new.items())[:TRAINED_ASKED_MAX]:
+                    asked = {"model": model.called}
+                    shown = _one_object(await self._call("POST", probe, "/api/show", asked, _Progress()))
+                    self._trained[digest] = _trained_of(shown)
+        except (TimeoutError, _Failed, aiohttp.ClientError, OSError) as error:
+            self._ask_trained_s[probe.node] = now_s + TRAINED_S
+            _log.info("model_not_shown", node=probe.node, why=repr(error))
+
+    def _asked_for(self, model: _Loaded) -> int:
+        """The `num_ctx` that a model was loaded for; 0: that cannot be told."""
+        return model.context_tokens if model.context_tokens < self._trained.get(model.digest, 0) else 0
 
     async def _generate(self, probe: Probe, progress: _Progress) -> None:
         body: dict[str, Any] = {"model": probe.model}

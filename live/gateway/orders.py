@@ -36,6 +36,8 @@ LINE_LIMIT_BYTES = 1 << 20
 ANSWER_LIMIT_BYTES = 1 << 20
 SILENCE_S = 600.0
 """A node that says nothing of its work for this long has failed: a large file is hashed without a word."""
+KINDS_MAX = 10_000
+"""Statuses, and layers, that are told apart in what a node says of its work: further ones are not passed on."""
 QUICK_S = 30.0
 """The same of what takes no work: a copy, a deletion, the end of an upload."""
 
@@ -331,7 +333,7 @@ class _Progress:
         digest = fields.get("digest")
         if isinstance(digest, str) and isinstance(fields.get("total"), int):
             self._layer(node, digest, fields)
-        elif isinstance(status, str) and status not in self._said:
+        elif isinstance(status, str) and status not in self._said and len(self._said) < KINDS_MAX:
             self._said.add(status)
             self._lines[f"status {status}"] = line if line.endswith(b"\n") else line + b"\n"
         return False
@@ -348,6 +350,8 @@ class _Progress:
 
     def _layer(self, node: str, digest: str, fields: JsonObject) -> None:
         completed = fields.get("completed", 0)
+        if len(self._layers) >= KINDS_MAX and digest not in self._layers:
+            return
         layer = self._layers.setdefault(digest, {})
         layer[node] = completed if isinstance(completed, int) else 0
         slowest = min((layer.get(each, 0) for each in self._nodes if each in layer), default=layer[node])

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from live.controller.probes import ANSWER_LIMIT_BYTES, HttpProber
+from live.controller.probes import ANSWER_LIMIT_BYTES, TRAINED_ASKED_MAX, HttpProber
 from tests.live.gateway.doubles import Behaviour, StubNode, answers, generate_lines, streams
 from twin.policy.model_names import ModelNames, canonical
 from twin.policy.vocabulary import Probe, ProbeKind, ProbeResult
@@ -80,6 +80,14 @@ async def test_a_context_as_long_as_the_model_was_trained_for_says_not_what_was_
     finally:
         await prober.close()
     assert len(node.bodies) == 3, "the model is asked for once"
+
+
+async def test_a_node_that_lists_more_than_it_can_have_loaded_is_not_asked_for_all_of_it(node: StubNode) -> None:
+    lists = [{"name": f"m{number}", "digest": f"{number}", "context_length": 8192} for number in range(1000)]
+    node.will(answers(200, json.dumps({"models": lists}).encode()), shown({}))
+    result = await probe(node, "residency", timeout_s=5.0)
+    assert (len(result.models), sum(context > 0 for context in result.contexts)) == (1000, TRAINED_ASKED_MAX)
+    assert len(node.bodies) == 1 + TRAINED_ASKED_MAX
 
 
 async def test_a_node_that_does_not_show_its_models_is_well_all_the_same(node: StubNode) -> None:

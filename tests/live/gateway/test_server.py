@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from live.gateway import orders
 from live.gateway.form import form_field
 from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
@@ -456,6 +457,22 @@ async def test_a_pull_is_one_stream_of_all_nodes(house: House) -> None:
     house.a.behaviours.clear()
     house.a.will(answers(200, b'{"embeddings":[[1]]}'))
     assert (await house.post("/api/embed", {"model": "new", "input": "x"}))[0] == 200
+
+
+async def test_a_node_that_says_ever_new_things_of_its_work_fills_no_memory(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "KINDS_MAX", 3)
+    said = [json.dumps({"status": f"status {number}"}).encode() + b"\n" for number in range(10)]
+    layer = '{{"status":"pulling","digest":"{}","total":9,"completed":{}}}\n'
+    layers = [layer.format(number, done).encode() for number in range(10) for done in (1, 9)]
+    tags = answers(200, b'{"models":[]}')
+    house.a.will(streams([*said, *layers, b'{"status":"success"}\n'], pause_s=0.002), tags)
+    house.b.will(streams([b'{"status":"success"}\n']), tags)
+    _, body, _ = await house.post("/api/pull", {"model": "new"})
+    lines = [json.loads(each) for each in body.splitlines()]
+    assert [line["status"] for line in lines if "digest" not in line] == ["status 0", "status 1", "status 2", "success"]
+    assert {line["digest"]: line["completed"] for line in lines if "digest" in line} == {"0": 9, "1": 9, "2": 9}
 
 
 @pytest.mark.parametrize("streams_back", [True, False])
