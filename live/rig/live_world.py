@@ -48,6 +48,7 @@ from twin.scenario.schema import Scenario
 
 WATCH_PERIOD_S = 0.5
 PROGRESS_PERIOD_S = 5.0
+BREAK_OFF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 Nodes: TypeAlias = NodeKind | OperatorNodes
@@ -71,7 +72,8 @@ def _check(scenario: Scenario, seed: int, nodes: Nodes) -> None:
 
 @contextlib.contextmanager
 def _one_interrupt(task: Callable[[], asyncio.Task[Any] | None]) -> Iterator[None]:
-    """Ctrl-C breaks the drill off once; whoever presses it again while everything is put back is not listened to."""
+    """Ctrl-C, a polite kill or a closed terminal break the drill off once; while everything is put back, nobody is listened
+    to."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -86,7 +88,7 @@ def _one_interrupt(task: Callable[[], asyncio.Task[Any] | None]) -> Iterator[Non
             asked = True
             running.get_loop().call_soon_threadsafe(running.cancel)
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in BREAK_OFF}
     try:
         yield
     except asyncio.CancelledError:
@@ -94,7 +96,8 @@ def _one_interrupt(task: Callable[[], asyncio.Task[Any] | None]) -> Iterator[Non
             raise KeyboardInterrupt from None
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class LiveWorld:
@@ -172,6 +175,27 @@ def _quiet_log(folder: Path | None) -> Any:
             structlog.reset_defaults()
 
 
+@contextlib.asynccontextmanager
+async def _put_back(injection: LiveInjection) -> AsyncIterator[None]:
+    """Whatever happens, what was done to the nodes is undone; where that fails, nothing is more important to say."""
+    why = ""
+    try:
+        yield
+    except asyncio.CancelledError:
+        why = "interrupted; "
+        raise
+    except RigError as error:
+        why = f"{error}; "
+        raise
+    except BaseExceptionGroup as group:
+        why = f"{_first_of(group)}; "
+        raise
+    finally:
+        problems = await injection.put_back()
+        if problems:
+            raise RigError(f"{why}not everything could be put back: {'; '.join(problems)}")
+
+
 class Drill:
     """One run of a scenario on a rig."""
 
@@ -189,17 +213,14 @@ class Drill:
     async def run(self) -> dict[str, Any]:
         """Set up, drive, tear down; what the manifest says beyond every manifest."""
         self.task = asyncio.current_task()
-        problems: list[str] = []
         async with _cluster(self.scenario, self.nodes, self.progress) as cluster:
             if cluster.own_cores:
                 pin_itself(cluster.own_cores)
             async with self._controlled(cluster) as (driver, gateway, injection):
                 before = cluster.served_generations()
                 load = Load(self.scenario, self.seed, gateway, driver.now)
-                try:
+                async with _put_back(injection):
                     await self._drive(cluster, driver, injection, load)
-                finally:
-                    problems += await injection.put_back()
                 ended_s = driver.now()
                 served = cluster.served_generations()
             facts = self._write(driver, injection, load, ended_s)
@@ -215,8 +236,6 @@ class Drill:
                 }
                 for name in served
             }
-        if problems:
-            raise RigError(f"not everything could be put back: {'; '.join(problems)}")
         return facts | {"simulated_s": ended_s, "events": None, "aborted": self.aborted}
 
     @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -157,13 +158,18 @@ def someones_nodes(count: int, tmp_path: Path) -> Iterator[list[str]]:
             subprocess.run(["kill", "-9", file.read_text().strip()], check=False, capture_output=True)
 
 
-def drill(
-    name: str, urls: list[str], out: Path, *flags: str, limit_s: float = 120.0
-) -> subprocess.CompletedProcess[str]:
+def command(name: str, urls: list[str], out: Path, *flags: str) -> list[str]:
     words = [sys.executable, "-m", "ollamamax", "run", f"scenarios/{name}.yaml", "--world", "live", "--json"]
     words += ["--nodes", ",".join(urls), "--out", str(out), *flags]
     for change in SHORT:
         words += ["--set", change]
+    return words
+
+
+def drill(
+    name: str, urls: list[str], out: Path, *flags: str, limit_s: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    words = command(name, urls, out, *flags)
     return subprocess.run(words, capture_output=True, text=True, timeout=limit_s, check=False, cwd=ROOT)
 
 
@@ -232,6 +238,42 @@ def test_a_restoration_that_fails_is_said_loudly(toxiproxy_server: Path, tmp_pat
         assert "not everything could be put back" in line
         assert "start_server" in line
         assert re.search(r"node-0 is not well after the drill", line)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("how", "starts_again"), [(signal.SIGINT, False), (signal.SIGHUP, True)])
+def test_a_drill_that_is_broken_off_in_the_midst_of_a_fault_puts_back_or_says_what_it_could_not(
+    toxiproxy_server: Path, tmp_path: Path, how: signal.Signals, starts_again: bool
+) -> None:
+    with someones_nodes(2, tmp_path) as urls:
+        config, killed = tmp_path / "hands.yaml", tmp_path / "killed"
+        index = "$(echo {node} | cut -d- -f2)"
+        kill = ["sh", "-c", f"kill -9 $(cat {tmp_path}/pid-{index}); touch {killed}"]
+        start = ["sh", "-c", f"{tmp_path}/start-{index}"] if starts_again else "false"
+        config.write_text(json.dumps({"hands": {"drill": {"kill_server": kill, "start_server": start}}}))
+        models = ["--set", "cluster.models={llama3.1:8b: {replicas: 2}}", "--set", "faults.0.duration_s=60"]
+        words = command("node-crash", urls, tmp_path, "--config", str(config), "--allow-disruption", *models)
+        running = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+        )
+        try:
+            until_s = time.monotonic() + 60.0
+            while not killed.exists():
+                assert time.monotonic() < until_s, "no fault was done"
+                time.sleep(0.05)
+            running.send_signal(how)
+            _, said = running.communicate(timeout=60)
+        finally:
+            running.kill()
+        if starts_again:
+            assert running.returncode == 3, said
+            assert "could be put back" not in said
+            assert [loaded(url) for url in urls] == [[], loaded(urls[1])]
+        else:
+            assert running.returncode == 2, said
+            [line] = [line for line in said.splitlines() if line.startswith("ollamamax: ")]
+            assert line.startswith("ollamamax: interrupted; not everything could be put back: ")
+            assert "node-0 is not well after the drill" in line
 
 
 def test_a_fault_that_is_not_allowed_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
