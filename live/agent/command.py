@@ -17,7 +17,7 @@ from live.agent.kernel import Clock, KernelLog
 from live.agent.machine import Machine
 from live.agent.nvidia import NvidiaGpus, installed_nvml
 from live.agent.ollama import OllamaApi, OllamaLog, OllamaProcesses
-from live.agent.server import Agent
+from live.agent.server import UNNAMED, Agent
 from live.agent.sources import Collector, Source
 from live.controller.access import read_token, require_token_beyond_loopback
 from live.gateway.config import ConfigError, parse_listen
@@ -39,7 +39,7 @@ async def run(config: AgentConfig, stop: asyncio.Event | None = None) -> None:
     host, port = parse_listen(config.listen)
     require_token_beyond_loopback(host, token, "the agent", "token_file")
     stop = stop or asyncio.Event()
-    node = config.node or "this-node"
+    node = config.node or UNNAMED
     hands = build_hands({node: config.ollama}, config.hands, {}, {}, "")
     processes = OllamaProcesses(config.ollama)
     api = OllamaApi(config.ollama)
@@ -58,7 +58,7 @@ async def run(config: AgentConfig, stop: asyncio.Event | None = None) -> None:
             )
             raise ConfigError(f"{config.listen} {what}, or give another --listen") from error
         if config.controller is not None:
-            server.announce(config.controller, config.advertise or url)
+            server.announce(config.controller, config.advertise)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)

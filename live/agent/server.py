@@ -4,14 +4,21 @@ GET  /healthz             it runs (no token needed)
 GET  /telemetry           {"node", "ollama", "age_s", "period_s", "values": {COLUMN: number or null}}
 POST /hands/restart       restart the Ollama of this machine
 POST /hands/kill_runners  SIGKILL to every runner, also to those that outlived their server; Ollama loads the models again
+
+An order may say for which node it is ({"node"}). An agent that has a name, of its own or from the controller that it found
+by the address of its Ollama, carries out none that is for another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+import json
 import signal
+import socket
 import time
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -32,6 +39,8 @@ _log = structlog.get_logger()
 RESTART_LIMIT_S = 120.0
 ANNOUNCE_PERIOD_S = 10.0
 ANNOUNCE_LIMIT_S = 5.0
+UNNAMED = "this-node"
+"""What an agent calls its node where nobody has given it a name."""
 
 
 class Agent:
@@ -49,12 +58,15 @@ class Agent:
         period_s: float = 1.0,
     ) -> None:
         self._node = node
+        self.name = "" if node == UNNAMED else node
+        """By which a controller knows it; empty: not known yet."""
         self._ollama = ollama
         self._collector = collector
         self._processes = processes
         self._hands = hands
         self._token = token
         self._period_s = period_s
+        self._url = ""
         self._values: Values = {}
         self._sampled_s = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,11 +89,12 @@ class Agent:
         bound = self._runner.addresses[0]
         self._tasks.append(asyncio.create_task(self._keep_sampling(), name="telemetry"))
         shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        return f"http://{shown}:{bound[1]}"
+        self._url = f"http://{shown}:{bound[1]}"
+        return self._url
 
-    def announce(self, controller: str, agent: str) -> None:
-        """Tell a controller again and again where this agent is."""
-        self._tasks.append(asyncio.create_task(self._keep_announcing(controller, agent), name="announce"))
+    def announce(self, controller: str, advertise: str | None = None) -> None:
+        """Tell a controller again and again where this agent is: there, or where it listens. It has been started."""
+        self._tasks.append(asyncio.create_task(self._keep_announcing(controller, advertise), name="announce"))
 
     async def stop(self) -> None:
         """Stop listening and sampling."""
@@ -102,17 +115,20 @@ class Agent:
             await asyncio.sleep(self._period_s)
             await self._sample()
 
-    async def _keep_announcing(self, controller: str, agent: str) -> None:
+    async def _keep_announcing(self, controller: str, advertise: str | None) -> None:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        body = {"node": self._node, "ollama": self._ollama, "agent": agent}
         said = ""
         timeout = aiohttp.ClientTimeout(total=ANNOUNCE_LIMIT_S)
         async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
             while True:
                 try:
+                    agent = advertise or await asyncio.to_thread(reachable, self._url, controller)
+                    body = {"node": self.name, "ollama": self._ollama, "agent": agent}
                     async with session.post(f"{controller}/-/agents", json=body, allow_redirects=False) as response:
                         answer = (await response.text())[:300]
                         outcome = "" if response.status == 200 else f"{response.status}: {answer}"
+                    if not outcome:
+                        self.name = self.name or _name_in(answer)
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
                     outcome = plain_reason(error)
                 if outcome != said:
@@ -129,10 +145,20 @@ class Agent:
 
     async def _telemetry(self, _request: web.Request) -> web.Response:
         age_s = round(time.monotonic() - self._sampled_s, 3)
-        about = {"node": self._node, "ollama": self._ollama, "age_s": age_s, "period_s": self._period_s}
+        about = {"node": self.name, "ollama": self._ollama, "age_s": age_s, "period_s": self._period_s}
         return web.json_response({**about, "values": self._values})
 
-    async def _restart(self, _request: web.Request) -> web.Response:
+    async def _refuses(self, request: web.Request) -> web.Response | None:
+        """The answer to an order that is for another node."""
+        meant = _name_in(await request.text())
+        if not meant or not self.name or meant == self.name:
+            return None
+        error = f"this is the agent of {self.name}, not of {meant}: give each node the address of its own agent"
+        return web.json_response({"error": error}, status=409)
+
+    async def _restart(self, request: web.Request) -> web.Response:
+        if (refusal := await self._refuses(request)) is not None:
+            return refusal
         if self._hands.hand("restart", self._node) is None:
             error = "this agent has no hand for a restart; configure hands: {restart: ...} there"
             return web.json_response({"error": error}, status=501)
@@ -151,7 +177,9 @@ class Agent:
         _log.info("restart", status=status, detail=detail)
         return web.json_response({"status": status, "detail": detail})
 
-    async def _kill_runners(self, _request: web.Request) -> web.Response:
+    async def _kill_runners(self, request: web.Request) -> web.Response:
+        if (refusal := await self._refuses(request)) is not None:
+            return refusal
         killed, orphans = await asyncio.to_thread(self._kill)
         _log.info("kill_runners", killed=killed, orphans=orphans)
         if not killed:
@@ -169,3 +197,26 @@ class Agent:
                 killed += 1
                 orphaned += runner in orphans
         return killed, orphaned
+
+
+def reachable(url: str, controller: str) -> str:
+    """Where a controller reaches who listens there: "everywhere" is no address for anybody else, so then it is the one from
+    which this machine sends to the controller. Raises OSError where there is no way to it."""
+    parts, there = urlsplit(url), urlsplit(controller)
+    if not ipaddress.ip_address(parts.hostname or "").is_unspecified:
+        return url
+    [family, _, _, _, address], *_ = socket.getaddrinfo(there.hostname, there.port or 80, type=socket.SOCK_DGRAM)
+    with socket.socket(family, socket.SOCK_DGRAM) as way:
+        way.connect(address)  # sends nothing: it only chooses the way
+        own = way.getsockname()[0]
+    return f"http://{f'[{own}]' if ':' in own else own}:{parts.port}"
+
+
+def _name_in(text: str) -> str:
+    """The node that an answer or an order names; empty where it names none."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    name = said.get("node") if isinstance(said, dict) else None
+    return name if isinstance(name, str) else ""

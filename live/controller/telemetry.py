@@ -65,7 +65,7 @@ class AgentPoller:
             async with session.get(f"{url}/telemetry", allow_redirects=False) as response:
                 answer = await read_whole(response, ANSWER_LIMIT_BYTES)
             if response.status == 200:
-                values = checked(answer)
+                values = checked(answer, node)
             else:
                 problem = f"status {response.status}"
         except (aiohttp.ClientError, TimeoutError, OSError, TooLong, ValueError, RecursionError) as error:
@@ -80,12 +80,15 @@ class AgentPoller:
         self._on_sample(TelemetrySample(node, values))
 
 
-def checked(answer: bytes) -> dict[str, float]:
-    """The known columns of an agent's answer that have a value. Raises ValueError for an answer that is none, or is old."""
+def checked(answer: bytes, node: str) -> dict[str, float]:
+    """The known columns of an agent's answer that have a value. Raises ValueError for one that is none, is old, or is of
+    another node."""
     said = json.loads(answer)
     values = said.get("values") if isinstance(said, dict) else None
     if not isinstance(values, dict):
         raise ValueError("it answered without values; is it an agent?")
+    if said.get("node") not in (None, "", node):
+        raise ValueError(f"it is the agent of {said['node']!r}; give each node the address of its own agent")
     age_s, period_s = _number(said.get("age_s", 0.0)), _number(said.get("period_s", 0.0))
     if math.isnan(age_s) or math.isnan(period_s):
         raise ValueError("it does not say how old its sample is")

@@ -27,7 +27,7 @@ class PoisonMemory:
     def failed(self, fingerprint: int, attempts: Sequence[FailedAttempt], now_s: float) -> None:
         """A request has failed for good, after these attempts."""
         broken = {each.node for each in attempts if each.error in BREAKS and not each.tokens}
-        if len(broken) < self._nodes_min or len(broken) < len(attempts):
+        if len(broken) < self._nodes_min or any(each.node not in broken for each in attempts):
             return
         self._broke[fingerprint] = (now_s + self._hold_s, ", ".join(sorted(broken)))
         while len(self._broke) > REMEMBERED_MAX:

@@ -43,7 +43,9 @@ class AgentHands:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         try:
-            async with self._session.post(url, headers=self._headers, allow_redirects=False) as response:
+            async with self._session.post(
+                url, json={"node": node}, headers=self._headers, allow_redirects=False
+            ) as response:
                 answer = await read_whole(response, ANSWER_LIMIT_BYTES)
         except TooLong as error:
             raise HandError(f"{url} answered at too great a length: {error}") from error

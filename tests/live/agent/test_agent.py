@@ -17,7 +17,7 @@ import pytest
 from live.agent.command import run
 from live.agent.config import AgentConfig, load_agent_config
 from live.agent.ollama import OllamaApi, OllamaProcesses, _port_of
-from live.agent.server import Agent
+from live.agent.server import UNNAMED, Agent, reachable
 from live.agent.sources import Collector, Values
 from live.controller.telemetry import AgentPoller, checked, telemetry_row
 from live.gateway.config import ConfigError
@@ -155,20 +155,20 @@ async def test_an_agent_is_not_trusted() -> None:
     await poller.stop()
     await node.stop()
     with pytest.raises(ValueError, match="is it an agent"):
-        checked(b"[]")
+        checked(b"[]", "a")
 
 
 def test_a_sample_that_has_grown_old_is_none() -> None:
     fresh = {"age_s": 16.0, "period_s": 5.0, "values": {"swap_used_gib": 2}}
-    assert checked(json.dumps(fresh).encode()) == {"swap_used_gib": 2.0}
+    assert checked(json.dumps(fresh).encode(), "a") == {"swap_used_gib": 2.0}
     for old in ({**fresh, "age_s": 21.0}, {**fresh, "age_s": "x"}, {**fresh, "age_s": 10**400}):
         with pytest.raises(ValueError, match="old"):
-            checked(json.dumps(old).encode())
+            checked(json.dumps(old).encode(), "a")
 
 
 def test_a_number_that_is_too_large_for_one_is_left_out() -> None:
     values = {"swap_used_gib": 10**400, "memory_used_gib": 1}
-    assert checked(json.dumps({"values": values}).encode()) == {"memory_used_gib": 1.0}
+    assert checked(json.dumps({"values": values}).encode(), "a") == {"memory_used_gib": 1.0}
 
 
 def test_a_row_of_telemetry_has_every_column_and_null_for_what_is_not_known() -> None:
@@ -178,13 +178,56 @@ def test_a_row_of_telemetry_has_every_column_and_null_for_what_is_not_known() ->
     assert set(row[2:]) == {None}
 
 
+async def test_an_agent_that_belongs_to_another_node_is_not_read_and_does_nothing_for_this_one() -> None:
+    server = agent()
+    url = await server.start()
+    seen: list[TelemetrySample] = []
+    poller = AgentPoller({"b": url, "a": url}, "secret", seen.append, period_s=0.02)
+    poller.start()
+    await until(lambda: len(seen) > 3)
+    assert {sample.node for sample in seen} == {"a"}
+    hands = AgentHands({"a": url, "b": url}, "secret")
+    wrong = await hands.order("b", "kill_runners")
+    assert (wrong.status, "this is the agent of a, not of b" in wrong.detail) == ("failed", True)
+    assert "no runner is seen" in (await hands.order("a", "kill_runners")).detail
+    await hands.close()
+    await poller.stop()
+    await server.stop()
+
+
+async def test_an_agent_without_a_name_takes_the_one_that_its_controller_knows_it_by() -> None:
+    controller = StubNode()
+    controller.will(answers(200, b'{"node": "b"}'))
+    await controller.start()
+    server = Agent(
+        UNNAMED, "http://127.0.0.1:9", Collector([Fixed()]), OllamaProcesses("http://127.0.0.1:9"), HandsByKind({})
+    )
+    url = await server.start()
+    hands = AgentHands({"a": url}, "")
+    assert "no runner is seen" in (await hands.order("a", "kill_runners")).detail
+    server.announce(controller.address)
+    await until(lambda: controller.bodies)
+    assert controller.bodies[0] == {"node": "", "ollama": "http://127.0.0.1:9", "agent": url}
+    await until(lambda: server.name)
+    assert "this is the agent of b, not of a" in (await hands.order("a", "kill_runners")).detail
+    await hands.close()
+    await server.stop()
+    await controller.stop()
+
+
+def test_who_listens_everywhere_is_reached_where_it_sends_from() -> None:
+    assert reachable("http://0.0.0.0:11480", "http://127.0.0.1:9") == "http://127.0.0.1:11480"
+    assert reachable("http://10.0.0.7:11480", "http://127.0.0.1:9") == "http://10.0.0.7:11480"
+    assert reachable("http://[::]:11480", "http://127.0.0.1:9") == "http://127.0.0.1:11480"
+
+
 async def test_a_controller_is_told_where_the_agent_is() -> None:
     controller = StubNode()
     controller.will(answers(503, b"{}"), answers(200, b"{}"))
     await controller.start()
     server = agent()
     url = await server.start()
-    server.announce(controller.address, url)
+    server.announce(controller.address)
     await until(lambda: controller.bodies)
     assert controller.bodies[0] == {"node": "a", "ollama": "http://127.0.0.1:9", "agent": url}
     assert controller.headers[0]["Authorization"] == "Bearer secret"
@@ -359,7 +402,7 @@ async def test_the_policy_has_an_orphan_killed_that_a_real_agent_sees(lone_ollam
     ordered: list[Action] = []
     try:
         for second in range(0, 100, 20):
-            values = checked(json.dumps({"values": (await ask(url))[1]["values"]}).encode())
+            values = checked(json.dumps({"values": (await ask(url))[1]["values"]}).encode(), "a")
             policy.observe(float(second), TelemetrySample("a", values))
             ordered += [it for it in policy.decide(float(second)) if isinstance(it, Action)]
         [drain, kill] = [it for it in ordered if it.node == "a"][:2]
@@ -371,7 +414,7 @@ async def test_the_policy_has_an_orphan_killed_that_a_real_agent_sees(lone_ollam
         policy.observe(100.0, ActionResult(kill.action_id, "a", "kill_runner", "done"))
         await until(lambda: server._values["ollama_processes"] == 1.0, 10)
         for second in range(120, 240, 20):
-            values = checked(json.dumps({"values": (await ask(url))[1]["values"]}).encode())
+            values = checked(json.dumps({"values": (await ask(url))[1]["values"]}).encode(), "a")
             assert values["ollama_processes"] == 1.0
             policy.observe(float(second), TelemetrySample("a", values))
             policy.decide(float(second))
