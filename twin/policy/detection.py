@@ -81,6 +81,9 @@ that starts and finds a format that it does not know takes some tenths of a seco
 FAST_PROBE_S: Final = 0.25
 """Between two probes of a node that is suspect or down."""
 
+HELD_BACK_SHARE: Final = 0.75
+"""Of the time for which a node is set back whose runner died in an answer: so long it does not rise again."""
+
 WAY_MARGIN: Final = 1.5
 """Assumption: an answer from a node that is far away is late when it takes this many times its usual way."""
 
@@ -259,7 +262,8 @@ class Detection:
                 now, watch.node, "crash_loop", f"the runner failed {count} times within {window_s:g} s of service"
             )
         elif in_answer:
-            self.view.set_back(watch.node, now, window_s)
+            held_s = HELD_BACK_SHARE * window_s
+            self.view.set_back(watch.node, now, window_s - held_s, held_s)
             watch.failures_s = [at_s + window_s for at_s in watch.failures_s]
 
     def load_failed(self, now: float, replica: Replica, result: ActionResult, took_s: float) -> None:

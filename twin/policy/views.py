@@ -460,10 +460,10 @@ class ClusterView:
         if self.parameters.router.slow_start_s > 0.0:
             self.set_back(node, now, self.parameters.router.slow_start_s)
 
-    def set_back(self, node: NodeView, now: float, over_s: float) -> None:
-        """A node is chosen after all others, and in the course of this time little by little as any other."""
+    def set_back(self, node: NodeView, now: float, over_s: float, hold_s: float = 0.0) -> None:
+        """A node is chosen after all others, and after `hold_s` in the course of this time little by little as any other."""
         node.rising = self._most_slots()
-        node.rising_since_s = now
+        node.rising_since_s = now + hold_s
         node.rising_over_s = over_s
         if node not in self.rising:
             self.rising.append(node)
@@ -472,7 +472,7 @@ class ClusterView:
         """Give the nodes that were set back as much as is due to them by now. To be called every control period."""
         for node in self.rising[:]:
             left = 1.0 - (now - node.rising_since_s) / node.rising_over_s
-            rising = math.ceil(self._most_slots() * left) if left > 0.0 else 0
+            rising = math.ceil(self._most_slots() * min(left, 1.0)) if left > 0.0 else 0
             if rising != node.rising:
                 node.rising = rising
                 self.replace(node, now)
