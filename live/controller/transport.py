@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import re
 from collections.abc import Mapping
 
 import aiohttp
@@ -25,11 +27,41 @@ def transport_error(error: Exception) -> AttemptError:
     return "reset"
 
 
-def status_error(status: int) -> AttemptError:
-    """How the attempt failed, where the node answered with a status other than 200."""
+def status_error(status: int, body: bytes = b"") -> AttemptError:
+    """How the attempt failed, where the node answered with a status other than 200, and said that.
+
+    Ollama answers 500 to many a client's mistake, too (`"format": "xml"`, a temperature that is no number, a template that
+    does not parse; tried on 0.24). So a 500 that says what is wrong, and nothing of a runner, a load or a machine, is taken
+    for the client's until another node serves the same request.
+    """
     if status in (429, 503):
         return "overloaded"
+    if status == 500 and (_OF_A_CLIENT.match(error := _error_in(body)) or (error and not _OF_A_NODE.search(error))):
+        return "client_error"
     return "client_error" if 400 <= status < 500 else "server_error"
+
+
+_OF_A_NODE = re.compile(
+    r"runner|\bload|memory|cuda|rocm|\bhip|vulkan|metal|ggml|llama\.cpp|\beof\b|connect|timed? ?out|killed|signal"
+    r"|exit status|no such file|permission|disk|space|device|gpu|server",
+    re.IGNORECASE,
+)
+"""Words of Ollama's errors that speak of the node (llm/server.go, server/sched.go, the runners' and the system's own)."""
+
+_OF_A_CLIENT = re.compile(r"option \"|invalid (format|json schema|option)|template: ", re.IGNORECASE)
+"""How errors of a request begin, whatever they name."""
+
+
+def _error_in(body: bytes) -> str:
+    """What Ollama says is wrong; empty where it is not Ollama, or says nothing. Both dialects."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    error = said.get("error") if isinstance(said, dict) else None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else ""
 
 
 def cannot_generate(status: int, body: bytes) -> bool:

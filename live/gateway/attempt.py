@@ -119,7 +119,7 @@ class Attempt:
         said = one_line(self._refusal.decode(errors="replace"))
         self._fail(
             AttemptFailed(
-                status_error(self._status),
+                status_error(self._status, self._refusal),
                 f"status {self._status}: {said}",
                 status=self._status,
                 body=self._refusal,

@@ -125,7 +125,8 @@ class World(RuleBasedStateMachine):
             self.waiting[request_id] = attempt
         elif route.kind == "dispatch":
             self.dispatched(request_id, attempt, route)
-        if attempt and route.kind != "shed" and error not in ("aborted", "client_error"):
+        turned_away = error == "overloaded" and attempt < len(self.policy.view.nodes)
+        if attempt and route.kind != "shed" and error not in ("aborted", "client_error") and not turned_away:
             self.retries += 1
             allowed = self.parameters.retry.budget_reserve + self.parameters.retry.budget_ratio * self.admitted
             assert self.retries <= allowed + 1e-9

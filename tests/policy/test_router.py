@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from tests.policy.bench import Bench
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import preset
@@ -62,6 +64,31 @@ def test_a_request_that_one_node_calls_wrong_is_asked_of_one_other() -> None:
     it.do("request 1")
     assert said(it, "ended 1 client_error") == ["request 1 -> node-1"]
     assert said(it, "ended 1 client_error") == ["request 1 shed: client_error: another node would do no better"]
+
+
+def test_where_a_node_says_that_it_is_full_each_other_is_asked_once_without_touching_the_budget() -> None:
+    it = bench("nodes 3 slots 2 replicas 3 retry.budget_reserve=0.0 retry.budget_ratio=0.0")
+    it.do("request 1")
+    assert said(it, "ended 1 overloaded") == ["request 1 -> node-1"]
+    assert said(it, "ended 1 overloaded") == ["request 1 -> node-2"]
+    assert said(it, "ended 1 overloaded") == ["request 1 shed: overloaded: the retry budget is spent"]
+
+
+def test_a_node_that_says_that_it_is_full_is_chosen_after_the_others_and_ever_more_seldom() -> None:
+    it = bench("nodes 2 slots 4 replicas 2")
+    tried: list[float] = []
+    for number in range(1, 241):  # a minute of a request every quarter of a second
+        if said(it, f"request {number}")[0].endswith("node-0"):
+            tried.append(number / 4)
+            it.do(f"ended {number} overloaded")
+        it.do(f"ended {number} succeeded")
+        it.do("advance 0.25")
+    gaps = [later - sooner for sooner, later in pairwise(tried)]
+    assert len(tried) <= 8
+    assert all(later >= sooner for sooner, later in pairwise(gaps)), tried
+    assert gaps[-1] > 8 * gaps[0]
+    it.do("requests 301-308")  # beyond what the other has room for it is asked all the same
+    assert sum(node.in_flight for node in it.policy.view.nodes.values()) == 8
 
 
 def test_without_another_node_that_is_ready_the_first_opinion_stands() -> None:

@@ -81,6 +81,12 @@ that starts and finds a format that it does not know takes some tenths of a seco
 FAST_PROBE_S: Final = 0.25
 """Between two probes of a node that is suspect or down."""
 
+FULL_S: Final = 0.5
+"""For so long others are chosen before a node that says that it is full, twice as long each time in a row, ..."""
+
+FULL_MAX_S: Final = 30.0
+"""... and no longer than this."""
+
 HELD_BACK_SHARE: Final = 0.75
 """Of the time for which a node is set back whose runner died in an answer: so long it does not rise again."""
 
@@ -108,6 +114,7 @@ class Watch:
         "died_s",
         "evidence",
         "failures_s",
+        "full_in_row",
         "generation_due_s",
         "generations_asked",
         "gone_in_a_row",
@@ -148,9 +155,8 @@ class Watch:
         self.crowded_asks = 0  # tokens that it was asked for since, and did not give in time
         self.late_token_s = -NEVER_S  # when one came, later than any request would have waited
         self.evidence = ""
-        self.failures_s: list[
-            float
-        ] = []  # when its runner died, for the crash loop; without the time that it was set back
+        self.full_in_row = 0  # requests that it turned away since the last that it took
+        self.failures_s: list[float] = []  # when its runner died; the time that it was set back does not count
         self.died_s = -NEVER_S  # the last time
         self.pending: dict[ProbeKind, int] = {}  # kind to probe id
         self.timeouts_s: dict[ProbeKind, float] = {}  # of those
@@ -215,6 +221,7 @@ class Detection:
         node = replica.node
         if ended.outcome == "succeeded":
             replica.failures_in_row = 0
+            self.watches[node.name].full_in_row = 0
             if ended.started_s >= node.last_passed_s or node.health in ROUTABLE:
                 node.last_passed_s = now
             penalty = node.penalty
@@ -224,9 +231,14 @@ class Detection:
             if node.health == "suspect" and self._doubted(node) is None:
                 self._back(now, node)  # it was busy, no more: the record is as good as a passed probe
             return
+        watch = self.watches[node.name]
+        if ended.error == "overloaded":
+            # It is full, by its own word: healthy, but no place to send the next to. Others may use it past the gateway.
+            watch.full_in_row += 1
+            self.view.set_back(node, now, 0.0, min(FULL_S * 2.0 ** (watch.full_in_row - 1), FULL_MAX_S))
+            self.view.replace(node, now)
         if ended.outcome != "failed" or ended.error not in SPEAKS_OF_THE_NODE:
             return
-        watch = self.watches[node.name]
         replica.failures_in_row += 1
         if ended.error in RUNNER_DIED or ended.error == "refused":
             replica.resident = not self.verify and replica.resident

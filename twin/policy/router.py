@@ -276,6 +276,8 @@ class Router:
             reason = f"{failed.error}: part of the answer is with the client"
         elif now >= request.deadline_s:
             reason = "deadline"
+        elif failed.error == "overloaded" and attempt < len(self.view.nodes):
+            return None  # nothing was begun there, and there are nodes that have not been asked
         elif failed.error != "aborted":  # we broke that attempt ourselves: moving it is no retry of the node's failure
             if self.budget < 1.0:
                 reason = f"{failed.error}: the retry budget is spent"

@@ -471,7 +471,8 @@ class ClusterView:
     def let_rise(self, now: float) -> None:
         """Give the nodes that were set back as much as is due to them by now. To be called every control period."""
         for node in self.rising[:]:
-            left = 1.0 - (now - node.rising_since_s) / node.rising_over_s
+            since_s = now - node.rising_since_s
+            left = 1.0 - since_s / node.rising_over_s if node.rising_over_s else float(since_s < 0.0)
             rising = math.ceil(self._most_slots() * min(left, 1.0)) if left > 0.0 else 0
             if rising != node.rising:
                 node.rising = rising

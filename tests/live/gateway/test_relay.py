@@ -351,6 +351,39 @@ async def test_the_nodes_own_refusal_is_relayed_as_it_is(house: House) -> None:
     assert house.logs[0].outcome == "failed"
 
 
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ('option "temperature" must be of type float32', "client_error"),
+        ('option "num_gpu" must be of type integer', "client_error"),
+        ("invalid JSON schema in format", "client_error"),
+        ("template: :1: unclosed action", "client_error"),
+        ("something that nobody has seen yet", "client_error"),
+        ("llama runner process has terminated: exit status 2", "server_error"),
+        ("unable to load model: /models/blobs/sha256-1", "server_error"),
+        ("cudaMalloc failed: out of memory", "server_error"),
+        ("unexpected EOF", "server_error"),
+    ],
+)
+async def test_a_clients_mistake_that_ollama_answers_with_500_is_told_as_it_is_and_held_against_nobody(
+    house: House, said: str, error: str
+) -> None:
+    house.routes(to("a"))
+    refusal = json.dumps({"error": said}).encode()
+    house.a.will(answers(500, refusal))
+    status, body, _ = await house.post("/api/generate", GENERATE)
+    assert (status, body == refusal) == ((500, True) if error == "client_error" else (502, False))
+    assert house.policy.of(AttemptEnded)[0].error == error
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Internal Server Error</html>", b'{"no": 1}', b"[1]"])
+async def test_a_500_that_does_not_say_what_is_wrong_is_the_nodes(house: House, body: bytes) -> None:
+    house.routes(to("a"))
+    house.a.will(answers(500, body))
+    status, _, _ = await house.post("/api/generate", GENERATE)
+    assert (status, house.policy.of(AttemptEnded)[0].error) == (502, "server_error")
+
+
 async def test_a_refusal_may_be_tried_elsewhere_if_the_policy_wants(house: House) -> None:
     house.routes(to("a"), to("b"))
     house.a.will(answers(400, b'{"error":"\\"m\\" does not support generate"}'))
@@ -372,7 +405,7 @@ async def test_shed_before_admission_says_when_to_come_again(house: House) -> No
 @pytest.mark.parametrize(
     ("behaviour", "route", "status"),
     [
-        (answers(500, b'{"error": "no"}'), to("a"), 502),
+        (answers(500, b'{"error": "llama runner process has terminated"}'), to("a"), 502),
         (answers(503, b'{"error": "busy"}'), to("a"), 503),
         (streams([], then="hang"), to("a", first_token_s=0.03), 504),
     ],

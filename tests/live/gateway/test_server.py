@@ -57,7 +57,7 @@ async def test_head_and_the_root_work_as_on_a_node(house: House) -> None:
 
 async def test_embeddings_are_routed_and_tried_again(house: House) -> None:
     house.routes(to("a"), to("b"))
-    house.a.will(answers(500, b'{"error":"no"}'))
+    house.a.will(answers(500, b'{"error":"llama runner process has terminated"}'))
     house.b.will(answers(200, b'{"embeddings":[[1]]}'))
     status, body, headers = await house.post("/api/embed", {"model": "m", "input": ["one", "two"]})
     assert (status, body, headers["X-OllamaMax-Node"]) == (200, b'{"embeddings":[[1]]}', "b")
