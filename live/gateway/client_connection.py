@@ -68,7 +68,10 @@ class ClientConnection(asyncio.Protocol):
         self._current: ServedRequest | None = None
         self._advancing = False
         self._url = b""
-        self._head_bytes = 0
+        self._head_bytes = 0  # of the fields in the head and in the trailer, and how many they are
+        self._fields = 0
+        self._bare_bytes = 0  # that have come since there was last a head or a part of a body in what came
+        self._bare = True  # there was none so far in what is being read
         self._begun_s = 0.0  # when the request that is being received began
         self._paused = False
         self._silent = True  # nothing has come yet
@@ -104,17 +107,18 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()
             return
         self._silent = False
+        self._bare = True
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
             self._refuse(501, "this gateway speaks HTTP/1.1 only; ask without an upgrade")
         except HttpParserError as error:
             self._refuse(400, f"this is not HTTP/1.1: {error}")
-        incoming = self._incoming
-        if incoming is not None and not incoming.method:
-            self._head_bytes += len(data)  # more than the head itself where several requests came at once
-            if self._head_bytes > self.server.limits.head_bytes:
-                self._refuse(431, f"the head of the request has more than {self.server.limits.head_bytes} bytes")
+        if self._incoming is not None:
+            # A field that does not end is kept by the parser, and shows in nothing else: in the head, or in the trailer.
+            self._bare_bytes = self._bare_bytes + len(data) if self._bare else 0
+            if self._bare_bytes > self.server.limits.head_bytes:
+                self._refuse_fields()
         self._advance()
 
     def eof_received(self) -> bool:
@@ -211,7 +215,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._incoming = ServedRequest(self)
         self._url = b""
-        self._head_bytes = 0
+        self._head_bytes = self._fields = self._bare_bytes = 0
         self._begun_s = self.server.loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -222,14 +226,25 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
         request = self._incoming
-        if request is None or request.method:
+        if request is None:
             return
-        limits = self.server.limits
         self._head_bytes += len(name) + len(value) + 4
-        if len(request.headers) >= limits.headers:
-            self._head_bytes = limits.head_bytes + 1
-        if self._head_bytes <= limits.head_bytes:
+        self._fields += 1
+        if self._has_too_many_fields():
+            if request.method:
+                self._refuse_fields()
+        elif not request.method:
             request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def _has_too_many_fields(self) -> bool:
+        limits = self.server.limits
+        return self._fields > limits.headers or self._head_bytes + len(self._url) > limits.head_bytes
+
+    def _refuse_fields(self) -> None:
+        limits = self.server.limits
+        self._refuse(
+            431, f"head and trailer of the request have more than {limits.headers} fields, or {limits.head_bytes} bytes"
+        )
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -238,14 +253,13 @@ class ClientConnection(asyncio.Protocol):
             return
         limits = self.server.limits
         parser = self._parser
-        head_bytes = self._head_bytes + len(self._url)
-        self._head_bytes = 0
+        self._bare = False
         request.method = parser.get_method().decode("latin-1")
         request.target = self._url.decode("latin-1")
         request.is_old = parser.get_http_version() == "1.0"
         request.keep_alive = parser.should_keep_alive()
-        if head_bytes > limits.head_bytes:
-            self._refuse(431, f"the head has more than {limits.headers} headers, or {limits.head_bytes} bytes")
+        if self._has_too_many_fields():
+            self._refuse_fields()
             return
         if not is_target(request.target):
             self._refuse(400, "the request's target is no path of printable ASCII characters")
@@ -272,6 +286,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
+        self._bare = False
         request = self._incoming
         if request is None or self._closing:
             return

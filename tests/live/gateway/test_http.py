@@ -94,6 +94,47 @@ async def test_a_chunked_request_is_as_good(house: House, wire: MakeWire) -> Non
     assert house.a.bodies == [json.loads(BODY)]
 
 
+CHUNKED = b" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+BLOB = b"/api/blobs/sha256:" + b"0" * 64
+
+
+@pytest.mark.parametrize("path", [b"/api/show", BLOB])
+@pytest.mark.parametrize("unended", [b"0\r\nX: ", b"0\r\n", b"1;a="])
+async def test_neither_a_trailer_nor_a_chunks_extension_is_endless(
+    house: House, wire: MakeWire, path: bytes, unended: bytes
+) -> None:
+    house.a.will(streams([], then="hang"))
+    house.b.will(streams([], then="hang"))
+    client = await wire(house)
+    client.send(b"POST " + path + CHUNKED + unended)
+    for _ in range(100):
+        client.send(b"y" * (64 << 10))
+        await asyncio.sleep(0)
+    status, headers, _ = await client.answer()
+    assert (status, headers["connection"]) == (431, "close")
+    assert await client.is_closed()
+
+
+@pytest.mark.parametrize("trailer", [b"X: y\r\n" * 101, b"X: " + b"y" * 70_000 + b"\r\n"])
+async def test_a_trailer_counts_as_the_head_does(house: House, wire: MakeWire, trailer: bytes) -> None:
+    client = await wire(house)
+    client.send(b"POST /api/show" + CHUNKED + b"0\r\n" + trailer + b"\r\n" + VERSION)
+    assert (await client.answer())[0] == 431
+    assert await client.is_closed()
+
+
+async def test_a_head_of_forty_kilobytes_may_come_in_pieces(house: House, wire: MakeWire) -> None:
+    house.a.will(answers(200, b'{"version":"1"}'))
+    client = await wire(house)
+    for _ in range(2):
+        client.send(VERSION[:-2])
+        for name in b"abcd":
+            client.send(b"X-%c: " % name + b"y" * 10_000 + b"\r\n")
+            await asyncio.sleep(0.01)
+        client.send(b"\r\n")
+        assert (await client.answer())[0] == 200
+
+
 async def test_pipelined_requests_are_answered_in_order(house: House, wire: MakeWire) -> None:
     house.routes(to("a"))
     house.a.will(streams(generate_lines(), pause_s=0.005), answers(200, b'{"version":"1"}'))
