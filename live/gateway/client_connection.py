@@ -41,6 +41,7 @@ PIPELINED_MAX = 64
 LINGER_S = 2.0
 """How long a client may go on sending after it was refused, so that it can read why."""
 LINGER_BYTES = 16 << 20
+CHUNKED = b"Transfer-Encoding: chunked"
 _C_INT = struct.Struct("i")
 CLOSED_SIDE = (499, "the client closed its side of the connection")
 
@@ -67,6 +68,8 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[ServedRequest] = deque()  # received, wait to be answered
         self._current: ServedRequest | None = None
         self._advancing = False
+        self._framing_head = b""  # for the parser that goes on after an offered upgrade
+        self._head_is_ours = False  # that one reads it
         self._url = b""
         self._head_bytes = 0  # of the fields in the head and in the trailer, and how many they are
         self._fields = 0
@@ -109,9 +112,7 @@ class ClientConnection(asyncio.Protocol):
         self._silent = False
         self._bare = True
         try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self._refuse(501, "this gateway speaks HTTP/1.1 only; ask without an upgrade")
+            self._parse(data)
         except HttpParserError as error:
             self._refuse(400, f"this is not HTTP/1.1: {error}")
         if self._incoming is not None:
@@ -120,6 +121,20 @@ class ClientConnection(asyncio.Protocol):
             if self._bare_bytes > self.server.limits.head_bytes:
                 self._refuse_fields()
         self._advance()
+
+    def _parse(self, data: bytes) -> None:
+        while data and not self._closing:
+            try:
+                self._parser.feed_data(data)
+                return
+            except HttpParserUpgrade as upgrade:
+                # An upgrade is offered, and is not taken (RFC 9110, 7.8). The parser stops at the head's end all the same:
+                # another one goes on with the body, and has only to know how that is framed.
+                data = data[upgrade.args[0] :]
+                framing, self._framing_head = self._framing_head, b""
+                self._parser = HttpRequestParser(self)
+                self._head_is_ours = True
+                self._parser.feed_data(framing)
 
     def eof_received(self) -> bool:
         """The client sends no more, and is gone unless what it asked for is cheap."""
@@ -211,7 +226,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        if self._closing:
+        if self._closing or self._head_is_ours:
             return
         self._incoming = ServedRequest(self)
         self._url = b""
@@ -220,13 +235,13 @@ class ClientConnection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
-        if len(self._url) <= self.server.limits.head_bytes:
+        if len(self._url) <= self.server.limits.head_bytes and not self._head_is_ours:
             self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
         request = self._incoming
-        if request is None:
+        if request is None or self._head_is_ours:
             return
         self._head_bytes += len(name) + len(value) + 4
         self._fields += 1
@@ -248,6 +263,9 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if self._head_is_ours:
+            self._head_is_ours = False
+            return
         request = self._incoming
         if request is None or self._closing:
             return
@@ -266,9 +284,16 @@ class ClientConnection(asyncio.Protocol):
             return
         request.path = request.target.partition("?")[0]
         headers = request.headers
-        if parser.should_upgrade():
-            self._refuse(501, "this gateway speaks HTTP/1.1 only; ask without an upgrade")
+        if request.method == "CONNECT":
+            self._refuse(400, "this gateway is no proxy")
             return
+        if parser.should_upgrade():
+            coding = headers.get("transfer-encoding")
+            if coding is not None and coding.lower() != "chunked":  # of which the parser says nothing in this case
+                self._refuse(400, "the body's transfer encoding is not chunked")
+                return
+            framing = b"Content-Length: " + headers.get("content-length", "0").encode("latin-1")
+            self._framing_head = b"POST / HTTP/1.1\r\n%b\r\n\r\n" % (framing if coding is None else CHUNKED)
         if "host" not in headers and not request.is_old:
             self._refuse(400, "the request has no Host header")
             return
@@ -307,6 +332,8 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._framing_head:
+            return  # only its head is
         request, self._incoming = self._incoming, None
         if request is None or self._closing:
             return

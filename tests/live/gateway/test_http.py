@@ -223,6 +223,35 @@ async def test_a_half_closed_client_still_gets_what_is_cheap(house: House, wire:
     assert await client.is_closed()
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+FRAMED = [
+    POST.removeprefix(HEAD),
+    b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
+]
+
+
+@pytest.mark.parametrize("framed", FRAMED, ids=["length", "chunked"])
+@pytest.mark.parametrize("piece_bytes", [1, 1 << 20])
+async def test_an_upgrade_is_not_taken_and_the_request_is_answered(
+    house: House, wire: MakeWire, framed: bytes, piece_bytes: int
+) -> None:
+    """As by Ollama: Java's client offers HTTP/2 with whatever it asks first."""
+    house.routes(to("a"), to("a"))
+    house.a.will(streams(generate_lines()), answers(200, b'{"version":"1"}'), answers(200, b'{"version":"1"}'))
+    house.a.will(streams(generate_lines()))
+    client = await wire(house)
+    offered = HEAD + UPGRADE + framed
+    said = offered + VERSION[:-2] + UPGRADE + b"\r\n" + VERSION + offered
+    for index in range(0, len(said), piece_bytes):
+        client.send(said[index : index + piece_bytes])
+        await asyncio.sleep(0)
+    for expected in (b"".join(generate_lines()), b'{"version":"1"}', b'{"version":"1"}', b"".join(generate_lines())):
+        status, headers, body = await client.answer()
+        assert (status, body) == (200, expected)
+        assert "upgrade" not in headers
+    assert [body for body in house.a.bodies if body] == [json.loads(BODY)] * 2
+
+
 REFUSED = [
     (b"GARBAGE\r\n\r\n", 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
@@ -235,7 +264,11 @@ REFUSED = [
     (HEAD + b"".join(b"X-%d: y\r\n" % i for i in range(200)) + b"\r\n", 431),
     (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
     (HEAD + b"X: " + b"y" * 70_000, 431),
-    (HEAD + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n", 501),
+    (HEAD + UPGRADE + b"Transfer-Encoding: gzip\r\n\r\n" + VERSION, 400),
+    (HEAD + UPGRADE + b"Transfer-Encoding: chunked, gzip\r\n\r\n" + VERSION, 400),
+    (HEAD + UPGRADE + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n" + VERSION, 400),
+    (HEAD + UPGRADE + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (b"CONNECT / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
 ]
