@@ -43,6 +43,7 @@ LINGER_S = 2.0
 LINGER_BYTES = 16 << 20
 CHUNKED = b"Transfer-Encoding: chunked"
 _C_INT = struct.Struct("i")
+STOPS = (503, "the gateway stops")
 CLOSED_SIDE = (499, "the client closed its side of the connection")
 
 
@@ -403,6 +404,9 @@ class ClientConnection(asyncio.Protocol):
     def _answer_refusal(self, request: ServedRequest) -> None:
         assert request.refusal is not None
         request.keep_alive = False
+        if request.begun and request.refusal is STOPS and not request.ended:  # a stream
+            request.end(self.server.application.broken_off(request, request.refusal[1]))
+            return
         if request.begun:
             request.break_off()
             return
@@ -567,12 +571,25 @@ class ClientConnection(asyncio.Protocol):
                 self._closing = True
                 self._close()
 
-    def break_off(self) -> asyncio.Task[None] | None:
-        """Close now; the task that is still at work."""
+    def break_off(self) -> None:
+        """Answer what is still to be answered with an error, and close."""
+        if self._incoming is not None:
+            self._refuse(*STOPS)
+        for request in self._queue:
+            request.refusal = request.refusal or STOPS
         self._closing = True
-        self._drop_queue()
-        self._leave((503, "the gateway stops"))
-        self.transport.abort()
+        self._lingers = False
+        self._leave(STOPS)
+        self._advance()
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer on it."""
+        return self._current is not None or self._incoming is not None or bool(self._queue)
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """That is at work for it."""
         return self._current.task if self._current is not None else None
 
     def _close(self) -> None:

@@ -8,11 +8,17 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import structlog
+
 from live.gateway.client_connection import ClientConnection
 from live.gateway.http_head import DateLine
 from live.gateway.served_request import ServedRequest
 
+_log = structlog.get_logger()
+
 MIB = 1 << 20
+LAST_WORDS_S = 1.0
+"""How long clients may take to read that the gateway stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,9 @@ class Application(Protocol):
 
     def refused(self, request: ServedRequest, status: int, message: str) -> bytes:
         """It is refused before it was a request, or broken off; the body that says so. Called once: a place to log."""
+
+    def broken_off(self, request: ServedRequest, message: str) -> bytes:
+        """Its stream is broken off; what says so within the stream."""
 
 
 def _took_s(connection: ClientConnection) -> float:
@@ -100,14 +109,28 @@ class HttpServer:
             while self.connections and self.loop.time() < end_s:  # noqa: ASYNC110
                 await asyncio.sleep(min(0.02, grace_s))
         finally:
-            tasks = [each for connection in list(self.connections) if (each := connection.break_off()) is not None]
-            if tasks:
-                await asyncio.wait(tasks)
+            await self._break_off()
             await asyncio.sleep(0)  # the transports close in the event loop's next round
             if self._sweeper is not None:
                 self._sweeper.cancel()
                 self._sweeper = None
             self._servers.clear()
+
+    async def _break_off(self) -> None:
+        """End what has not ended: clients are told so, where they can be."""
+        left = sum(connection.busy for connection in self.connections)
+        if left:
+            _log.warning("requests_cut_off", count=left, why="the gateway stops before they have ended")
+        tasks = [connection.task for connection in self.connections]
+        for connection in list(self.connections):
+            connection.break_off()
+        end_s = self.loop.time() + LAST_WORDS_S if self._servers else 0.0
+        while self.connections and self.loop.time() < end_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.abort()
+        if running := [task for task in tasks if task is not None and not task.done()]:
+            await asyncio.wait(running)
 
     def date_line(self) -> bytes:
         """The header `Date`."""

@@ -206,6 +206,10 @@ class Gateway:
         _log.info("request_refused", path=request.path, status=status, why=message)
         return _errors_of(request.path).error_body(status, message)
 
+    def broken_off(self, request: ServedRequest, message: str) -> bytes:
+        """The last words of its stream."""
+        return _errors_of(request.path).error_line(message)
+
     # -- requests to models ----------------------------------------------------------------------------------------
 
     def _generation(self, dialect: Dialect) -> Handler:

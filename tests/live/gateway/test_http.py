@@ -9,11 +9,21 @@ from typing import Any
 
 import psutil
 import pytest
+import structlog
 from aiohttp import web
 
 from live.gateway.http_server import ServerLimits
 from tests.live.gateway.conftest import House
-from tests.live.gateway.doubles import StubNode, answers, generate_lines, streams, to, until
+from tests.live.gateway.doubles import (
+    StubNode,
+    answers,
+    chat_lines,
+    completion_events,
+    generate_lines,
+    streams,
+    to,
+    until,
+)
 from twin.policy.vocabulary import AttemptEnded
 
 BODY = json.dumps({"model": "m", "prompt": "p", "options": {"seed": 1}}).encode()
@@ -341,6 +351,61 @@ async def test_an_orderly_stop_loses_nothing_that_has_begun(make_house: Any, wir
     await stopping
     assert [log.outcome for log in house.logs] == ["succeeded"] * len(house.logs)
     assert len(house.logs) >= 20
+
+
+@pytest.mark.parametrize(
+    ("path", "lines", "said"),
+    [
+        ("/api/generate", generate_lines(), b'{"error":"the gateway stops"}\n'),
+        ("/api/chat", chat_lines(), b'{"error":"the gateway stops"}\n'),
+        (
+            "/v1/chat/completions",
+            completion_events(),
+            b'data: {"error":{"message":"the gateway stops","type":"api_error","param":null,"code":null}}\n\n',
+        ),
+    ],
+)
+async def test_a_stop_that_cannot_wait_is_told_as_an_error_and_counted(
+    make_house: Any, wire: MakeWire, path: str, lines: list[bytes], said: bytes
+) -> None:
+    house: House = await make_house(shutdown_grace_s=0.05)
+    house.routes(to("a"), to("b"))
+    house.a.will(streams(lines[:2], then="hang"))
+    house.b.will(streams([], then="hang"))
+    messages = [{"role": "user", "content": "p"}]
+    body = json.dumps({"model": "m", "prompt": "p", "messages": messages, "stream": True}).encode()
+    asked = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body
+    streaming, waiting = await wire(house), await wire(house)
+    streaming.send(asked)
+    await house.a.hanging.wait()
+    waiting.send(asked + asked)
+    await house.b.hanging.wait()
+    with structlog.testing.capture_logs() as logs:
+        await house.gateway.stop()
+    assert [each["count"] for each in logs if each["event"] == "requests_cut_off"] == [2]
+    assert (await streaming.answer())[::2] == (200, b"".join(lines[:2]) + said)
+    status, headers, body = await waiting.answer()
+    assert (status, headers["connection"]) == (503, "close")
+    assert b"the gateway stops" in body
+    assert await streaming.is_closed()
+    assert await waiting.is_closed()
+    await until(lambda: house.a.cancelled and house.b.cancelled)
+
+
+async def test_a_pull_that_the_stop_cuts_off_says_so_and_who_still_sends_is_answered(
+    make_house: Any, wire: MakeWire
+) -> None:
+    house: House = await make_house(names=("a",), shutdown_grace_s=0.05)
+    house.a.will(streams([b'{"status":"pulling manifest"}\n'], then="hang"))
+    pulling, sending = await wire(house), await wire(house)
+    body = b'{"model":"m"}'
+    pulling.send(b"POST /api/pull HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    sending.send(POST[:-3])
+    await house.a.hanging.wait()
+    stopping = asyncio.create_task(house.gateway.stop())
+    assert (await pulling.answer())[2] == b'{"status":"pulling manifest"}\n{"error":"the gateway stops"}\n'
+    assert (await sending.answer())[0] == 503
+    await stopping
 
 
 async def test_a_thousand_idle_connections_are_in_nobodys_way(house: House) -> None:
