@@ -81,6 +81,10 @@ class Inventory:
         name = canonical(self.spelt(model))
         return [node for node in self._reads.nodes if name in self._stored.get(node, ())]
 
+    def unheard(self) -> list[str]:
+        """The nodes that have never said what they have."""
+        return [node for node in self._reads.nodes if node not in self._stored]
+
     def spelt(self, model: str) -> str:
         """The name as the cluster spells it: to Ollama small letters and capitals are one."""
         folded = canonical(model.casefold())

@@ -58,6 +58,8 @@ _TYPED_EVENTS: tuple[Responses | Messages, ...] = (Responses(), Messages())
 _OWN_ERRORS: dict[str, ErrorForms] = {dialect.path: dialect for dialect in _TYPED_EVENTS}
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
+UNHEARD_RETRY_S = "1"
+"""When it may be worth while to ask again for a model that a silent node may have: whoever asks has them asked."""
 
 Work: TypeAlias = Coroutine[Any, Any, None] | None
 """What is left to do in a task, if anything."""
@@ -370,6 +372,9 @@ class Gateway:
         if await self._inventory.knows(call.model):
             call.model = self._inventory.spelt(call.model)
             self._relay_it(call, request, errors, header_id, timeout_s)
+        elif unheard := self._inventory.unheard():
+            message = f"model '{call.model}' not found so far; not heard from yet: {', '.join(unheard)}"
+            self._error(request, errors, 503, message, header_id)
         else:
             self._error(request, errors, 404, f"model '{call.model}' not found", header_id)
 
@@ -472,6 +477,8 @@ class Gateway:
         headers = {"Content-Type": _JSON}
         if header_id:
             headers["X-Request-Id"] = header_id
+        if status == 503:
+            headers["Retry-After"] = UNHEARD_RETRY_S
         request.respond(status, headers, errors.error_body(status, message))
 
     # -- for the operator ------------------------------------------------------------------------------------------

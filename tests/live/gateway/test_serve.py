@@ -216,7 +216,7 @@ async def test_without_a_node_that_answers_it_serves_and_is_ready_when_one_does(
             url = f"http://127.0.0.1:{port}/api/generate"
             async with aiohttp.ClientSession() as http:
                 async with http.post(url, json={"model": "m", "prompt": "p"}) as response:
-                    assert response.status == 404
+                    assert (response.status, response.headers["Retry-After"]) == (503, "1")
                 await node.start(node_port)
                 while (await ready(port))[0] != 200:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)

@@ -110,6 +110,24 @@ async def test_an_unknown_model_is_not_found(house: House) -> None:
     assert (status, body) == (404, b'{"error":"model \'x\' not found"}')
 
 
+@pytest.mark.parametrize(("path", "kind"), [("/api/generate", str), ("/v1/chat/completions", dict)])
+async def test_a_model_that_a_silent_node_may_have_is_not_denied(house: House, path: str, kind: type) -> None:
+    house.a.will(answers(500, b'{"error":"not yet"}'))
+    house.b.will(answers(200, b'{"models":[{"name":"m:latest","size":1}]}'))
+    asked = {"model": "x", "prompt": "p", "messages": [{"role": "user", "content": "p"}]}
+    status, body, headers = await house.post(path, asked)
+    assert (status, headers["Retry-After"]) == (503, "1")
+    error = json.loads(body)["error"]
+    assert isinstance(error, kind)
+    assert "model 'x' not found so far; not heard from yet: a" in str(error)
+    house.a.will(answers(200, b'{"models":[]}'))
+    house.a.behaviours.popleft()
+    assert (await house.post(path, asked))[0] == 404
+    house.a.will(answers(500, b'{"error":"no more"}'))
+    house.a.behaviours.popleft()
+    assert (await house.post(path, asked))[0] == 404, "what it last said counts"
+
+
 async def test_who_asks_for_a_model_that_a_node_got_a_moment_ago_finds_it(house: House) -> None:
     listed = ["m"]
 
