@@ -33,6 +33,8 @@ from live.gateway.dialect import (
 
 CHAT_PATH: Final = "/v1/chat/completions"
 _DONE = b"[DONE]"
+_USAGE = b'"usage":'
+_NO_USAGE_YET = b',"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}\n'
 RANDOM_SEED = -1
 """Ollama takes this seed for none."""
 _ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
@@ -202,14 +204,25 @@ class ChatCompletions:
 
 
 class Completions(ChatCompletions):
-    """`/v1/completions`: the same, with text in place of messages."""
+    """`/v1/completions`: the same, with text in place of messages.
+
+    Where the usage is asked for, Ollama says one in every chunk, of zeros before the last: who did not ask gets none of it.
+    """
 
     path = "/v1/completions"
     quick = quick_line(
         rb'data: \{"id":%(s)b,"object":%(s)b,"created":%(n)b,"choices":\[\{"text":%(text)b,"index":%(n)b,'
-        rb'"finish_reason":null\}\],"model":%(s)b,"system_fingerprint":%(s)b\}\n'
+        rb'"finish_reason":null\}\],"model":%(s)b,"system_fingerprint":%(s)b'
+        rb'(?:,"usage":\{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0\})?+\}\n'
     )
     _prompt_field = "prompt"
+
+    def asked(self, request: ParsedRequest, seed: int | None) -> Asked:
+        """The request as a stream, with its usage, and a seed."""
+        asked = super().asked(request, seed)
+        if asked.told is None and not wants_usage(request):
+            asked.told = _without_usage
+        return asked
 
     def aggregate(self) -> Aggregate:
         """A new aggregate."""
@@ -241,6 +254,19 @@ class Completions(ChatCompletions):
 def wants_usage(request: ParsedRequest) -> bool:
     """Whether the client itself asked for the usage of a stream."""
     return (request.fields.get("stream_options") or {}).get("include_usage") is True
+
+
+def _without_usage(line: bytes) -> list[bytes]:
+    """The line without the usage of a chunk that has a choice, too."""
+    if _USAGE not in line or not line.startswith(b"data:"):
+        return [line]
+    if line.endswith(_NO_USAGE_YET):
+        return [line[: -len(_NO_USAGE_YET)] + b"}\n"]
+    fields = loads_record(line[5:])
+    if not fields.get("choices"):
+        return [line]
+    fields.pop("usage", None)
+    return [b"data: " + dumps(fields) + b"\n"]
 
 
 class _CompletionAggregate:

@@ -58,6 +58,26 @@ def test_a_native_stream_is_the_same_wherever_it_breaks(words: list[str], data: 
     assert records[-1]["eval_count"] == len(words)
 
 
+ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize("zeros", [ZEROS, dict(reversed(ZEROS.items()))])
+def test_who_did_not_ask_for_the_usage_of_completions_gets_none(zeros: dict[str, int]) -> None:
+    """Ollama says one of zeros in every chunk where it is asked for."""
+    plain = [each for each in text_events(["ba", ' "usage": ', "da"]) if b'"choices":[]' not in each]
+    said = text_events(["ba", ' "usage": ', "da"])
+    with_zeros = [
+        each[:-3] + b',"usage":' + json.dumps(zeros, separators=(",", ":")).encode() + b"}\n\n"
+        if b'"choices":[{' in each
+        else each
+        for each in said
+    ]
+    for more, expected in (({}, plain), ({"stream_options": {"include_usage": True}}, with_zeros)):
+        completions = call(Completions(), {"prompt": "x", **more})
+        assert completions.feed(b"".join(with_zeros)) == b"".join(expected)
+        assert (completions.complete, completions.tokens) == (True, 3)
+
+
 @given(WORDS, st.data())
 def test_an_openai_stream_is_the_same_wherever_it_breaks(words: list[str], data: st.DataObject) -> None:
     chat = call(ChatCompletions(), {"messages": [{"role": "user", "content": "x"}]})

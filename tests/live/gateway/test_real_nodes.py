@@ -36,6 +36,7 @@ pytestmark = pytest.mark.real
 OPTIONS = {"seed": 11, "num_predict": 60, "temperature": 1}
 GENERATE = {"model": MODEL, "prompt": "ba da ga", "options": OPTIONS}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "ba da ga"}], "options": OPTIONS}
+TEXT_COMPLETION = {"model": MODEL, "prompt": "ba da", "seed": 11, "max_tokens": 9}
 COMPLETION = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "ba da ga"}],
@@ -126,10 +127,11 @@ async def test_streams_are_what_a_node_says(cluster: Cluster) -> None:
         assert lines(actual) == lines(expected)
         assert headers["X-OllamaMax-Node"] in cluster.nodes
     for more in ({}, {"stream_options": {"include_usage": True}}):
-        body = {**COMPLETION, "stream": True, **more}
-        expected = await cluster.directly("/v1/chat/completions", body)
-        _, actual, _ = await cluster.post("/v1/chat/completions", body)
-        assert chunks(actual) == chunks(expected)
+        for path, asked in (("/v1/chat/completions", COMPLETION), ("/v1/completions", TEXT_COMPLETION)):
+            body = {**asked, "stream": True, **more}
+            expected = await cluster.directly(path, body)
+            _, actual, _ = await cluster.post(path, body)
+            assert chunks(actual) == chunks(expected)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,8 @@ async def test_streams_are_what_a_node_says(cluster: Cluster) -> None:
         (Generate(), GENERATE),
         (Chat(), CHAT),
         (ChatCompletions(), {**COMPLETION, "stream": True}),
-        (Completions(), {"model": MODEL, "prompt": "ba da", "seed": 11, "max_tokens": 9, "stream": True}),
+        (Completions(), {**TEXT_COMPLETION, "stream": True}),
+        (Completions(), {**TEXT_COMPLETION, "stream": True, "stream_options": {"include_usage": True}}),
         (Messages(), {"model": MODEL, "messages": CHAT["messages"], "max_tokens": 9, "stream": True}),
         (Responses(), {"model": MODEL, "input": "ba da", "max_output_tokens": 9, "stream": True}),
     ],
