@@ -41,6 +41,9 @@ PIPELINED_MAX = 64
 LINGER_S = 2.0
 """How long a client may go on sending after it was refused, so that it can read why."""
 LINGER_BYTES = 16 << 20
+CHUNKS_FREE = 1 << 16
+CHUNK_MEAN_BYTES = 64
+"""Beyond so many, chunks are as large as this on average: smaller ones make more work than they bring."""
 CHUNKED = b"Transfer-Encoding: chunked"
 _C_INT = struct.Struct("i")
 STOPS = (503, "the gateway stops")
@@ -74,6 +77,8 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._head_bytes = 0  # of the fields in the head and in the trailer, and how many they are
         self._fields = 0
+        self._chunks = 0  # of the body that is being received, and its bytes
+        self._content_bytes = 0
         self._bare_bytes = 0  # that have come since there was last a head or a part of a body in what came
         self._bare = True  # there was none so far in what is being read
         self._begun_s = 0.0  # when the request that is being received began
@@ -231,7 +236,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._incoming = ServedRequest(self)
         self._url = b""
-        self._head_bytes = self._fields = self._bare_bytes = 0
+        self._head_bytes = self._fields = self._bare_bytes = self._chunks = self._content_bytes = 0
         self._begun_s = self.server.loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -310,9 +315,16 @@ class ClientConnection(asyncio.Protocol):
         elif request.continues and self._current is None and not self._queue:
             self.go_on(request)
 
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._chunks += 1
+        if self._chunks > CHUNKS_FREE + self._content_bytes // CHUNK_MEAN_BYTES:
+            self._refuse(400, f"the body comes in more than {CHUNKS_FREE} chunks of less than {CHUNK_MEAN_BYTES} bytes")
+
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
         self._bare = False
+        self._content_bytes += len(data)
         request = self._incoming
         if request is None or self._closing:
             return

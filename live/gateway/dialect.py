@@ -288,10 +288,25 @@ def _loads(data: bytes) -> Any:
         return json.loads(data)
 
 
+VALUES_MAX: Final = 1_000_000
+"""Openings of objects and lists, commas and strings of a request. More of them hold everybody up, and fill memory many
+times as large as their text; long texts and images are no more than a few."""
+_MANY_VALUES = re.compile(rb'(?:[^"\[{,]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{,])){%d}+' % (VALUES_MAX + 1), re.DOTALL)
+
+
+def has_many_values(body: bytes) -> bool:
+    """Whether JSON is not to be parsed, as it would be more than is fit to be held."""
+    if len(body) <= VALUES_MAX or sum(body.count(mark) for mark in (b",", b"{", b"[", b'"')) <= VALUES_MAX:
+        return False  # not even with what stands in texts
+    return _MANY_VALUES.match(body) is not None
+
+
 def parse_object(body: bytes) -> JsonObject:
     """A request's body. Raises `BadRequest`."""
     if not body.strip():
         raise BadRequest("missing request body")
+    if has_many_values(body):
+        raise BadRequest(f"the request has more than {VALUES_MAX} values")
     try:
         fields = _loads(body)
     except (ValueError, RecursionError) as error:

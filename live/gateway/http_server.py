@@ -28,8 +28,9 @@ class ServerLimits:
     head_bytes: int = 64 << 10
     headers: int = 100
     body_bytes: int = 100 * MIB
-    all_bodies_bytes: int = 1024 * MIB
-    """Of all requests that are being received together."""
+    all_bodies_bytes: int = 256 * MIB
+    """Of all requests that have not been answered: with what is made of it to be sent on, a body takes up to four times as
+    much."""
     connections: int = 10_000
     idle_s: float = 120.0
     """An unused connection is kept this long: longer than clients keep theirs, so that it is they who close."""
@@ -74,7 +75,7 @@ class HttpServer:
         self.application = application
         self.limits = limits
         self.connections: set[ClientConnection] = set()
-        self.body_bytes = 0  # being held for requests that are not whole yet
+        self.body_bytes = 0  # being held for requests that are not answered yet
         self.slow: set[ClientConnection] = set()  # of the connections, those whose clients are slow to read
         self.unread_bytes = 0  # being held for them
         self.stopping = False

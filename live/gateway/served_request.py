@@ -11,6 +11,9 @@ from live.gateway.http_head import LAST_CHUNK, chunk, header_lines, status_line
 CLIENT_BITS = (1 << 53) - 1
 """What JSON can carry of a client's number."""
 
+PART_BYTES = 4096
+"""Smaller parts of a body are joined as they come: as an object of its own, one of two bytes takes as many as fifty."""
+
 
 class Connection(Protocol):
     """What a request needs of the connection that it came on."""
@@ -73,7 +76,7 @@ class ServedRequest:
         self.continues = False  # waits for "100 Continue"
         self.waiting_bytes = 0  # of the body, not yet taken
         self.held_bytes = 0  # of the body, in memory
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._connection = connection
         self._news: asyncio.Event | None = None
         self._chunked = False
@@ -98,7 +101,12 @@ class ServedRequest:
 
     def add(self, data: bytes) -> None:
         """A part of the body has come."""
-        self._parts.append(data)
+        if len(data) >= PART_BYTES:
+            self._parts.append(data)
+        elif self._parts and isinstance(last := self._parts[-1], bytearray) and len(last) < PART_BYTES:
+            last += data
+        else:
+            self._parts.append(bytearray(data))
         self.waiting_bytes += len(data)
         if self._news is not None:
             self._news.set()
@@ -111,7 +119,7 @@ class ServedRequest:
                 self._news.set()
         elif self._parts:
             parts, self._parts = self._parts, []
-            self.body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.body = b"".join(parts)  # of one that is whole already, itself
 
     def drop(self) -> None:
         """Nobody wants the body any more."""

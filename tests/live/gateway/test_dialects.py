@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from live.gateway.call import GenerationCall
-from live.gateway.dialect import QUICK_MAX_BYTES, Dialect, quick_text
+from live.gateway.dialect import QUICK_MAX_BYTES, BadRequest, Dialect, parse_object, quick_text
 from live.gateway.lines import LineSplitter
 from live.gateway.messages import Messages
 from live.gateway.native import Chat, Generate, embedding_request
@@ -56,6 +56,19 @@ def test_a_native_stream_is_the_same_wherever_it_breaks(words: list[str], data: 
     assert "".join(record["response"] for record in records) == text
     assert [record["done"] for record in records] == [False] * (len(records) - 1) + [True]
     assert records[-1]["eval_count"] == len(words)
+
+
+@pytest.mark.parametrize("each", [b"{}", b"[]", b'"a"', b"1", b'{"\\"{":"}"}'])
+def test_a_request_of_more_values_than_can_be_held_is_refused_unread(each: bytes) -> None:
+    with pytest.raises(BadRequest, match="more than 1000000 values"):
+        parse_object(b'{"x":[' + b",".join([each] * 1_000_010) + b"]}")
+    few = 100_000
+    assert len(parse_object(b'{"x":[' + b",".join([each] * few) + b"]}")["x"]) == few
+
+
+@pytest.mark.parametrize("text", ['[{,"\n' * 700_000, '\\"' * 700_000, "x" * 5_000_000])
+def test_a_long_text_is_one_value_whatever_stands_in_it(text: str) -> None:
+    assert parse_object(json.dumps({"model": "m", "prompt": text}).encode())["prompt"] == text
 
 
 ZEROS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

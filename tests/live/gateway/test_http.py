@@ -331,6 +331,37 @@ async def test_many_bodies_at_once_do_not_fill_the_memory(make_house: Any, wire:
     assert (await first.answer())[0] == 400  # no JSON, but taken
 
 
+async def test_a_body_in_small_chunks_takes_no_more_memory_than_its_bytes(house: House, wire: MakeWire) -> None:
+    client = await wire(house)
+    client.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    piece = b"2\r\nxx\r\n" * 5_000
+    for _ in range(10):
+        client.send(piece)
+        await client.writer.drain()
+    await until(lambda: house.gateway._server.body_bytes == 100_000)
+    [connection] = house.gateway._server.connections
+    incoming = connection._incoming
+    assert incoming is not None
+    assert len(incoming._parts) < 100
+    client.send(b"0\r\n\r\n")
+    assert (await client.answer())[0] == 400  # no JSON, but taken
+    assert house.gateway._server.body_bytes == 0
+
+
+@pytest.mark.parametrize("path", [b"/api/generate", BLOB])
+async def test_chunks_that_make_more_work_than_they_bring_come_to_an_end(
+    house: House, wire: MakeWire, path: bytes
+) -> None:
+    house.a.will(streams([], then="hang"))
+    house.b.will(streams([], then="hang"))
+    client = await wire(house)
+    client.send(b"POST " + path + CHUNKED)
+    for _ in range(14):
+        client.send(b"2\r\nxx\r\n" * 5_000)
+    assert (await client.answer())[::2][0] == 400
+    assert await client.is_closed()
+
+
 async def test_an_orderly_stop_loses_nothing_that_has_begun(make_house: Any, wire: MakeWire) -> None:
     house: House = await make_house(shutdown_grace_s=10.0)
     house.routes(*[to("a")] * 40)
