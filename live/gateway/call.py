@@ -56,6 +56,8 @@ class Call(Protocol):
     """Of the answer to the client."""
     request_type: str
     """Content type of the body."""
+    is_unload: bool
+    """Whether it asks for nothing but that the model be let go."""
     notes: dict[str, str]
     """Headers of the answer that say what was noticed."""
     records: int
@@ -105,6 +107,7 @@ class GenerationCall:
     resumable = True
     tokens_before = 0
     request_type = JSON_TYPE
+    is_unload = False
 
     def __init__(
         self,
@@ -351,6 +354,7 @@ class PlainCall:
         self.body = body
         self.model = model
         self.request_type = JSON_TYPE
+        self.is_unload = False
         self.notes: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.context_tokens = sent_context_tokens

@@ -200,6 +200,15 @@ class Inventory:
         self._context.update(contexts)
         return gathered
 
+    async def having_loaded(self, model: str) -> tuple[list[str], Gathered]:
+        """The nodes that have a model of the cluster loaded now, and what all said of that."""
+        gathered = await self.loaded()
+        nodes = {
+            node: {self._names.of(each["name"]) for each in answer["models"]}
+            for node, answer in gathered.answers.items()
+        }
+        return [node for node, names in nodes.items() if model in names], gathered
+
     async def gather(self, path: str, key: str) -> Gathered:
         """Ask all nodes for a list; only objects that have a name are taken from it."""
         tasks = {node: asyncio.create_task(self._ask(node, path, key)) for node in self._reads.nodes}

@@ -41,6 +41,18 @@ RANDOM_SEED = -1
 _ONLY_OF_GENERATE = ("prompt", "system", "raw", "images", "template", "suffix", "context")
 
 
+_NO_TIME = re.compile(r"[+-]?(?:0|(?:0+(?:\.0*)?(?:ns|us|µs|μs|ms|s|m|h))+)")
+"""A duration of Go's that is none."""
+
+
+def is_unload(fields: JsonObject) -> bool:
+    """Whether a request asks for nothing but that the model be let go at once."""
+    if fields.get("prompt") or fields.get("messages"):
+        return False
+    kept = fields.get("keep_alive")
+    return _NO_TIME.fullmatch(kept) is not None if isinstance(kept, str) else type(kept) in (int, float) and kept == 0
+
+
 class _Native:
     """What `/api/generate` and `/api/chat` share."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from live.gateway.dialect import (
     BadRequest,
@@ -30,6 +30,7 @@ from live.gateway.served_request import ServedRequest
 from live.gateway.upstream import AnswerReader, AttemptFailed, NodeExchange, Upstream
 
 _JSON = {"Content-Type": "application/json"}
+_OF_OLLAMA = {"Content-Type": "application/json; charset=utf-8"}
 _NOT_REACHED = frozenset({"refused", "unreachable"})
 _DIGEST = re.compile(r"/api/blobs/sha256[:-][0-9a-f]{64}")
 LINE_LIMIT_BYTES = 1 << 20
@@ -183,19 +184,29 @@ class Orders:
         holders, gathered = await self._holders(request, model)
         if not holders:
             return
+        await self._on_nodes(request, holders, gathered)
+
+    async def unload(self, request: ServedRequest, nodes: Sequence[str], gathered: Gathered) -> None:
+        """On these nodes, which have the model loaded, as all nodes said that were asked."""
+        await self._on_nodes(request, nodes, gathered)
+
+    async def _on_nodes(self, request: ServedRequest, holders: Sequence[str], gathered: Gathered) -> None:
         results = await asyncio.gather(*(self._once(node, request) for node in holders), return_exceptions=True)
         failures: dict[str, _NodeFailed] = {}
+        said = b""
         for node, each in zip(holders, results, strict=True):
             if isinstance(each, _NodeFailed):
                 failures[node] = each
             elif isinstance(each, BaseException):
                 raise each
+            else:
+                said = said or each
         await self._inventory.refresh()
         headers = _JSON | {"X-OllamaMax-Nodes": ",".join(node for node in holders if node not in failures)}
         if gathered.missing:
             headers["X-OllamaMax-Nodes-Missing"] = ",".join(gathered.missing)
         if not failures:
-            request.respond(200, headers, b"")
+            request.respond(200, headers | _OF_OLLAMA if said else headers, said)
             return
         message = _told(failures)
         if len(failures) < len(holders):
@@ -215,10 +226,11 @@ class Orders:
             request.respond(status, _JSON, self._errors.error_body(status, message))
         return holders, gathered
 
-    async def _once(self, node: str, request: ServedRequest) -> None:
+    async def _once(self, node: str, request: ServedRequest) -> bytes:
         status, body = await self._ask(node, request.method, request.target, request.body)
         if status != 200:
             raise _NodeFailed(_error_text(body), status)
+        return body
 
     async def _ask(self, node: str, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         reader = AnswerReader()

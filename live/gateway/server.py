@@ -32,7 +32,7 @@ from live.gateway.hosts import Hosts
 from live.gateway.http_server import HttpServer
 from live.gateway.inventory import Gathered, Inventory, merged, number, text
 from live.gateway.messages import Messages
-from live.gateway.native import Chat, Generate, embedding_request, with_context
+from live.gateway.native import Chat, Generate, embedding_request, is_unload, with_context
 from live.gateway.node_pool import NodePool
 from live.gateway.openai import ChatCompletions, Completions
 from live.gateway.orders import Orders
@@ -223,9 +223,11 @@ class Gateway:
                 # A load, an unload or a rendered prompt: Ollama answers with one object, streaming or not.
                 body = self._with_context(parsed)
                 told = parsed.told_context_tokens if dialect.path.startswith("/api/") else 0
-                return self._plain(
+                call = self._plain(
                     dialect, request, body, parsed.model, limits_first_token=True, sent_context_tokens=told
                 )
+                call.is_unload = dialect.path.startswith("/api/") and is_unload(parsed.fields)
+                return call
 
             return self._serve(request, dialect, understand)
 
@@ -362,8 +364,26 @@ class Gateway:
             known = call.model in self._names
         if not known:
             return self._ask_for(call, request, errors, header_id, timeout_s)
+        return self._carry_out(call, request, errors, header_id, timeout_s)
+
+    def _carry_out(
+        self, call: Call, request: ServedRequest, errors: ErrorForms, header_id: str, timeout_s: float
+    ) -> Work:
+        if call.is_unload:
+            return self._unload(call, request, errors, header_id, timeout_s)
         self._relay_it(call, request, errors, header_id, timeout_s)
         return None
+
+    async def _unload(
+        self, call: Call, request: ServedRequest, errors: ErrorForms, header_id: str, timeout_s: float
+    ) -> None:
+        """The model is let go wherever it is loaded; where it is nowhere, some node says what it says then."""
+        nodes, gathered = await self._inventory.having_loaded(call.model)
+        if nodes:
+            request.granted = {**request.granted, "X-Request-Id": header_id}
+            await self._orders.unload(request, nodes, gathered)
+        else:
+            self._relay_it(call, request, errors, header_id, timeout_s)
 
     async def _ask_for(
         self, call: Call, request: ServedRequest, errors: ErrorForms, header_id: str, timeout_s: float
@@ -371,7 +391,9 @@ class Gateway:
         """Perhaps a node has got the model meanwhile."""
         if await self._inventory.knows(call.model):
             call.model = self._inventory.spelt(call.model)
-            self._relay_it(call, request, errors, header_id, timeout_s)
+            work = self._carry_out(call, request, errors, header_id, timeout_s)
+            if work is not None:
+                await work
         elif unheard := self._inventory.unheard():
             message = f"model '{call.model}' not found so far; not heard from yet: {', '.join(unheard)}"
             self._error(request, errors, 503, message, header_id)

@@ -189,11 +189,20 @@ async def test_errors_and_questions_are_what_a_node_says(cluster: Cluster) -> No
             assert actual_text.rstrip("\n") == (await response.text()).rstrip("\n"), path
 
 
-async def test_an_unload_reaches_a_node(cluster: Cluster) -> None:
-    status, body, headers = await cluster.post("/api/generate", {"model": MODEL, "keep_alive": 0})
-    assert (status, json.loads(body)["done_reason"]) == (200, "unload")
-    node = cluster.nodes[headers["X-OllamaMax-Node"]]
-    await until(lambda: not node.runner_pids(), 10)
+async def test_an_unload_reaches_every_node(cluster: Cluster) -> None:
+    for path in ("/api/generate", "/api/chat"):
+        for node in cluster.nodes.values():
+            await cluster.post("/api/generate", {"model": MODEL}, node.address)
+            assert node.runner_pids()
+        status, body, headers = await cluster.post(path, {"model": MODEL, "keep_alive": "0s"})
+        assert (status, headers["X-OllamaMax-Nodes"]) == (200, "node-0,node-1")
+        said = stable(json.loads(body))
+        for node in cluster.nodes.values():
+            await until(lambda node=node: not node.runner_pids(), 10)  # type: ignore[misc]
+        assert said == stable(json.loads(await cluster.directly(path, {"model": MODEL, "keep_alive": 0})))
+        assert said["done_reason"] == "unload"
+        status, body, _ = await cluster.post(path, {"model": MODEL, "keep_alive": 0})  # it is loaded nowhere
+        assert (status, stable(json.loads(body))) == (200, said)
 
 
 Break = Callable[[OllamaNode], Awaitable[None]]
@@ -322,4 +331,4 @@ async def test_ollamas_own_client_takes_it_for_an_ollama(cluster: Cluster, ollam
     assert MODEL in await run("ps")
     assert "llama" in await run("show", MODEL)
     await run("stop", MODEL)  # an unload; a generation has no end here, since the models of the rig never stop
-    assert [log.outcome for log in cluster.logs] == ["succeeded"]
+    await until(lambda: not any(node.runner_pids() for node in cluster.nodes.values()), 10)

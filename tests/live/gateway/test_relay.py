@@ -4,10 +4,11 @@ import asyncio
 import io
 import json
 import math
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from live.gateway.upstream import NodeExchange, Upstream
 from tests.live.gateway.conftest import House
@@ -15,6 +16,8 @@ from tests.live.gateway.doubles import (
     SHED,
     WAIT,
     WORDS,
+    Behaviour,
+    StubNode,
     answers,
     chat_chunk,
     chat_lines,
@@ -554,15 +557,61 @@ async def test_an_error_of_ours_costs_its_request_and_no_other(house: House) -> 
     assert [ended.outcome for ended in house.policy.observed] == ["cancelled", "cancelled", "succeeded"]
 
 
-async def test_loads_and_unloads_go_through_as_they_are(house: House) -> None:
+async def test_loads_go_through_as_they_are(house: House) -> None:
     house.routes(to("a"), to("a"))
     loaded = b'{"model":"m","response":"","done":true,"done_reason":"load"}'
     house.a.will(answers(200, loaded))
-    for order in ({"model": "m"}, {"model": "m:latest", "prompt": "", "keep_alive": 0}):
+    for order in ({"model": "m"}, {"model": "m:latest", "prompt": "", "keep_alive": 60}):
         status, body, headers = await house.post("/api/generate", order)
         assert (status, body, headers["Content-Type"]) == (200, loaded, "application/json")
-    assert house.a.bodies == [{"model": "m"}, {"model": "m:latest", "prompt": "", "keep_alive": 0}]
+    assert house.a.bodies == [{"model": "m"}, {"model": "m:latest", "prompt": "", "keep_alive": 60}]
     assert [spec.model for spec, _ in house.policy.asked] == ["m", "m"]
+
+
+def loaded_or(told: bytes, *names: str, status: int = 200) -> Behaviour:
+    """A node that has these models loaded, and says this to an unload."""
+
+    async def behave(_node: StubNode, request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+        if request.path == "/api/ps":
+            return web.json_response({"models": [{"name": name} for name in names]})
+        if request.path == "/api/tags":
+            return web.json_response({"models": [{"name": "m:latest"}]})
+        return web.Response(status=status, body=told, content_type="application/json")
+
+    return behave
+
+
+UNLOADED = b'{"model":"m","response":"","done":true,"done_reason":"unload"}'
+
+
+@pytest.mark.parametrize("kept", [0, 0.0, "0", "0s", "-0m", "0h0.0s"])
+async def test_an_unload_goes_to_every_node_that_has_the_model_loaded(make_house: Any, kept: object) -> None:
+    house: House = await make_house(names=("a", "b", "c"))
+    for node, names in ((house.a, ["m:latest"]), (house.b, ["other"]), (house.nodes["c"], ["other", "m:latest"])):
+        node.will(loaded_or(UNLOADED, *names))
+    order = {"model": "M", "prompt": "", "keep_alive": kept}
+    status, body, headers = await house.post("/api/generate", order, headers={"X-Request-Id": "7"})
+    assert (status, body) == (200, UNLOADED)
+    assert (headers["X-OllamaMax-Nodes"], headers["X-Request-Id"]) == ("a,c", "7")
+    assert [[each for each in node.bodies if each] for node in house.nodes.values()] == [[order], [], [order]]
+    assert not house.policy.asked
+
+
+async def test_an_unload_that_fails_somewhere_is_not_called_done(house: House) -> None:
+    house.a.will(loaded_or(UNLOADED, "m:latest"))
+    house.b.will(loaded_or(b'{"error":"it does not"}', "m:latest", status=500))
+    status, body, _ = await house.post("/api/chat", {"model": "m", "messages": [], "keep_alive": 0})
+    assert (status, json.loads(body)["error"]) == (500, "done on 1 of 2 nodes; b: it does not")
+
+
+@pytest.mark.parametrize("kept", [-1, 1, "5m", "-1s", "", "0x", None, False, "1s0s"])
+async def test_what_is_to_be_kept_is_not_let_go(house: House, kept: object) -> None:
+    house.routes(to("a"))
+    for node in (house.a, house.b):
+        node.will(loaded_or(b'{"done_reason":"load"}', "m:latest"))
+    assert (await house.post("/api/generate", {"model": "m", "keep_alive": kept}))[0] == 200
+    assert len([each for node in (house.a, house.b) for each in node.bodies if each]) == 1
+    assert len(house.policy.asked) == 1
 
 
 async def test_a_gateway_that_stops_lets_streams_end(make_house) -> None:  # type: ignore[no-untyped-def]
