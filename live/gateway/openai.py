@@ -37,7 +37,7 @@ _USAGE = b'"usage":'
 _NO_USAGE_YET = b',"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}\n'
 RANDOM_SEED = -1
 """Ollama takes this seed for none."""
-_ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error", 415: "invalid_request_error"}
 
 
 class ChatCompletions:

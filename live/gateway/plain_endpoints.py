@@ -13,6 +13,7 @@ _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     404: "not_found_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
 }

@@ -171,6 +171,11 @@ class Gateway:
             return None
         if "origin" in headers and self._is_settled_with_its_page(request):
             return None
+        coding = headers.get("content-encoding", "identity").lower()
+        if coding != "identity" and request.body:
+            message = f"this gateway does not decode bodies with Content-Encoding {coding}; send it without"
+            self._error(request, _errors_of(request.path), 415, message)
+            return None
         return self._handler(request.method, request.path)(request)
 
     def _is_settled_with_its_page(self, request: ServedRequest) -> bool:

@@ -103,6 +103,18 @@ async def test_bad_requests_are_refused_without_asking_anyone(house: House) -> N
     assert not house.policy.asked
 
 
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/responses", "/v1/messages"])
+async def test_a_body_that_is_encoded_is_refused_in_one_clear_line(house: House, path: str) -> None:
+    headers = {"Content-Encoding": "ZSTD"}
+    async with house.http.post(house.url + path, data=b"\x28\xb5\x2f\xfd", headers=headers) as response:
+        assert response.status == 415
+        assert b"does not decode bodies with Content-Encoding zstd" in await response.read()
+    headers = {"Content-Encoding": "identity"}
+    async with house.http.post(house.url + path, data=b"{", headers=headers) as response:
+        assert response.status == 400
+        assert b"is not JSON" in await response.read()
+
+
 async def test_an_unknown_model_is_not_found(house: House) -> None:
     house.a.will(answers(200, b'{"models":[]}'))
     house.b.will(answers(200, b'{"models":[{"name":"m:latest","size":1}]}'))
