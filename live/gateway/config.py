@@ -35,10 +35,13 @@ def node_url(text: str) -> str:
     try:
         parsed = URL(url)
         port = parsed.explicit_port
+        (parsed.raw_host or "").encode("idna")  # as it will be looked up
     except ValueError as error:
         raise ValueError(f"{text!r} is no address: {error}; write http://HOST:PORT") from error
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.path not in ("", "/") or parsed.query:
         raise ValueError(f"{text!r} is no address of a node; write http://HOST:PORT")
+    if parsed.raw_user is not None or parsed.raw_password is not None:
+        raise ValueError("nodes are asked without a name and password; write http://HOST:PORT")
     host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
     default = OLLAMA_PORT if parsed.scheme == "http" else 443
     return f"{parsed.scheme}://{host}:{port or default}"
@@ -265,6 +268,8 @@ def load_file(file: Path) -> tuple[yaml.Node | None, object]:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         _refuse_duplicates(file, root)
         return root, yaml.safe_load(text) or {}
+    except RecursionError as error:
+        raise ConfigError(f"{file}: lists and mappings in it are nested too deep, or within themselves") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -275,6 +280,8 @@ def _refuse_duplicates(file: Path, node: yaml.Node | None) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{file}:{key.start_mark.line + 1}: a key is one word, not a list or a mapping")
             if key.value in seen:
                 raise ConfigError(f"{file}:{key.start_mark.line + 1}: {key.value} is there twice; keep one")
             seen.add(key.value)
