@@ -77,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._head_bytes = 0  # of the fields in the head and in the trailer, and how many they are
         self._fields = 0
+        self._hosts = 0  # of the fields, those that say the host
         self._chunks = 0  # of the body that is being received, and its bytes
         self._content_bytes = 0
         self._bare_bytes = 0  # that have come since there was last a head or a part of a body in what came
@@ -236,6 +237,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._incoming = ServedRequest(self)
         self._url = b""
+        self._hosts = 0
         self._head_bytes = self._fields = self._bare_bytes = self._chunks = self._content_bytes = 0
         self._begun_s = self.server.loop.time()
 
@@ -255,7 +257,9 @@ class ClientConnection(asyncio.Protocol):
             if request.method:
                 self._refuse_fields()
         elif not request.method:
-            request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+            key = name.decode("latin-1").lower()
+            self._hosts += key == "host"
+            request.headers[key] = value.decode("latin-1")
 
     def _has_too_many_fields(self) -> bool:
         limits = self.server.limits
@@ -300,8 +304,8 @@ class ClientConnection(asyncio.Protocol):
                 return
             framing = b"Content-Length: " + headers.get("content-length", "0").encode("latin-1")
             self._framing_head = b"POST / HTTP/1.1\r\n%b\r\n\r\n" % (framing if coding is None else CHUNKED)
-        if "host" not in headers and not request.is_old:
-            self._refuse(400, "the request has no Host header")
+        if self._hosts > 1 or (not self._hosts and not request.is_old):
+            self._refuse(400, f"the request has {self._hosts or 'no'} Host headers; it takes one")
             return
         self.server.application.classify(request)
         length = headers.get("content-length", "")

@@ -266,6 +266,7 @@ REFUSED = [
     (b"GARBAGE\r\n\r\n", 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     (b"GET /api/version HTTP/1.1\r\n\r\n", 400),
+    (VERSION[:-2] + b"Host: evil\r\n\r\n", 400),
     (b"GET http://evil/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (HEAD + b"Content-Length: -1\r\n\r\n", 400),
     (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400),
