@@ -57,6 +57,7 @@ _EMBEDDINGS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 _TYPED_EVENTS: tuple[Responses | Messages, ...] = (Responses(), Messages())
 _OWN_ERRORS: dict[str, ErrorForms] = {dialect.path: dialect for dialect in _TYPED_EVENTS}
 _HEADER_ID = re.compile(r"[\x21-\x7e]{1,128}")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 REQUEST_TIMEOUT_MAX_S = 86_400.0
 UNHEARD_RETRY_S = "1"
 """When it may be worth while to ask again for a model that a silent node may have: whoever asks has them asked."""
@@ -176,7 +177,7 @@ class Gateway:
             message = f"this gateway does not decode bodies with Content-Encoding {coding}; send it without"
             self._error(request, _errors_of(request.path), 415, message)
             return None
-        return self._handler(request.method, request.path)(request)
+        return (self._handler(request.method, request.path) or self._not_offered)(request)
 
     def _is_settled_with_its_page(self, request: ServedRequest) -> bool:
         """Refuse what a page may not ask, and answer a browser that asks whether it may."""
@@ -191,7 +192,7 @@ class Gateway:
         request.respond(200, beforehand(headers.get("access-control-request-headers", "")), b"")
         return True
 
-    def _handler(self, method: str, path: str) -> Handler:
+    def _handler(self, method: str, path: str) -> Handler | None:
         handler = self._handlers.get((method, path))
         if handler is not None:
             return handler
@@ -206,7 +207,7 @@ class Gateway:
                 return self._orders.has_blob
             if method == "POST":
                 return self._orders.blob
-        return self._not_offered
+        return None
 
     def refused(self, request: ServedRequest, status: int, message: str) -> bytes:
         """It was no request; the body that says so."""
@@ -493,8 +494,13 @@ class Gateway:
         return handle
 
     async def _not_offered(self, request: ServedRequest) -> None:
+        """As Ollama: what there is nothing of by any method is not found."""
+        methods = [method for method in METHODS if self._handler(method, request.path) is not None]
         message = f"this gateway does not offer {request.method} {request.path}; ask a node itself"
-        self._error(request, _errors_of(request.path), 501, message)
+        if methods:
+            message = f"{request.path} takes {', '.join(methods)}, not {request.method}"
+            request.granted = {**request.granted, "Allow": ", ".join(methods)}
+        self._error(request, _errors_of(request.path), 405 if methods else 404, message)
 
     def _error(
         self, request: ServedRequest, errors: ErrorForms, status: int, message: str, header_id: str = ""

@@ -205,7 +205,7 @@ EXPECTED = {
     "gives_up": 0,
     "half_closed": 0,
     "node_sends_garbage": 200,
-    "not_offered": 501,
+    "not_offered": 404,
 }
 
 

@@ -67,9 +67,17 @@ async def test_embeddings_are_routed_and_tried_again(house: House) -> None:
 
 async def test_what_is_not_offered_says_so(house: House) -> None:
     status, body, _ = await house.post("/api/nonsense", {})
-    assert (status, "does not offer POST /api/nonsense" in json.loads(body)["error"]) == (501, True)
+    assert (status, "does not offer POST /api/nonsense" in json.loads(body)["error"]) == (404, True)
     status, body, _ = await house.post("/v1/images/variations", {})
-    assert (status, "does not offer" in json.loads(body)["error"]["message"]) == (501, True)
+    assert (status, "does not offer" in json.loads(body)["error"]["message"]) == (404, True)
+    for path, allowed in (
+        ("/api/generate", "POST"),
+        ("/api/blobs/sha256:0", "HEAD, POST"),
+        ("/v1/models/m", "GET, HEAD"),
+    ):
+        async with house.http.put(house.url + path, data=b"{}") as response:
+            assert (response.status, response.headers["Allow"]) == (405, allowed)
+            assert f"{path} takes {allowed}, not PUT" in await response.text()
 
 
 async def test_who_is_signed_in_is_asked_of_one_node_and_signing_out_of_all(house: House) -> None:
@@ -219,7 +227,7 @@ async def test_clients_see_that_it_is_well_and_nothing_of_what_is_the_operators(
     async with house.http.get(house.url + "/-/healthz") as response:
         assert response.status == 200
     async with house.http.get(house.url + "/-/nodes") as response:
-        assert response.status == 501  # not for clients
+        assert response.status == 404  # not for clients
 
 
 async def test_a_transcription_is_routed_by_the_model_in_its_form(house: House) -> None:
