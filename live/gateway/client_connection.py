@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from live.gateway.http_head import CONTINUE, is_target
+from live.gateway.http_head import CONTINUE, is_target, origin_form
 from live.gateway.served_request import ServedRequest
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class ClientConnection(asyncio.Protocol):
         parser = self._parser
         self._bare = False
         request.method = parser.get_method().decode("latin-1")
-        request.target = self._url.decode("latin-1")
+        request.target, host = origin_form(self._url.decode("latin-1"))
         request.is_old = parser.get_http_version() == "1.0"
         request.keep_alive = parser.should_keep_alive()
         if self._has_too_many_fields():
@@ -307,6 +307,8 @@ class ClientConnection(asyncio.Protocol):
         if self._hosts > 1 or (not self._hosts and not request.is_old):
             self._refuse(400, f"the request has {self._hosts or 'no'} Host headers; it takes one")
             return
+        if host:
+            headers["host"] = host  # what a request says beside it does not count
         self.server.application.classify(request)
         length = headers.get("content-length", "")
         if not request.taken_as_it_comes and length.isdigit() and int(length) > limits.body_bytes:

@@ -47,6 +47,18 @@ def chunk(data: bytes) -> bytes:
     return b"".join((head, data, b"\r\n"))
 
 
+_ABSOLUTE = re.compile(r"https?://([^/?#]+)([/?].*)?", re.IGNORECASE)
+
+
+def origin_form(target: str) -> tuple[str, str]:
+    """A target without scheme and host (RFC 9112, 3.2.2), and that host; empty where the target says none."""
+    found = _ABSOLUTE.fullmatch(target)
+    if found is None:
+        return target, ""
+    path = found[2] or "/"
+    return path if path.startswith("/") else f"/{path}", found[1]
+
+
 def is_target(text: str) -> bool:
     """Whether this can be asked for: a path, perhaps with a query."""
     return text.startswith("/") and text.isascii() and text.isprintable() and " " not in text

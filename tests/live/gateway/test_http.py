@@ -145,6 +145,17 @@ async def test_a_head_of_forty_kilobytes_may_come_in_pieces(house: House, wire: 
         assert (await client.answer())[0] == 200
 
 
+async def test_a_target_with_its_host_is_answered_and_that_host_counts(house: House, wire: MakeWire) -> None:
+    house.a.will(answers(200, b'{"version":"1"}'))
+    client = await wire(house)
+    for target in (b"http://localhost/api/version", b"HTTP://127.0.0.1:80/api/version?x=http://y", b"http://localhost"):
+        client.send(b"GET %b HTTP/1.1\r\nHost: evil.example\r\n\r\n" % target)
+        assert (await client.answer())[::2] == (200, b'{"version":"1"}')
+    client.send(b"GET http://evil.example/api/version HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    status, _, body = await client.answer()
+    assert (status, b"not called evil.example" in body) == (403, True)
+
+
 async def test_pipelined_requests_are_answered_in_order(house: House, wire: MakeWire) -> None:
     house.routes(to("a"))
     house.a.will(streams(generate_lines(), pause_s=0.005), answers(200, b'{"version":"1"}'))
@@ -267,7 +278,7 @@ REFUSED = [
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     (b"GET /api/version HTTP/1.1\r\n\r\n", 400),
     (VERSION[:-2] + b"Host: evil\r\n\r\n", 400),
-    (b"GET http://evil/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    (b"GET ftp://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     (HEAD + b"Content-Length: -1\r\n\r\n", 400),
     (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400),
     (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
