@@ -422,7 +422,7 @@ class ClientConnection(asyncio.Protocol):
     def _answer_refusal(self, request: ServedRequest) -> None:
         assert request.refusal is not None
         request.keep_alive = False
-        if request.begun and request.refusal is STOPS and not request.ended:  # a stream
+        if request.begun and request.refusal == STOPS and not request.ended:  # a stream
             request.end(self.server.application.broken_off(request, request.refusal[1]))
             return
         if request.begun:
