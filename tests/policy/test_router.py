@@ -91,6 +91,18 @@ def test_a_node_that_says_that_it_is_full_is_chosen_after_the_others_and_ever_mo
     assert sum(node.in_flight for node in it.policy.view.nodes.values()) == 8
 
 
+def test_how_long_a_node_hung_is_no_measure_of_its_pace() -> None:
+    it = bench("nodes 2 slots 4 replicas 2")
+    it.do("requests 1-4")
+    it.do("advance 3.5")
+    it.do("ended 1 first_token_timeout")
+    it.do("advance 9")
+    for number in (2, 3):  # both have waited as long, and one of them at the node that was doubted meanwhile
+        it.do(f"ended {number} succeeded")
+    nodes = it.policy.view.nodes
+    assert (nodes["node-0"].start_s, nodes["node-1"].start_s) == (0.0, 0.1)
+
+
 def test_without_another_node_that_is_ready_the_first_opinion_stands() -> None:
     it = bench("nodes 1 slots 2 replicas 1")
     it.do("request 1")

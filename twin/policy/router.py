@@ -242,7 +242,13 @@ class Router:
         self.reaped += len(overdue)
 
     def _note_start(self, node: NodeView, ended: AttemptEnded) -> None:
-        """Follow the node's pace: on a slow machine the limits on silence must be longer than on a fast one."""
+        """Follow the node's pace: on a slow machine the limits on silence must be longer than on a fast one.
+
+        What was under way when the node was doubted says how long it hung, and nothing of its pace: learnt from, it would
+        have the next hang go unnoticed.
+        """
+        if ended.started_s <= node.doubted_s:
+            return
         start_s = ended.first_token_s - ended.started_s - ended.load_duration_s
         longest_s = node.start_s
         if start_s > longest_s:

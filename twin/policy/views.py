@@ -63,6 +63,7 @@ class NodeView:
 
     __slots__ = (
         "bit",
+        "doubted_s",
         "hands",
         "health",
         "held",
@@ -96,6 +97,7 @@ class NodeView:
         self.start_s = 0.0  # longest time to a first token of late, loads not counted
         self.start_s_of_routes = 0.0  # the same, when the limits of its routes were set
         self.served = 0  # requests that ended well here
+        self.doubted_s = -NEVER_S  # when it last ceased to get traffic
         self.last_passed_s = 0.0  # last terminal record or passed generation probe
         self.hands = spec.hands  # kinds of actions that somebody can do to it, as far as is known
         self.held = False  # set aside by an operator: nobody else may bring it back
@@ -448,6 +450,8 @@ class ClusterView:
         if health == before:
             return False
         node.health = health
+        if before in ROUTABLE and health not in ROUTABLE:
+            node.doubted_s = now
         if health in ROUTABLE and (before == "down" or node.returning):
             self._rise(node, now)
         if health != "suspect":
