@@ -411,7 +411,7 @@ def train(
         "model.json"
     ),
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Training worlds, or runs of each scenario; 60 worlds, 10 runs.")
+        int | None, typer.Option(min=1, help="Training worlds, or runs of each scenario; 128 worlds, 10 runs.")
     ] = None,
     jobs: Jobs = None,
     shuffle_labels: Annotated[

@@ -48,6 +48,11 @@ def test_an_alarm_out_of_the_blue_is_false_and_rings_once_a_horizon() -> None:
     assert result.false_a_node_day == pytest.approx(2.0)
 
 
+def test_an_alarm_that_a_fault_of_the_network_provokes_is_false_and_counted_as_such() -> None:
+    result = ring(Truth([], [], [("n", 900.0, 1_100.0)], []), 1_000.0, 2_000.0)
+    assert (result.false, result.disturbed) == (2, 1)
+
+
 def test_an_alarm_at_a_look_alike_is_counted_apart() -> None:
     result = ring(truth(episodes=[episode(1_000.0, 1_400.0, "nothing")]), 1_200.0)
     assert (result.false, result.look_alikes, result.look_alikes_in_all) == (0, 1, 1)

@@ -72,11 +72,11 @@ def test_the_command_prints_the_table_and_fails_where_something_leaks(monkeypatc
 
     monkeypatch.setattr(leaks, "leak_check", check)
     runner = CliRunner()
-    result = runner.invoke(ollamamax.app, ["evaluate", "--shuffle-labels", "--worlds", "100"])
+    result = runner.invoke(ollamamax.app, ["evaluate", "--shuffle-labels", "--worlds", "200"])
     assert result.exit_code == 0, result.output
     assert "at chance" in result.output
     assert "no leak was found" in result.output
-    assert asked == [(100, TRAINING_WORLDS)], "no more training worlds than the shipped model has"
+    assert asked == [(200, TRAINING_WORLDS)], "no more training worlds than the shipped model has"
     row |= {"foretold": 20, "at_chance": False}
     result = runner.invoke(ollamamax.app, ["evaluate", "--shuffle-labels"])
     assert result.exit_code == 1

@@ -44,6 +44,10 @@ def test_a_node_that_was_restarted_without_a_failure_is_censored_around_it() -> 
     assert [label_at(what, at_s) for at_s in (600.0, 700.0, 1300.0, 1400.0)] == [-1, -2, -2, -1]
 
 
+def test_a_node_that_the_network_disturbs_is_an_ordinary_time_without_failure() -> None:
+    assert label_at(Truth([], [], [("n", 500.0, 700.0)], []), 600.0) == -1
+
+
 def test_other_nodes_failures_are_not_ones_own() -> None:
     found, _ = labels(truth([failure(1000.0)]), "other", TIMES_S, 300.0)
     assert (found == -1).all()
@@ -62,7 +66,10 @@ def test_the_truth_of_a_run_has_its_failures_with_their_signs_and_its_look_alike
         ("node-0", "vram_leak", 900.0, 500.0),
         ("node-1", "disk_full", 1700.0, 1400.0),
     }
-    assert [(it.node, it.outcome) for it in what.episodes] == [("node-2", "nothing")]
+    assert {(it.node, it.kind, it.outcome) for it in what.episodes} == {
+        ("node-2", "host_out_of_memory", "nothing"),
+        ("node-0", "cpu_offload", "failed"),  # what was loaded while the leak had the memory
+    }
 
 
 def test_a_defect_that_broke_nothing_is_in_the_truth_though_the_record_has_no_row_of_it() -> None:

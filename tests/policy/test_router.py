@@ -7,7 +7,7 @@ from itertools import pairwise
 from tests.policy.bench import Bench
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import preset
-from twin.policy.vocabulary import ClusterSpec, ModelSpec, NodeSpec, ProbeResult, RequestSpec
+from twin.policy.vocabulary import AttemptEnded, ClusterSpec, ModelSpec, NodeSpec, ProbeResult, RequestSpec
 
 
 def bench(cluster: str) -> Bench:
@@ -202,3 +202,25 @@ def test_a_model_is_loaded_only_where_it_is_on_the_disk() -> None:
     assert policy.route(0.0, RequestSpec(1, "b", 10, True, 0.0, 60.0), 0).node == "node-1"
     unknown = ClusterPolicy(ClusterSpec(nodes[::2], models, {"node-0": ("a",)}, stored), preset("default"))
     assert unknown.route(0.0, RequestSpec(1, "b", 10, True, 0.0, 60.0), 0).node == "node-2"  # it may have it
+
+
+def test_a_replica_knows_with_how_many_others_an_attempt_was_there_and_what_they_asked() -> None:
+    cluster = ClusterSpec((NodeSpec("a"),), (ModelSpec("m", 1.0, 1, 4),), {"a": ("m",)})
+    policy = ClusterPolicy(cluster, preset("default", {"predictor.enabled": False}))
+    replica = policy.view.nodes["a"].replicas["m"]
+
+    def ask(number: int, now: float, prompt_tokens: int) -> None:
+        assert policy.route(now, RequestSpec(number, "m", prompt_tokens, True, now, now + 60.0), 0).kind == "dispatch"
+
+    def end(number: int, began_s: float, now: float) -> None:
+        policy.observe(now, AttemptEnded(number, 0, "a", "m", "succeeded", "", began_s, now, 9))
+
+    ask(1, 10.0, 100)
+    ask(2, 14.0, 30)
+    ask(3, 16.0, 50)
+    end(2, 14.0, 18.0)
+    assert (replica.company, replica.prompt_tokens_beside) == ((2 * 2 + 2 * 3) / 4, 50)
+    end(1, 10.0, 20.0)
+    assert (replica.company, replica.prompt_tokens_beside) == ((4 * 1 + 2 * 2 + 2 * 3 + 2 * 2) / 10, 80)
+    end(3, 16.0, 26.0)
+    assert (replica.company, replica.prompt_tokens_beside) == ((2 * 3 + 2 * 2 + 6 * 1) / 10, 0)

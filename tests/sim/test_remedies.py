@@ -175,6 +175,25 @@ def test_switched_off_or_not_sure_enough_it_comes(overrides: dict[str, object]) 
     assert sign["outcome"] == "failed"
 
 
+@pytest.mark.parametrize(("of_each", "outcome"), [(0.5, "averted"), (0.4, "failed")])
+def test_what_would_prevent_several_failures_is_weighed_against_all_of_them(of_each: float, outcome: str) -> None:
+    class Either(OneForecast):
+        """Cannot tell which of two it is."""
+
+        def forecasts(self, now: float) -> Sequence[Forecast]:
+            return [
+                Forecast("node-0", failure, it.probability, it.horizon_s, it.lead_s, it.reasons)
+                for it in super().forecasts(now)
+                for failure in (it.failure, "host_memory")
+            ]
+
+    record = run(world(LEAK), Either(foretold(of_each).forecast, 60.0, 140.0))
+    (sign,) = rows(record, "signs")
+    assert sign["outcome"] == outcome
+    reasons = [it["reason"] for it in rows(record, "actions") if it["kind"] == "restart" and it["time_s"] < 140.0]
+    assert [("with what else it would prevent 75%" in it) for it in reasons] == [True] * (outcome == "averted")
+
+
 def test_a_forecast_for_which_no_time_is_left_is_not_acted_upon() -> None:
     late = foretold()
     late.from_s = 135.0

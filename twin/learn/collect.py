@@ -22,7 +22,7 @@ from twin.policy.parameters import Parameters, PredictorParameters
 from twin.policy.predictor import patterns, statistical
 from twin.policy.predictor.features import FEATURES, NodeFeatures
 from twin.policy.predictor.predictor import EARLY_SHARE, IN_SERVICE, Predictor, smoothed
-from twin.policy.views import ClusterView, NodeView
+from twin.policy.views import ClusterView, Replica
 from twin.policy.vocabulary import ActionResult, AttemptEnded, Policy, ProbeResult, TelemetrySample
 from twin.scenario.schema import Scenario
 
@@ -85,9 +85,10 @@ class LookingPredictor(Predictor):
         self.due_s = dict.fromkeys(view.nodes, 0.0)
         self.places = {name: place for place, name in enumerate(view.nodes)}
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
+    def attempt_ended(self, now: float, ended: AttemptEnded, replica: Replica) -> None:
         """As the real one."""
-        self.features[node.name].attempt_ended(now, ended, node.in_flight)
+        features = self.features[replica.node.name]
+        features.attempt_ended(now, ended, replica.company, replica.prompt_tokens_beside)
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """As the real one."""

@@ -96,6 +96,7 @@ def look(pair: Pair) -> tuple[int, Arm, float, int]:
         update={
             "preset": "reactive" if pair.arm == "reactive" else "default",
             "overrides": {
+                **scenario.policy.overrides,
                 "predictor.enabled": pair.arm == "predictor",
                 "healer.false_hard_actions_per_node_day": FALSE_A_NODE_DAY * accelerated,
             },

@@ -20,7 +20,7 @@ from twin.learn.collect import DAY_S, Asked, Seen, see_all
 from twin.learn.downtime import downtime
 from twin.learn.events import FALSE_A_NODE_DAY, Tally, threshold_for, thresholds_of, total
 from twin.learn.model_file import model_of
-from twin.learn.scoring import probabilities, smoothed_logits
+from twin.learn.scoring import of_a_failure, probabilities, smoothed_logits
 from twin.learn.worlds import LENGTH_S, LOOK_ALIKE_SHARE, WARMUP_S, Split
 from twin.policy.cluster_policy import ClusterPolicy
 from twin.policy.parameters import Parameters, PredictorParameters
@@ -34,6 +34,9 @@ ALL = STATISTICAL | PATTERN | ML
 WORLDS = 100
 FIRST_CALIBRATION = 5_000
 """The calibration worlds of an evaluation are not those of the training."""
+CALIBRATION_WORLDS = 4
+"""For each test world: a threshold is set by the few oddest nodes. Where the budget allows two false alarms in all, chance
+decides how odd they are; where it allows eight, the rate is known to a third."""
 BINS = 10
 WARNED_FROM = 0.05
 LOOSE_FALSE_A_NODE_DAY = 5.0
@@ -52,7 +55,7 @@ Progress = Callable[[str, int, int], None]
 def shares(worlds: int) -> dict[Split, int]:
     """How many worlds of each kind."""
     return {
-        "calibration": worlds,
+        "calibration": CALIBRATION_WORLDS * worlds,
         "test": worlds,
         "untreated": max(1, worlds // 4),
         "held_out": max(1, worlds * 4 // 10),
@@ -161,7 +164,7 @@ class Judge:
         if key not in self._scores:
             if name in self._families:
                 found = self.probabilities(seen, self._families[name])
-                self._scores[key], self._named[key] = found.max(axis=1), found.argmax(axis=1)
+                self._scores[key], self._named[key] = of_a_failure(found), found.argmax(axis=1)
             else:
                 self._scores[key] = self._baselines[name](seen)
                 self._named[key] = np.full(len(seen.node), -1)
@@ -184,8 +187,11 @@ class Judge:
         """A method on worlds: at its own threshold, and at the best one that these worlds would allow."""
         result = self.tally(name, worlds, self.thresholds[name])
         curve = self.curve(name, worlds)
-        best = max((it["recall"] for it in curve if it["false_a_node_day"] <= FALSE_A_NODE_DAY), default=0.0)
         shown, hit = _foretellable(result)
+        kept = [it["recall"] for it in curve if it["false_a_node_day"] <= FALSE_A_NODE_DAY]
+        if shown and result.false_a_node_day <= FALSE_A_NODE_DAY:
+            kept.append(hit / shown)  # the curve has few points, and its own threshold may lie between them
+        best = max(kept, default=0.0)
         leads = sorted(lead for failure, lead, _ in result.foretold if failure.foretellable)
         node_days = result.node_days
         looked_alike = result.look_alikes / result.look_alikes_in_all if result.look_alikes_in_all else None
@@ -201,6 +207,7 @@ class Judge:
             "class_named": sum(it for failure, _, it in result.foretold if failure.foretellable),
             "node_days": round(node_days, 1),
             "false": result.false,
+            "false_while_disturbed": result.disturbed,
             "false_a_node_day": round(result.false_a_node_day, 4),
             "false_a_node_day_ci95": poisson(result.false, node_days),
             "look_alikes": result.look_alikes_in_all,
@@ -275,7 +282,7 @@ class Judge:
         given = np.concatenate([self.probabilities(it)[rows] for it, rows in zip(worlds, used, strict=True)])
         label = np.concatenate([it.label[rows] for it, rows in zip(worlds, used, strict=True)])
         came = label[:, None] == np.arange(len(CLASSES))
-        fails, failing = given.max(axis=1), label >= 0
+        fails, failing = of_a_failure(given), label >= 0
         points = _bins(given.ravel(), came.ravel())
         warned = given >= WARNED_FROM
         rows = given.size

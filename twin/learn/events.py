@@ -33,6 +33,7 @@ class Tally:
 
     node_days: float = 0.0
     false: int = 0
+    disturbed: int = 0  # of these, while another's fault (of the network, others' load) was at the node
     look_alikes: int = 0  # that were acted on
     look_alikes_in_all: int = 0
     true: int = 0
@@ -48,6 +49,7 @@ class Tally:
         """Take in another one."""
         self.node_days += other.node_days
         self.false += other.false
+        self.disturbed += other.disturbed
         self.look_alikes += other.look_alikes
         self.look_alikes_in_all += other.look_alikes_in_all
         self.true += other.true
@@ -95,6 +97,7 @@ def tally(
                 struck.update(id(it) for it in inside if it.outcome == "nothing")
                 continue
             result.false += 1
+            result.disturbed += any(it == name and a <= at_s <= b + horizon_s for it, a, b in truth.disturbed)
         result.look_alikes += sum(id(it) in struck for it in look_alikes)
         for failure in failures:
             if any(

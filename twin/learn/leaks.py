@@ -19,16 +19,23 @@ import numpy.typing as npt
 
 from twin.experiment.engines import Engine
 from twin.learn.collect import DAY_S, Asked, Seen, see_all
-from twin.learn.evaluation import ALL, FIRST_CALIBRATION, LOOSE_FALSE_A_NODE_DAY, Progress, wilson
+from twin.learn.evaluation import (
+    ALL,
+    CALIBRATION_WORLDS,
+    FIRST_CALIBRATION,
+    LOOSE_FALSE_A_NODE_DAY,
+    Progress,
+    wilson,
+)
 from twin.learn.events import FALSE_A_NODE_DAY, threshold_for, total
-from twin.learn.scoring import probabilities, smoothed_logits
+from twin.learn.scoring import of_a_failure, probabilities, smoothed_logits
 from twin.learn.training import train
 from twin.learn.worlds import WARMUP_S, Split
 from twin.policy.parameters import PredictorParameters
 from twin.record.foretelling import ACTION_S
 
-Score = Callable[[Seen], npt.NDArray[Any]]
-"""A row for each look, a column for each class."""
+Score = Callable[[Seen], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+"""For each look the score, and the class that it stands for."""
 
 RATES = {"strict": FALSE_A_NODE_DAY, "loose": LOOSE_FALSE_A_NODE_DAY}
 """False alarms a node-day that the calibration worlds may have."""
@@ -41,7 +48,7 @@ SURE = 0.975
 
 def shares(worlds: int) -> dict[Split, int]:
     """How many worlds of each kind, beside those of the training."""
-    return {"calibration": worlds, "test": worlds, "without_signs": worlds}
+    return {"calibration": CALIBRATION_WORLDS * worlds, "test": worlds, "without_signs": worlds}
 
 
 def leak_check(
@@ -92,11 +99,20 @@ def _trees(document: dict[str, Any]) -> Score:
     """By how much more likely than usual the trees call a failure, of the class for which that is most: what was learnt from
     labels, and nothing of what people knew before (the two other families)."""
     usual = np.array([float(each["base"]) for each in document["ensembles"]])
-    return lambda seen: smoothed_logits(document, seen) - usual
+
+    def score(seen: Seen) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        by_class = smoothed_logits(document, seen) - usual
+        return by_class.max(axis=1), by_class.argmax(axis=1)
+
+    return score
 
 
 def _whole(document: dict[str, Any]) -> Score:
-    return lambda seen: probabilities(document, seen, ALL)
+    def score(seen: Seen) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        by_class = probabilities(document, seen, ALL)
+        return of_a_failure(by_class), by_class.argmax(axis=1)
+
+    return score
 
 
 def _row(
@@ -105,8 +121,8 @@ def _row(
     from scipy.stats import binom  # noqa: PLC0415
 
     def scored(those: Sequence[Seen]) -> tuple[list[Any], list[Any]]:
-        by_class = [score(it) for it in those]
-        return [it.max(axis=1) for it in by_class], [it.argmax(axis=1) for it in by_class]
+        found = [score(it) for it in those]
+        return [it for it, _ in found], [named for _, named in found]
 
     threshold = threshold_for(calibration, *scored(calibration), horizon_s, WARMUP_S, RATES[rate])
     result = total(worlds, *scored(worlds), threshold, horizon_s, WARMUP_S)

@@ -49,6 +49,13 @@ def smoothed_logits(document: dict[str, Any], seen: Seen) -> Floats:
     return smooth(class_scores(document["ensembles"], seen.features), seen.node, seen.fresh)
 
 
+def of_a_failure(by_class: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The probability that a node fails, of whichever class, each by itself: as the policy has it where an action prevents
+    several."""
+    found: npt.NDArray[np.float32] = (1.0 - np.prod(1.0 - by_class.astype(float), axis=1)).astype(np.float32)
+    return found
+
+
 def probabilities(
     document: dict[str, Any], seen: Seen, families: int, logits: Floats | None = None
 ) -> npt.NDArray[np.float32]:

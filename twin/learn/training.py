@@ -22,7 +22,7 @@ from twin.experiment.world import scenario_digest
 from twin.learn import model_file
 from twin.learn.collect import Asked, Seen, see_all
 from twin.learn.events import FALSE_A_NODE_DAY, threshold_for, total
-from twin.learn.scoring import probabilities, smoothed_logits
+from twin.learn.scoring import of_a_failure, probabilities, smoothed_logits
 from twin.learn.truth import shows
 from twin.learn.worlds import HELD_OUT_KINDS, WARMUP_S
 from twin.policy.parameters import PredictorParameters
@@ -32,8 +32,8 @@ from twin.policy.predictor.statistical import CLASSES
 from twin.scenario.schema import Scenario
 
 HORIZON_S = 300.0
-TRAINING_WORLDS = 64
-CALIBRATION_SHARE = 0.6
+TRAINING_WORLDS = 128
+CALIBRATION_SHARE = 0.5
 """Calibration worlds for each training world."""
 
 TREES = 40
@@ -256,7 +256,7 @@ def _logistic(columns: Floats, positive: npt.NDArray[np.bool_]) -> list[float]:
 def _figures(document: dict[str, Any], checked: Sequence[Seen]) -> dict[str, Any]:
     """What the calibration worlds say of it, and the threshold that they give for hard actions."""
     found = [probabilities(document, it, STATISTICAL | PATTERN | ML) for it in checked]
-    scores = [it.max(axis=1) for it in found]
+    scores = [of_a_failure(it) for it in found]
     named = [it.argmax(axis=1) for it in found]
     threshold = threshold_for(checked, scores, named, HORIZON_S, WARMUP_S)
     if not math.isfinite(threshold):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twin.learn.harm import HEATS, Machines
 from twin.policy.forecast import FailureClass
 from twin.policy.predictor.statistical import CLASSES
 from twin.record.reader import RunRecord
@@ -51,6 +52,9 @@ they are around in every world, and a forecast that they provoke is false."""
 FORETELLABLE = tuple(kind for kind in CLASS_OF_KIND if FAULT_KINDS[kind].has_signs())
 """Kinds that can show beforehand."""
 
+OFFLOADED = "cpu_offload"
+"""The kind of the state in which a model lies partly in main memory, whatever brought it there."""
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -74,7 +78,8 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Episode:
     """Signs that did not pass into a failure: `nothing` (a look-alike), `averted` by an action, `teardown`, or `failed`
-    where the defect was there, and nothing came of it (another program had the memory, and no request wanted it)."""
+    where the defect was there, and nothing came of it (another program had the memory, and no request wanted it), or where
+    its damage is still there (a model that lies partly in main memory)."""
 
     node: str
     kind: str
@@ -90,7 +95,7 @@ class Truth:
     failures: list[Failure]
     episodes: list[Episode]
     disturbed: list[tuple[str, float, float]]
-    """Faults of no class, by node: from, to. A node that is disturbed is not sound, though nothing of ours fails."""
+    """Faults of no class, by node: from, to. Nothing of the node's own fails, and nothing may be foretold."""
     restarts: list[tuple[str, float]]
     """What somebody restarted, and when it was done."""
 
@@ -104,8 +109,9 @@ def truth_of(record: RunRecord) -> Truth:
     restarts = [
         (row["node"], row["result_s"]) for row in actions if row["kind"] == "restart" and row["status"] == "done"
     ]
-    failures, disturbed = [], []
+    failures, disturbed, harmless = [], [], []
     came = set()
+    machines = Machines(record)
     for row in record.table("faults").to_pylist():
         key = (row["fault_id"], row["node"])
         ended_s = row["ended_s"] if row["ended_s"] is not None else end_s
@@ -117,18 +123,26 @@ def truth_of(record: RunRecord) -> Truth:
         if which is None:
             disturbed.append((row["node"], row["injected_s"], ended_s))
             continue
+        at_s = machines.met_s(row["kind"], row["node"], row["injected_s"], ended_s)
+        if math.isnan(at_s):
+            harmless.append(Episode(row["node"], row["kind"], row["injected_s"], ended_s, "failed"))
+            continue
         came.add(key)
-        failures.append(
-            Failure(
-                row["node"], row["kind"], CLASSES.index(which), row["injected_s"], ended_s, showed.get(key, math.nan)
-            )
-        )
+        showed_s = showed.get(key, math.nan)
+        if row["kind"] in HEATS and at_s > row["injected_s"] and math.isnan(showed_s):
+            showed_s = row["injected_s"]  # it gets hot before the clock falls, however suddenly the cooling failed
+        failures.append(Failure(row["node"], row["kind"], CLASSES.index(which), at_s, ended_s, showed_s))
     episodes = [
         Episode(row["node"], row["kind"], row["began_s"], row["ended_s"], row["outcome"])
         for row in signs
         if (row["fault_id"], row["node"]) not in came
     ]
+    episodes += harmless
     episodes += dormant(record.manifest["scenario"].get("faults") or (), failures, restarts, end_s)
+    for node in machines.nodes():
+        episodes += [
+            Episode(node, OFFLOADED, began_s, ended_s, "failed") for began_s, ended_s in machines.offloaded(node)
+        ]
     return Truth(failures, episodes, disturbed, restarts)
 
 
@@ -165,9 +179,10 @@ def labels(truth: Truth, node: str, times_s: FloatArray, horizon_s: float) -> tu
     """For each time of a node: the class that fails within the horizon (-1: none; -2: not to be used) and the time until
     then (nan where none).
 
-    Not used are times at which the node fails or is disturbed already, one horizon after that (the embargo), and one
-    horizon before an action that averted a failure, or a defect that never came about (censored: nobody knows what
-    would have been).
+    Not used are times at which the node fails already, one horizon after that (the embargo), and one horizon before an
+    action that averted a failure, or a defect that never came about (censored: nobody knows what would have been). Times at
+    which a node is disturbed by what is no failure of its own (a slow network, others' load) are times without failure: an
+    alarm then is false, and who never saw them in training would take them for something.
     """
     found = np.full(len(times_s), -1, dtype=np.int8)
     until_s = np.full(len(times_s), np.nan)
@@ -179,9 +194,6 @@ def labels(truth: Truth, node: str, times_s: FloatArray, horizon_s: float) -> tu
     for failure in truth.failures:
         if failure.node == node:
             spoilt |= (times_s >= failure.at_s) & (times_s <= failure.ended_s + horizon_s)
-    for name, began_s, ended_s in truth.disturbed:
-        if name == node:
-            spoilt |= (times_s >= began_s) & (times_s <= ended_s + horizon_s)
     for episode in truth.episodes:
         if episode.node == node and episode.outcome != "nothing":
             spoilt |= (times_s >= episode.began_s) & (times_s <= episode.ended_s + 2.0 * horizon_s)

@@ -38,6 +38,10 @@ SUDDEN_SHARE = 0.15
 """Of the kinds that can show beforehand: episodes that come to nothing, and failures without a sign."""
 OTHER_SHARE = 0.3
 """Episodes of kinds that never show, or belong to no class."""
+LOAD_PATH_SHARE = 0.5
+"""Assumption: of the clusters, those whose operator has set `probes.load_path_model`. It is off by default, and what it asks
+for is one small model on every node's disk."""
+LOAD_PATH_MODEL = "llama3.2:1b"
 SEED = 20_260
 
 
@@ -107,10 +111,20 @@ def world(split: Split, number: int) -> tuple[Scenario, int]:
         "record": {"journal": False, "telemetry_period_s": TELEMETRY_PERIOD_S},
         "seed": seed,
     }
+    probe: dict[str, Any] = {}
+    asks = float(stream(seed, f"world:{split}:load-path").random()) < LOAD_PATH_SHARE
+    if asks and LOAD_PATH_MODEL not in models:  # one that is served is loaded anyway
+        document["policy"]["overrides"]["probes.load_path_model"] = LOAD_PATH_MODEL
+        document["workload"]["models"] = dict.fromkeys(models, 1.0)
+        probe = {LOAD_PATH_MODEL: {"replicas": 0}}
+    served = document["cluster"]["models"]
+    document["cluster"]["models"] = served | probe
     try:
         return Scenario.model_validate(document), seed
     except ValueError:  # two models that do not fit beside each other
-        document["cluster"]["models"] = dict(list(document["cluster"]["models"].items())[:1])
+        document["cluster"]["models"] = dict(list(served.items())[:1]) | probe
+        if probe:
+            document["workload"]["models"] = dict.fromkeys(models[:1], 1.0)
         return Scenario.model_validate(document), seed
 
 

@@ -144,7 +144,7 @@ class ClusterPolicy(Policy):
             elif self.prompts.suspected and observation.outcome == "succeeded":
                 self.prompts.survived(now, replica, prompt_tokens)
             if self.foresees:
-                self.watching.attempt_ended(now, observation, replica.node)
+                self.watching.attempt_ended(now, observation, replica)
             while self.router.refuted:
                 self.detection.refuted(now, self.router.refuted.pop())
         elif type(observation) is ProbeResult:

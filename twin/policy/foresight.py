@@ -2,21 +2,24 @@
 
 A forecast is acted upon only where the expected benefit is positive, its failure leaves time for the remedy, and, for what
 can cost running work, a budget of actions in vain is not used up: it fills at so many per node and day, and each such action
-takes from it the probability that nothing would have come. What costs nobody anything (a standby, load that is shifted,
-memory that nobody needs) is done first, at most once in a while for each node and failure.
+takes from it the probability that nothing would have come. It is weighed against all failures that are foreseen of its
+node and that it would prevent, together: which of them comes is often unclear (a node that gets slower may overheat, or its
+runner may hang) when it is clear that one does. What costs nobody anything (a standby, load that is shifted, memory that
+nobody needs) is done first, at most once in a while for each node and failure.
 
 A hard precaution is an incident of the healer's, under its caps, floors and cooldowns, and is verified like any repair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from twin.policy.choice import Option, explained, weigh, without_hand
 from twin.policy.forecast import Forecast
 from twin.policy.healer import BOOKKEEPING_TIMEOUT_S, Healer
 from twin.policy.health import ROUTABLE
+from twin.policy.rates import Rates
 from twin.policy.remedies.base import BROKEN_SHARE
 from twin.policy.remedies.redistribute import SHIFTED_S
 from twin.policy.tracking import Tracker
@@ -84,14 +87,22 @@ class Foresight:
         if not self.parameters.enabled or not self.parameters.predictive:
             return
         least = self.parameters.probability_min
-        likely = [forecast for forecast in forecasts if forecast.probability >= least]
+        foreseen: dict[str, dict[str, float]] = {}
+        for forecast in forecasts:
+            of_node = foreseen.setdefault(forecast.node, {})
+            of_node[forecast.failure] = max(of_node.get(forecast.failure, 0.0), forecast.probability)
+        likely = [forecast for forecast in forecasts if _any_of(foreseen[forecast.node].values()) >= least]
         for forecast in sorted(likely, key=lambda it: (-it.probability, it.node, it.failure)):
             node = self.view.nodes.get(forecast.node)
             if node is None or node.held or node.health not in ROUTABLE or node.name in self.healer.open:
                 continue
-            self._consider(now, node, forecast, commands)
+            likeliest = forecast.probability == max(foreseen[forecast.node].values())
+            if forecast.probability >= least or likeliest:
+                self._consider(now, node, forecast, foreseen[forecast.node], commands)
 
-    def _consider(self, now: float, node: NodeView, forecast: Forecast, commands: list[Command]) -> None:
+    def _consider(
+        self, now: float, node: NodeView, forecast: Forecast, foreseen: dict[str, float], commands: list[Command]
+    ) -> None:
         key = (node.name, forecast.failure)
         due_s = min(self.due_s.get(key, now + forecast.lead_s), now + forecast.lead_s)
         if due_s < now - forecast.horizon_s:  # it was expected long ago, and is another one now
@@ -102,11 +113,18 @@ class Foresight:
         harm = rate_rps * outage_s + BROKEN_SHARE * node.in_flight
         case = self.healer.case(node, forecast.failure, forecast.probability, harm, {})
         options = weigh(case, self.healer.remedies, self.healer.rates, self.parameters)
+        options = [_against_all(option, foreseen, self.healer.rates, node.name) for option in options]
+        options.sort(key=lambda option: (-option.value, option.name))
+        least = self.parameters.probability_min
         handless = without_hand(case, self.healer.remedies, self.parameters)
         for option in options:
             if option.value <= 0.0:
                 break
-            why_not = self._why_not(now, node, forecast, option, due_s)
+            hard = option.remedy.about.hard
+            probability = _together(option, foreseen) if hard else forecast.probability
+            if probability < least:
+                continue
+            why_not = self._why_not(now, node, forecast, option, probability, due_s)
             if why_not:
                 self.waiting[key] = f"{option.name}: {why_not}"
                 continue
@@ -116,22 +134,27 @@ class Foresight:
                 f"{forecast.failure} within {forecast.horizon_s:.0f} s with {forecast.probability:.0%}, "
                 f"in about {forecast.lead_s:.0f} s" + (f" ({reasons})" if reasons else "")
             )
-            hard = option.remedy.about.hard
-            self.not_before_s[(*key, hard)] = now + (HARD_COOLDOWN_S if hard else SOFT_COOLDOWN_S)
+            if probability > forecast.probability:
+                evidence += f"; with what else it would prevent {probability:.0%}"
+            prevented = [it for it in foreseen if it in option.remedy.about.mends] if hard else [forecast.failure]
+            for failure in prevented:
+                self.not_before_s[(node.name, failure, hard)] = now + (HARD_COOLDOWN_S if hard else SOFT_COOLDOWN_S)
             if not self.healer.advises:
                 until_s = now + forecast.horizon_s
                 kind = option.remedy.about.action
                 self.precautions.append(
-                    Precaution(node.name, forecast.failure, option.name, kind, forecast.probability, until_s)
+                    Precaution(node.name, forecast.failure, option.name, kind, probability, until_s)
                 )
             if hard:
-                self.budget -= 1.0 - forecast.probability
+                self.budget -= 1.0 - probability
                 why = explained(option, options, handless)
                 self.healer.foresee(now, node, option, case, evidence, why, forecast.horizon_s)
                 return
             self._soft(now, node, option, f"{evidence}; {explained(option, options, handless)}", commands)
 
-    def _why_not(self, now: float, node: NodeView, forecast: Forecast, option: Option, due_s: float) -> str:
+    def _why_not(
+        self, now: float, node: NodeView, forecast: Forecast, option: Option, probability: float, due_s: float
+    ) -> str:
         """Why an option that is worth it is not done now; empty: it is."""
         about = option.remedy.about
         if now < self.not_before_s.get((node.name, forecast.failure, about.hard), 0.0):
@@ -146,7 +169,7 @@ class Foresight:
                 return self.tracker.burning
             if len(self.healer.detection.under_repair) >= self.parameters.concurrent_max:
                 return "enough is being repaired"
-            if self.budget < 1.0 - forecast.probability:
+            if self.budget < 1.0 - probability:
                 return "the budget of actions in vain is used up"
             need_s = self.parameters.drain_timeout_s + 2.0 * option.takes_s
             if about.patient and left_s > need_s and not self._quiet(node):
@@ -233,3 +256,36 @@ class Foresight:
             self.precautions.append(
                 Precaution(str(node), str(failure), str(remedy), str(kind), float(probability), now + float(left_s))
             )
+
+
+def _together(option: Option, foreseen: dict[str, float]) -> float:
+    """The probability that something comes which the remedy prevents."""
+    mends = option.remedy.about.mends
+    return _any_of([probability for failure, probability in foreseen.items() if failure in mends])
+
+
+def _any_of(probabilities: Iterable[float]) -> float:
+    """That one of them comes, each by itself."""
+    none = 1.0
+    for probability in probabilities:
+        none *= 1.0 - probability
+    return 1.0 - none
+
+
+def _against_all(option: Option, foreseen: dict[str, float], rates: Rates, node: str) -> Option:
+    """A hard option, weighed against all that it would prevent, each as far as it helps there; a soft one as it is."""
+    remedy = option.remedy
+    together = _together(option, foreseen)
+    if not remedy.about.hard or together <= 0.0:
+        return option
+    mends = remedy.about.mends
+    right = _any_of(
+        [
+            probability * rates.mean(remedy, failure, node)
+            for failure, probability in foreseen.items()
+            if failure in mends
+        ]
+    )
+    value = right * option.avoided - option.cost * (1.0 - right)
+    success = right / together
+    return Option(remedy, option.model, success, value, option.cost, option.avoided, option.takes_s, option.outcomes)

@@ -51,6 +51,21 @@ class Failed:
         self.refused_by = refused_by  # called the request itself wrong, the first to do so
 
 
+class Open:
+    """An attempt that has not ended: since when, where, and what had been there by then."""
+
+    __slots__ = ("began_s", "busy_s", "due_s", "prompt_tokens", "prompt_tokens_before", "replica", "told_context")
+
+    def __init__(self, request: RequestSpec, replica: Replica, now: float, told_context: int) -> None:
+        self.due_s = request.deadline_s
+        self.told_context = told_context  # the num_ctx that the node is told; 0: none
+        self.prompt_tokens = request.prompt_tokens
+        self.replica = replica
+        self.began_s = now
+        self.busy_s = replica.busy_s
+        self.prompt_tokens_before = replica.prompt_tokens
+
+
 class Router:
     """Routes requests over the replicas of a `ClusterView`."""
 
@@ -75,9 +90,7 @@ class Router:
         self.zombie_grace_s = limit(parameters.router.zombie_grace_s)
         self.normalise_names = parameters.router.normalise_names
         self.names = ModelNames(view.models)
-        # Attempts that have not ended: their deadline, where they are, the tokens of their prompt, and the num_ctx that they
-        # were told.
-        self.open: dict[RequestId, tuple[float, Replica, int, int]] = {}
+        self.open: dict[RequestId, Open] = {}
         self.reap_due_s = 0.0
         self.reaped = 0
         self.waiting = 0
@@ -137,7 +150,7 @@ class Router:
         return self.view.pools[request.model]
 
     def _dispatch(self, now: float, pool: Pool, replica: Replica, request: RequestSpec) -> Route:
-        replica.in_flight += 1
+        replica.joins(now, request.prompt_tokens)
         replica.node.in_flight += 1
         pool.place(replica, now)
         too_short = False
@@ -153,7 +166,7 @@ class Router:
         elif own.context_tokens and not request.context_tokens:
             told = own.context_tokens
         own.asked_context = told
-        self.open[request.request_id] = (request.deadline_s, replica, request.prompt_tokens, told)
+        self.open[request.request_id] = Open(request, replica, now, told)
         if too_short:
             return replica.cold_route
         # Another num_ctx than it is loaded with is an order to load it anew.
@@ -186,13 +199,15 @@ class Router:
         was = self.open.pop(ended.request_id, None)
         prompt_tokens = 0
         if was is not None:  # else it was struck off before
-            prompt_tokens = was[2]
-            told = was[3]
+            prompt_tokens = was.prompt_tokens
             answered = ended.outcome == "succeeded" or ended.first_token_s == ended.first_token_s  # not nan
-            if answered and (told != own.hot_context or own.loaded_context == NOT_KNOWN):
-                own.loaded_for(told)
-            member.in_flight -= 1
+            if answered and (was.told_context != own.hot_context or own.loaded_context == NOT_KNOWN):
+                own.loaded_for(was.told_context)
+            member.leaves(now)
             member.node.in_flight -= 1
+            passed_s = now - was.began_s
+            own.company = (member.busy_s - was.busy_s) / passed_s if passed_s > 0.0 else 1.0
+            own.prompt_tokens_beside = member.prompt_tokens - was.prompt_tokens_before
         own.taken += 1
         if ended.outcome == "succeeded":
             if own.resident:  # else a load is in it, which not every dialect tells
@@ -230,12 +245,10 @@ class Router:
         if now < self.reap_due_s:
             return
         self.reap_due_s = now + REAP_PERIOD_S
-        overdue = [
-            request_id for request_id, (due_s, _, _, _) in self.open.items() if due_s + self.zombie_grace_s < now
-        ]
+        overdue = [request_id for request_id, it in self.open.items() if it.due_s + self.zombie_grace_s < now]
         for request_id in overdue:
-            _, replica, _, _ = self.open.pop(request_id)
-            replica.in_flight -= 1
+            replica = self.open.pop(request_id).replica
+            replica.leaves(now)
             replica.node.in_flight -= 1
             replica.pool.place(replica, now)
             self.failed.pop(request_id, None)

@@ -140,8 +140,11 @@ class Replica:
     __slots__ = (
         "asked_context",
         "breaker_open_until_s",
+        "busy_at_s",
+        "busy_s",
         "capacity",
         "cold_route",
+        "company",
         "context_tokens",
         "failures_in_row",
         "fetched_s",
@@ -160,6 +163,8 @@ class Replica:
         "own_context",
         "place",
         "pool",
+        "prompt_tokens",
+        "prompt_tokens_beside",
         "refused",
         "resident",
         "stored",
@@ -191,6 +196,11 @@ class Replica:
         self.generates = True  # as far as is known: it has not said that it does something else
         self.breaker_open_until_s = -NEVER_S
         self.taken = 0  # requests that its runner has taken, as far as they went through us
+        self.busy_s = 0.0  # requests at once, summed up over time until `busy_at_s`
+        self.busy_at_s = 0.0
+        self.prompt_tokens = 0  # of all requests that were sent there
+        self.company = 1.0  # requests at once, itself among them, in the mean over the attempt that ended last
+        self.prompt_tokens_beside = 0  # of the requests that came during that attempt
         self.set_limits(parameters)
 
     def set_limits(self, parameters: Parameters) -> None:
@@ -204,6 +214,19 @@ class Replica:
         self.cold_route = Route(
             "dispatch", self.node.name, cold_s, stall_s, loads=True, context_tokens=self.context_tokens
         )
+
+    def joins(self, now: float, prompt_tokens: int) -> None:
+        """One more request is there."""
+        self.busy_s += self.in_flight * (now - self.busy_at_s)
+        self.busy_at_s = now
+        self.in_flight += 1
+        self.prompt_tokens += prompt_tokens
+
+    def leaves(self, now: float) -> None:
+        """One request less."""
+        self.busy_s += self.in_flight * (now - self.busy_at_s)
+        self.busy_at_s = now
+        self.in_flight -= 1
 
     def displaces(self, other: Replica) -> bool:
         """Whether another replica of its node is let go when this one is loaded."""

@@ -60,12 +60,15 @@ def test_nothing_is_unusual_before_enough_samples() -> None:
     assert tracked([0.0] * SAMPLES_MIN).deviation() == 0.0
 
 
-def test_a_missing_value_changes_nothing_but_the_next_prediction() -> None:
-    before = tracked(noise(50))
-    change = before.change()
-    before.add(math.nan, PERIOD_S, *KEEP)
-    assert before.change() == change
-    assert before.count == 50
+def test_while_nothing_is_seen_the_normal_stays_and_what_was_unusual_is_so_less_and_less() -> None:
+    track = tracked(np.concatenate([noise(200), 0.5 + noise(10, 2)]))
+    normal, change, deviation = track.slow, track.change(), track.deviation()
+    assert change > 8.0
+    for _ in range(15):  # a window
+        track.add(math.nan, PERIOD_S, *KEEP)
+    assert (track.slow, track.count) == (normal, 210)
+    assert track.change() == pytest.approx(change * math.exp(-1.0))
+    assert track.deviation() == pytest.approx(deviation * math.exp(-1.0))
 
 
 def test_after_a_gap_the_trend_begins_anew_and_the_normal_stays() -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from twin.policy.predictor.track import Track
-from twin.policy.views import BATCH_SIZES
 from twin.policy.vocabulary import AttemptEnded, ProbeResult
 
 NAN: Final = math.nan
@@ -27,6 +26,13 @@ TOKENS_MIN: Final = 8
 PACES_MIN: Final = 8
 PACES_KNOWN: Final = 500
 """Requests that a pace needs to be known at all, and over how many of the last ones it is learnt."""
+COMPANY_RIDGE: Final = 0.01
+"""Variance below which a number of requests at once, or prompt tokens of others for each own token, says nothing."""
+PACE_SPREAD: Final = 0.01
+SLOWER_SPREADS: Final = 1.0
+"""No token teaches the regression more slowness than this, and three times as much speed: so it goes by the fast ones."""
+PACE_MIN: Final = 0.1
+"""Of the first pace seen: a regression that says less is not believed."""
 RATIO_MAX: Final = 4.0
 RATIO_TAUGHT: Final = 2.0
 """Slower than this many times teaches nothing of what is normal."""
@@ -41,8 +47,11 @@ HEAT_SHORT: Final = 0.1
 HEAT_LONG: Final = 0.6
 """Windows of the two means of power from which a temperature follows, in windows: together they give a first-order system
 whose time constant lies between."""
-HEAT_TAUGHT: Final = 3.0
-"""A temperature further than so many spreads from what is expected teaches no more than this."""
+TAUGHT: Final = 3.0
+"""What is further than so many spreads from what is expected teaches no more than this."""
+FAR: Final = 25.0
+"""Where the two others are further than the root of this, in spreads, from what was seen, nothing is expected, and what
+comes is learnt as it is: the first few of two hundred looks at a card that works, say."""
 HEAT_SPREAD_C: Final = 0.3
 HEAT_KNOWN: Final = 12.0
 """Samples after which a temperature can be expected."""
@@ -66,7 +75,7 @@ class Signal:
 SIGNALS: Final[tuple[Signal, ...]] = (
     Signal("vram_free", "share", 0.004, "GPU memory that is free; of main memory, where they share one"),
     Signal("vram_unlisted", "share", 0.004, "GPU memory in use beyond what /api/ps lists"),
-    Signal("ram_used", "share", 0.003, "main memory in use"),
+    Signal("ram_used", "share", 0.003, "main memory in use; without what /api/ps lists, where the GPU shares it"),
     Signal("swap_used", "share", 0.002, "swap in use, of main memory"),
     Signal("temperature", "°C", 1.0, "of the hottest GPU"),
     Signal("heat_excess", "°C", 0.5, "temperature beyond what this node's power of late usually gives"),
@@ -81,6 +90,7 @@ SIGNALS: Final[tuple[Signal, ...]] = (
     Signal("prefill_pace", "ratio", 0.01, "seconds a token of the fastest prompt of late, against the node's normal"),
     Signal("hidden_wait", "s", 0.1, "time inside the node that none of Ollama's timings names"),
     Signal("liveness_latency", "s", 0.005, "of GET /api/version"),
+    Signal("load_path", "ratio", 0.02, "seconds of the load that probes the scheduler, against its normal on the node"),
 )
 RATES: Final[tuple[tuple[str, str], ...]] = (
     ("gpu_errors_corrected", "GPU memory errors that were corrected"),
@@ -154,48 +164,124 @@ class Normal:
         return ratio if ratio < RATIO_MAX else RATIO_MAX
 
 
-class ModelPace:
-    """What is normal for one model on one node: seconds a token by requests at once, of a prompt's token, of a load."""
+class Regression:
+    """A slow regression of a value on two others, by exponentially weighted means and covariances. What is far from what was
+    expected teaches little, so that a bad hour does not become the normal; where the two others are far from all that was
+    seen nothing is expected, and all is learnt."""
 
-    __slots__ = ("decode", "load", "prefill")
+    __slots__ = (
+        "m1",
+        "m2",
+        "my",
+        "s1y",
+        "s2y",
+        "s11",
+        "s12",
+        "s22",
+        "spread",
+        "weight",
+    )
+
+    def __init__(self, spread: float) -> None:
+        self.spread = spread
+        self.weight = 0.0
+        self.m1 = self.m2 = self.my = 0.0  # means, and below them covariances
+        self.s11 = self.s12 = self.s22 = self.s1y = self.s2y = 0.0
+
+    def residual(
+        self,
+        x1: float,
+        x2: float,
+        y: float,
+        keep: float,
+        ridge: float,
+        spread_min: float,
+        known_min: float,
+        taught_up: float,
+    ) -> float:
+        """How far `y` is from what is expected at `x1` and `x2`; nan: nothing is. It is learnt from. `keep`: the weight that
+        the past keeps; `ridge`: variance below which `x1` and `x2` say nothing; `taught_up`: spreads that what is above
+        teaches at most."""
+        d1, d2, dy = x1 - self.m1, x2 - self.m2, y - self.my
+        residual = NAN
+        known = self.weight >= known_min
+        self.weight = keep * self.weight + 1.0
+        step = 1.0 / self.weight
+        if known:
+            s11, s22, s12 = self.s11 + ridge, self.s22 + ridge, self.s12
+            determinant = s11 * s22 - s12 * s12
+            if d1 * d1 * s22 - 2.0 * d1 * d2 * s12 + d2 * d2 * s11 <= FAR * determinant:
+                slope1 = (self.s1y * s22 - self.s2y * s12) / determinant
+                slope2 = (self.s2y * s11 - self.s1y * s12) / determinant
+                residual = dy - slope1 * d1 - slope2 * d2
+                spread = self.spread if self.spread > spread_min else spread_min
+                taught = residual
+                if residual > taught_up * spread:
+                    taught = taught_up * spread
+                elif residual < -TAUGHT * spread:
+                    taught = -TAUGHT * spread
+                dy += taught - residual
+                away = residual if residual > 0.0 else -residual
+                away = away if away < TAUGHT * spread else TAUGHT * spread
+                self.spread += step * (away - self.spread)
+        self.m1 += step * d1
+        self.m2 += step * d2
+        self.my += step * dy
+        kept = 1.0 - step
+        self.s11 = kept * (self.s11 + step * d1 * d1)
+        self.s12 = kept * (self.s12 + step * d1 * d2)
+        self.s22 = kept * (self.s22 + step * d2 * d2)
+        self.s1y = kept * (self.s1y + step * d1 * dy)
+        self.s2y = kept * (self.s2y + step * d2 * dy)
+        return residual
+
+
+class ModelPace:
+    """What is normal for one model on one node: seconds a token by the company it is made in, of a prompt's token, of a
+    load, and of a load that is a probe.
+
+    A step of a batch takes longer with each sequence in it, and the prompt of another request stops the batch. So the
+    seconds of a token are linear in the requests at once (the mean over the attempt) and in the prompt tokens of others for
+    each own token; a tenth that is left is told from the company's noise.
+    """
+
+    __slots__ = ("decode", "load", "prefill", "probe", "unit_s")
 
     def __init__(self) -> None:
-        self.decode: list[Normal] = [Normal() for _ in range(BATCH_SIZES + 1)]
+        self.decode = Regression(PACE_SPREAD)
+        self.unit_s = 0.0  # the first pace seen: what the regression counts in
         self.prefill = Normal()
         self.load = Normal()
+        self.probe = Normal()
+
+    def against(self, token_s: float, company: float, beside: float) -> float:
+        """The seconds of a token as a multiple of the normal in this company; nan before that is known."""
+        if self.unit_s == 0.0:
+            self.unit_s = token_s
+        pace = token_s / self.unit_s
+        known = self.decode.weight >= PACES_MIN
+        keep = 1.0 - 1.0 / PACES_KNOWN
+        residual = self.decode.residual(company, beside, pace, keep, COMPANY_RIDGE, PACE_SPREAD, 1.0, SLOWER_SPREADS)
+        expected = pace - residual
+        if not known or not expected >= PACE_MIN:
+            return NAN
+        ratio = pace / expected
+        return ratio if ratio < RATIO_MAX else RATIO_MAX
 
 
 class Heat:
     """What temperature a node's power gives, learnt on the node: a slow regression on two means of power.
 
     A GPU answers to power as a first-order system, so its temperature is linear in the power of late; between them two
-    exponential means of different length cover its unknown time constant. What is far off teaches little, so that a hot
-    hour does not become the normal.
+    exponential means of different length cover its unknown time constant.
     """
 
-    __slots__ = (
-        "long_w",
-        "m1",
-        "m2",
-        "mt",
-        "s1t",
-        "s2t",
-        "s11",
-        "s12",
-        "s22",
-        "short_w",
-        "spread_c",
-        "weight",
-        "window_s",
-    )
+    __slots__ = ("expected", "long_w", "short_w", "window_s")
 
     def __init__(self, window_s: float) -> None:
         self.window_s = window_s
         self.short_w = self.long_w = NAN
-        self.weight = 0.0
-        self.m1 = self.m2 = self.mt = 0.0  # means, and below them covariances
-        self.s11 = self.s12 = self.s22 = self.s1t = self.s2t = 0.0
-        self.spread_c = 1.0
+        self.expected = Regression(1.0)
 
     def excess(self, temperature_c: float, power_w: float, passed_s: float, slow: float) -> float:
         """Degrees beyond what the power of late gives; nan where it cannot be told."""
@@ -206,34 +292,9 @@ class Heat:
         else:
             self.short_w = power_w + math.exp(-passed_s / (HEAT_SHORT * self.window_s)) * (self.short_w - power_w)
             self.long_w = power_w + math.exp(-passed_s / (HEAT_LONG * self.window_s)) * (self.long_w - power_w)
-        d1, d2, dt = self.short_w - self.m1, self.long_w - self.m2, temperature_c - self.mt
-        excess = NAN
-        if self.weight >= HEAT_KNOWN:
-            s11, s22, s12 = self.s11 + WATTS, self.s22 + WATTS, self.s12
-            determinant = s11 * s22 - s12 * s12
-            slope1 = (self.s1t * s22 - self.s2t * s12) / determinant
-            slope2 = (self.s2t * s11 - self.s1t * s12) / determinant
-            excess = dt - slope1 * d1 - slope2 * d2
-            most_c = HEAT_TAUGHT * (self.spread_c if self.spread_c > HEAT_SPREAD_C else HEAT_SPREAD_C)
-            if excess > most_c:
-                dt += most_c - excess
-            elif excess < -most_c:
-                dt -= most_c + excess
-            away_c = excess if excess > 0.0 else -excess
-            away_c = away_c if away_c < most_c else most_c
-            self.spread_c += (1.0 - slow) * (away_c - self.spread_c)
-        self.weight = slow * self.weight + 1.0
-        step = 1.0 / self.weight
-        self.m1 += step * d1
-        self.m2 += step * d2
-        self.mt += step * dt
-        kept = 1.0 - step
-        self.s11 = kept * (self.s11 + step * d1 * d1)
-        self.s12 = kept * (self.s12 + step * d1 * d2)
-        self.s22 = kept * (self.s22 + step * d2 * d2)
-        self.s1t = kept * (self.s1t + step * d1 * dt)
-        self.s2t = kept * (self.s2t + step * d2 * dt)
-        return excess
+        return self.expected.residual(
+            self.short_w, self.long_w, temperature_c, slow, WATTS, HEAT_SPREAD_C, HEAT_KNOWN, TAUGHT
+        )
 
 
 class NodeFeatures:
@@ -250,6 +311,8 @@ class NodeFeatures:
         "hidden_s",
         "horizon_s",
         "latency_s",
+        "load_path",
+        "load_path_before",
         "load_s",
         "load_slowness",
         "out",
@@ -263,6 +326,7 @@ class NodeFeatures:
         "residency_s",
         "sampled_s",
         "samples",
+        "shared",
         "tracks",
         "updated_s",
         "window_s",
@@ -295,11 +359,15 @@ class NodeFeatures:
         self.paces: dict[str, ModelPace] = {}
         self.pace = NAN  # of the fastest request since the last look
         self.prefill_pace = NAN
+        self.load_path = NAN  # the fastest probe of it since the last look
+        self.load_path_before = NAN  # and between the two looks before
+        self.shared = False  # GPU and processor share main memory
 
     # -- observations ---------------------------------------------------------------------------------------------
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, in_flight: int) -> None:
-        """An attempt at the node ended; so many others are there."""
+    def attempt_ended(self, now: float, ended: AttemptEnded, company: float, prompt_tokens_beside: int) -> None:
+        """An attempt at the node ended. `company`: requests at once, itself among them, in the mean over it;
+        `prompt_tokens_beside`: of the requests that came meanwhile."""
         if ended.outcome == "succeeded":
             total_s = ended.total_duration_s
             if total_s > 0.0:
@@ -308,16 +376,14 @@ class NodeFeatures:
                 decode_s = ended.eval_duration_s
                 self.hidden_s += total_s - load_s - prefill_s - decode_s
                 self.hidden_count += 1
-                paces = self.paces.get(ended.model)
+                paces = self._paces_of(ended.model)
                 if paces is None:
-                    if len(self.paces) >= MODELS_KNOWN:
-                        return
-                    self.paces[ended.model] = paces = ModelPace()
+                    return
                 if load_s > OVERHEAD_S:
                     self._loaded(now, load_s, paces.load)
                 if ended.tokens >= TOKENS_MIN and decode_s > 0.0:
-                    batch = in_flight if in_flight < BATCH_SIZES else BATCH_SIZES
-                    ratio = paces.decode[batch].against(decode_s / ended.tokens)
+                    steps = ended.tokens - 1.0  # the first token is the prompt's
+                    ratio = paces.against(decode_s / steps, company, prompt_tokens_beside / steps)
                     if ratio == ratio and not ratio >= self.pace:
                         self.pace = ratio
                 if ended.prompt_eval_count >= TOKENS_MIN and prefill_s > 0.0:
@@ -326,6 +392,13 @@ class NodeFeatures:
                         self.prefill_pace = ratio
         elif ended.outcome == "failed" and ended.error not in {"client_error", "aborted"}:
             self.failed += 1.0
+
+    def _paces_of(self, model: str) -> ModelPace | None:
+        """None: too many models are known."""
+        paces = self.paces.get(model)
+        if paces is None and len(self.paces) < MODELS_KNOWN:
+            self.paces[model] = paces = ModelPace()
+        return paces
 
     def _loaded(self, now: float, took_s: float, normal: Normal) -> None:
         """Loads are rare: each counts, and is held against the ones before of the same model."""
@@ -348,6 +421,14 @@ class NodeFeatures:
                 self.residency_failed += 1.0
         elif not result.ok:
             self.failed += 1.0
+        elif result.kind == "load_path":
+            paces = self._paces_of(result.model)
+            if paces is not None:
+                way_s = self.residency_s  # of what needs no load
+                load_s = result.latency_s - way_s if way_s < result.latency_s else result.latency_s
+                ratio = paces.probe.against(load_s)
+                if ratio == ratio and not ratio >= self.load_path:
+                    self.load_path = ratio
 
     def restarted(self) -> None:
         """A new server process: trends begin anew."""
@@ -395,12 +476,27 @@ class NodeFeatures:
             self.samples += 1.0
             self.sampled_s = now
             self._machine(values, passed_s, fast, window, slow)
+        if values is not None and values.get("ollama_resident_models", NAN) == 0.0:
+            # What was slow was in a runner that is gone; of the next one it says little.
+            tracks[13].rest(fast)
+            tracks[14].rest(fast)
         tracks[13].add(self.pace, passed_s, fast, window, slow)
         tracks[14].add(self.prefill_pace, passed_s, fast, window, slow)
         hidden_s = self.hidden_s / self.hidden_count if self.hidden_count else NAN
         tracks[15].add(hidden_s, passed_s, fast, window, slow)
         self._forget_requests()
         tracks[16].add(self.latency_s, passed_s, fast, window, slow)
+        path, before = self.load_path, self.load_path_before
+        if values is not None and self._loads(values):
+            path = NAN
+        tracks[17].add(before if before < path else path, passed_s, fast, window, slow)
+        self.load_path_before = path
+        self.load_path = NAN
+
+    def _loads(self, values: dict[str, float]) -> bool:
+        """Whether another load is under way: a probe that waits for it says nothing."""
+        processes = values.get("ollama_processes", NAN) - 1.0 - values.get("ollama_resident_models", NAN)
+        return processes > 0.5
 
     def _forget_requests(self) -> None:
         self.hidden_s = 0.0
@@ -418,6 +514,8 @@ class NodeFeatures:
         used_gib = values.get("memory_used_gib", NAN)
         if vram_total_gib != vram_total_gib and utilisation == utilisation:  # the GPU shares main memory
             vram_gib, vram_total_gib = used_gib, memory_gib
+            used_gib -= listed_gib if listed_gib == listed_gib else 0.0  # a model that is loaded is no sign of a leak
+            self.shared = True
         tracks[0].add(1.0 - vram_gib / vram_total_gib, passed_s, fast, window, slow)
         tracks[1].add((vram_gib - listed_gib) / vram_total_gib, passed_s, fast, window, slow)
         tracks[2].add(used_gib / memory_gib, passed_s, fast, window, slow)
@@ -492,7 +590,7 @@ class NodeFeatures:
         found.append(float(in_flight))
         found.append(self.samples)
         found.append(self._exhausted_s(1.0, 0, 1))
-        found.append(self._exhausted_s(1.0, -1, 2))
+        found.append(self._exhausted_s(1.0, 0 if self.shared else -1, 2))
         found.append(self._exhausted_s(-1.0, 10, 10))
         return found
 

@@ -14,8 +14,8 @@ FEATURE_MOMENTS: Final = frozenset({"updated_s", "sampled_s", "load_s"})
 GIVEN: Final = frozenset({"window_s", "horizon_s"})
 """Of the parameters and the model, not of what was seen."""
 
-PARTS: Final = frozenset({"tracks", "heat", "paces"})
-"""Of the features: objects of their own."""
+PARTS: Final = frozenset({"tracks", "heat", "paces", "expected"})
+"""Of the features and of their heat: objects of their own."""
 
 
 def predictor_state(predictor: Predictor, now: float) -> dict[str, Any]:
@@ -28,12 +28,15 @@ def predictor_state(predictor: Predictor, now: float) -> dict[str, Any]:
 def _node_state(each: NodePrediction, now: float) -> dict[str, Any]:
     features = frozen(each.features, now, FEATURE_MOMENTS, GIVEN | PARTS)
     features["tracks"] = [frozen(track, now, ()) for track in each.features.tracks]
-    features["heat"] = frozen(each.features.heat, now, (), GIVEN)
+    heat = each.features.heat
+    features["heat"] = {**frozen(heat, now, (), GIVEN | PARTS), "expected": frozen(heat.expected, now, ())}
     features["paces"] = {
         model: {
-            "decode": [frozen(normal, now, ()) for normal in pace.decode],
+            "decode": frozen(pace.decode, now, ()),
+            "unit_s": pace.unit_s,
             "prefill": frozen(pace.prefill, now, ()),
             "load": frozen(pace.load, now, ()),
+            "probe": frozen(pace.probe, now, ()),
         }
         for model, pace in each.features.paces.items()
     }
@@ -47,13 +50,15 @@ def _thaw_parts(features: NodeFeatures, now: float, state: dict[str, Any]) -> No
     if len(tracks) == len(features.tracks):
         for track, state_of_track in zip(features.tracks, tracks, strict=True):
             thaw(track, now, (), state_of_track)
-    thaw(features.heat, now, (), state["heat"])
+    thaw(features.heat, now, (), {name: value for name, value in state["heat"].items() if name not in PARTS})
+    thaw(features.heat.expected, now, (), state["heat"].get("expected", {}))
     for model, known in state["paces"].items():
         pace = features.paces[model] = ModelPace()
-        for normal, usual in zip(pace.decode, known["decode"], strict=False):  # by requests at once
-            thaw(normal, now, (), usual)
+        thaw(pace.decode, now, (), known["decode"])
+        pace.unit_s = float(known.get("unit_s", 0.0))
         thaw(pace.prefill, now, (), known["prefill"])
         thaw(pace.load, now, (), known["load"])
+        thaw(pace.probe, now, (), known.get("probe", {}))
 
 
 def restore_predictor(predictor: Predictor, now: float, state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import math
 from typing import Final
 
 from twin.policy.predictor.features import PLACE
-from twin.policy.predictor.statistical import CLASSES
+from twin.policy.predictor.statistical import CLASSES, fresh
 
 NAN: Final = math.nan
 
@@ -30,9 +30,13 @@ PACE: Final = PLACE["pace"]
 PREFILL: Final = PLACE["prefill_pace"]
 HIDDEN: Final = PLACE["hidden_wait"]
 FAULT_LINES: Final = PLACE["gpu_fault_events.window"]
+FAULT_LINES_FAST: Final = PLACE["gpu_fault_events.fast"]
 UNCORRECTED: Final = PLACE["gpu_errors_uncorrected.window"]
 CORRECTED: Final = PLACE["gpu_errors_corrected.window"]
 ERROR_LINES: Final = PLACE["ollama_error_lines.window"]
+ERROR_LINES_FAST: Final = PLACE["ollama_error_lines.fast"]
+RAM_EXHAUSTED: Final = PLACE["ram_exhausted_s"]
+LOAD_PATH: Final = PLACE["load_path"]
 OVERDUE: Final = PLACE["expiry_overdue_s"]
 LOADS: Final = PLACE["load_slowness"]
 LOAD_AGE: Final = PLACE["load_age_s"]
@@ -46,6 +50,7 @@ CHANGE: Final = 3
 
 HOT_C: Final = 75.0
 RECENT_LOAD_S: Final = 900.0
+SLOWER_PATH: Final = 1.1
 SLOWER: Final = 1.02
 """The fastest request of late against the normal, from which a node counts as slower."""
 
@@ -95,9 +100,9 @@ def look(vector: list[float], horizon_s: float) -> Patterns:
     if free < 0.03 and vector[VRAM_UNLISTED + DEVIATION] > 2.0:
         found._says(0, 0.8, f"{100 * free:.1f} % of GPU memory is free")
     # Main memory: a steady rise, then swap.
-    used, rise = vector[RAM], vector[RAM + TREND]
+    rise = vector[RAM + TREND]
     if rise > 0.02 and vector[RAM + CHANGE] > 4.0:
-        in_s = _exhausted_in(max(1.0 - used, 0.0), -rise, horizon_s)
+        in_s = vector[RAM_EXHAUSTED]
         found._says(
             1,
             0.4 + 0.6 * min(1.0, horizon_s / max(in_s, 1.0)),
@@ -122,7 +127,7 @@ def look(vector: list[float], horizon_s: float) -> Patterns:
         found._says(2, 0.3 + 2.0 * (pace - 1.0), why)
         found._says(6, 0.3 + 2.0 * (pace - 1.0), why)
     # The GPU: lines in the kernel's log, errors, power that falls at full work.
-    lines = vector[FAULT_LINES]
+    lines = fresh(vector[FAULT_LINES], vector[FAULT_LINES_FAST])
     if lines > 0.3:
         found._says(3, 0.4 + 0.2 * lines, f"{lines:.1f} lines of GPU faults in the kernel's log of late")
     if vector[UNCORRECTED] > 0.3:
@@ -138,6 +143,11 @@ def look(vector: list[float], horizon_s: float) -> Patterns:
         found._says(4, 0.6, f"GET /api/ps took {vector[PS]:.1f} s")
     if vector[LOADS] > 1.3 and vector[LOAD_AGE] < RECENT_LOAD_S:
         found._says(4, 0.2 + 0.3 * vector[LOADS], f"the last load took {vector[LOADS]:.1f} times its normal time")
+    path = vector[LOAD_PATH]
+    if path > SLOWER_PATH and vector[LOAD_PATH + DEVIATION] > 2.0 and vector[LOAD_PATH + CHANGE] > 4.0:
+        found._says(
+            4, 0.3 + 0.5 * (path - 1.0), f"the load that probes the scheduler takes {path:.1f} times its normal time"
+        )
     if vector[HIDDEN] > 1.0 and vector[HIDDEN + CHANGE] > 6.0:
         found._says(4, 0.3, f"{vector[HIDDEN]:.1f} s inside the node that no timing of Ollama's explains")
     # The disk.
@@ -152,8 +162,9 @@ def look(vector: list[float], horizon_s: float) -> Patterns:
     # Runners and the server.
     if vector[FAILURES] > 1.5:
         found._says(6, 0.2 + 0.1 * vector[FAILURES], f"{vector[FAILURES]:.0f} failed attempts or probes of late")
-    if vector[ERROR_LINES] > 1.5:
-        found._says(6, 0.3, f"{vector[ERROR_LINES]:.0f} error lines in Ollama's log of late")
+    errors = fresh(vector[ERROR_LINES], vector[ERROR_LINES_FAST])
+    if errors > 1.5:
+        found._says(6, 0.3, f"{errors:.0f} error lines in Ollama's log of late")
     if slower and vector[VRAM_UNLISTED + CHANGE] > 4.0:
         found._says(6, 0.8, "tokens come slower while GPU memory fills")
     if vector[FILES + CHANGE] > 12.0 and vector[FILES + TREND] > 10.0:

@@ -16,7 +16,7 @@ from twin.policy.forecast import FailureClass, Forecast, Forecaster
 from twin.policy.predictor import patterns, statistical
 from twin.policy.predictor.features import FEATURES, NodeFeatures
 from twin.policy.predictor.model import ML, Model
-from twin.policy.views import ClusterView, NodeView
+from twin.policy.views import ClusterView, NodeView, Replica
 from twin.policy.vocabulary import NEVER_S, ActionResult, AttemptEnded, ProbeResult, TelemetrySample
 
 SHOWN_MIN: Final = 0.05
@@ -39,8 +39,8 @@ class Predictor(Forecaster):
         """What may fail, on all nodes, likeliest first."""
         return ()
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
-        """A request's attempt ended at a node."""
+    def attempt_ended(self, now: float, ended: AttemptEnded, replica: Replica) -> None:
+        """A request's attempt ended at a replica, which has said with how many others it was there."""
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """A probe was answered."""
@@ -114,9 +114,10 @@ class FusedPredictor(Predictor):
             self.said = said
         return self.said
 
-    def attempt_ended(self, now: float, ended: AttemptEnded, node: NodeView) -> None:
-        """A request's attempt ended at a node."""
-        self.nodes[node.name].features.attempt_ended(now, ended, node.in_flight)
+    def attempt_ended(self, now: float, ended: AttemptEnded, replica: Replica) -> None:
+        """A request's attempt ended at a replica."""
+        features = self.nodes[replica.node.name].features
+        features.attempt_ended(now, ended, replica.company, replica.prompt_tokens_beside)
 
     def answered(self, now: float, result: ProbeResult) -> None:
         """A probe was answered."""

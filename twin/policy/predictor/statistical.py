@@ -26,6 +26,9 @@ CLASSES: Final[tuple[FailureClass, ...]] = (
 HALF_SPREADS: Final = 6.0
 COUNTER_SPREADS: Final = 4.0
 """An event of a counter that stands still on a sound machine is worth so many spreads."""
+FRESH: Final = 10.0
+"""Events of the fast window are worth so many of the window's at most: twice what a steady rate has. So what a failure left
+in a counter is forgotten a few minutes after the last event, and not in a quarter of an hour."""
 
 _WATCHED: Final[tuple[tuple[int, str, float], ...]] = (
     (0, "vram_unlisted", 1.0),
@@ -39,6 +42,7 @@ _WATCHED: Final[tuple[tuple[int, str, float], ...]] = (
     (3, "power", -1.0),
     (3, "pace", 1.0),
     (4, "hidden_wait", 1.0),
+    (4, "load_path", 1.0),
     (5, "disk_free", -1.0),
     (6, "pace", 1.0),
     (6, "prefill_pace", 1.0),
@@ -64,6 +68,7 @@ WATCHED_WORDS: Final[list[str]] = [
 ]
 COUNTED_CLASS: Final[list[int]] = [row[0] for row in _COUNTED]
 COUNTED_PLACE: Final[list[int]] = [PLACE[row[1]] for row in _COUNTED]
+COUNTED_FAST: Final[list[int]] = [PLACE.get(row[1].replace(".window", ".fast"), PLACE[row[1]]) for row in _COUNTED]
 COUNTED_WORDS: Final[list[str]] = [row[1].partition(".")[0].replace("_", " ") for row in _COUNTED]
 
 
@@ -74,13 +79,24 @@ def scores(vector: list[float], threshold: float) -> list[float]:
         spread = _spread(vector, place)
         spreads[WATCHED_CLASS[place]] = max(spreads[WATCHED_CLASS[place]], spread)
     for place in range(len(COUNTED_CLASS)):
-        spread = COUNTER_SPREADS * vector[COUNTED_PLACE[place]]
+        spread = COUNTER_SPREADS * counted(vector, place)
         spreads[COUNTED_CLASS[place]] = max(spreads[COUNTED_CLASS[place]], spread)
     found: list[float] = []
     for spread in spreads:
         score = 1.0 - 2.0 ** (-spread / HALF_SPREADS)
         found.append(score if score >= threshold else 0.0)
     return found
+
+
+def counted(vector: list[float], place: int) -> float:
+    """Events of late, fewer soon after the last."""
+    return fresh(vector[COUNTED_PLACE[place]], vector[COUNTED_FAST[place]])
+
+
+def fresh(window: float, fast: float) -> float:
+    """Events of the window, as far as the fast one has some, too."""
+    most = FRESH * fast
+    return most if most < window else window
 
 
 def _spread(vector: list[float], place: int) -> float:
@@ -104,8 +120,8 @@ def reason(vector: list[float], which: int) -> str:
                 words = f"{WATCHED_WORDS[place]}: {spread:.0f} spreads beyond this node's normal"
     for place in range(len(COUNTED_CLASS)):
         if COUNTED_CLASS[place] == which:
-            spread = COUNTER_SPREADS * vector[COUNTED_PLACE[place]]
+            spread = COUNTER_SPREADS * counted(vector, place)
             if spread > most:
                 most = spread
-                words = f"{COUNTED_WORDS[place]}: {vector[COUNTED_PLACE[place]]:.1f} of late"
+                words = f"{COUNTED_WORDS[place]}: {counted(vector, place):.1f} of late"
     return words

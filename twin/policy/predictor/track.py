@@ -66,9 +66,10 @@ class Track:
         self.s0 = self.st = self.stt = self.sx = self.stx = 0.0
 
     def add(self, value: float, passed_s: float, keep_fast: float, keep_window: float, keep_slow: float) -> None:
-        """A sample, `passed_s` after the one before. `keep_*`: the weight that the past keeps, by window."""
+        """A sample, `passed_s` after the one before. `keep_*`: the weight that the past keeps, by window. nan: there is
+        none, and what was unusual is so less and less."""
         if value != value:
-            self.last = NAN
+            self.rest(keep_window)
             return
         count = self.count
         if count == 0:
@@ -133,6 +134,15 @@ class Track:
     def change(self) -> float:
         """The change-point's sum: above 0 upwards, below 0 downwards."""
         return self.up if self.up >= self.down else -self.down
+
+    def rest(self, keep: float) -> None:
+        """Nothing is seen: evidence ages, what is normal stays."""
+        self.last = NAN
+        if self.count > 0:
+            self.up *= keep
+            self.down *= keep
+            self.unusual *= keep
+            self.fast = self.slow + keep * (self.fast - self.slow)
 
     def forget_trend(self) -> None:
         """After a gap, or a restart: trend and change begin anew; what is normal stays."""
