@@ -27,7 +27,7 @@ Make = Callable[..., Awaitable["Client"]]
 
 # About what the small random model does on a real node without a GPU: 3500 tokens take seconds, a load 0.3 s.
 HARDWARE = Hardware(decode_ms=[1, 1.1, 1.2, 1.3], prefill_tokens_per_s=3000, vram_gib=8, load_gib_per_s=10, kind="cpu")
-MODELS = {MODEL: EmulatedModel(size_gib=0.1, memory_gib=0.2)}
+MODELS = {MODEL: EmulatedModel(size_gib=0.1, memory_gib=0.2, trained_tokens=4096)}
 LONG = 3500
 ENDPOINTS = ("/api/generate", "/api/chat", "/v1/chat/completions")
 
