@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import json
 import signal
 import socket
 import time
@@ -28,7 +27,7 @@ from aiohttp import web
 from live.agent.ollama import OllamaProcesses
 from live.agent.sources import Collector, Values
 from live.controller.access import guard
-from live.controller.transport import plain_reason
+from live.controller.transport import object_in, plain_reason
 from live.gateway.hosts import Hosts
 from live.hands.protocol import HandError
 from live.hands.router import HandsByKind
@@ -214,9 +213,5 @@ def reachable(url: str, controller: str) -> str:
 
 def _name_in(text: str) -> str:
     """The node that an answer or an order names; empty where it names none."""
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        return ""
-    name = said.get("node") if isinstance(said, dict) else None
+    name = object_in(text).get("node")
     return name if isinstance(name, str) else ""

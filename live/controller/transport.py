@@ -54,14 +54,19 @@ _OF_A_CLIENT = re.compile(r"option \"|invalid (format|json schema|option)|templa
 
 def _error_in(body: bytes) -> str:
     """What Ollama says is wrong; empty where it is not Ollama, or says nothing. Both dialects."""
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    error = said.get("error") if isinstance(said, dict) else None
+    error = object_in(body).get("error")
     if isinstance(error, dict):
         error = error.get("message")
     return error if isinstance(error, str) else ""
+
+
+def object_in(text: bytes | str) -> dict[str, object]:
+    """The JSON object that somebody answers with, who is not trusted to; empty where it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def cannot_generate(status: int, body: bytes) -> bool:

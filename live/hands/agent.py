@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 
-from live.controller.transport import TooLong, plain_reason, read_whole
+from live.controller.transport import TooLong, object_in, plain_reason, read_whole
 from live.hands.protocol import HandError, HandResult
 from twin.policy.vocabulary import Action
 
@@ -53,13 +53,11 @@ class AgentHands:
             raise HandError(f"the agent of {node} cannot be reached: {plain_reason(error)}") from error
         except (aiohttp.ClientError, OSError) as error:
             return HandResult("unknown", f"the agent of {node} hung up: {plain_reason(error)}")
-        try:
-            said = json.loads(answer)
-        except (ValueError, RecursionError):
-            said = {}
-        detail = str(said.get("detail") or said.get("error") or "") if isinstance(said, dict) else ""
-        if response.status == 200 and isinstance(said, dict) and said.get("status") in ("done", "failed"):
-            return HandResult(said["status"], detail)
+        said = object_in(answer)
+        detail = str(said.get("detail") or said.get("error") or "")
+        status: Any = said.get("status")
+        if response.status == 200 and status in ("done", "failed"):
+            return HandResult(status, detail)
         if response.status == 501:
             return HandResult("no_hand", f"the agent of {node}: {detail or f'it has no hand for {what}'}")
         return HandResult("failed", f"the agent of {node} answered {response.status}: {detail or 'no reason'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import aiohttp
@@ -11,6 +10,7 @@ from live.controller.transport import (
     TooLong,
     cannot_generate,
     is_embedded,
+    object_in,
     plain_reason,
     read_whole,
     transport_error,
@@ -75,11 +75,11 @@ class OllamaApiHands:
         if action.context_tokens:
             body["options"] = {"num_ctx": action.context_tokens}
         status, answer = await self._post(action.node, "/api/generate", body)
-        record = _object(answer)
+        record = object_in(answer)
         done = status == 200 and record.get("done_reason") == _EXPECTED[action.kind]
         if action.kind == "load" and cannot_generate(status, answer):
             status, answer = await self._post(action.node, "/api/embed", body)
-            record = _object(answer)
+            record = object_in(answer)
             done = status == 200 and is_embedded(record, 0)
         if done:
             return HandResult("done")
@@ -93,7 +93,7 @@ class OllamaApiHands:
         status, answer = await self._post(action.node, "/api/copy", body)
         if status == 200:
             return HandResult("done")
-        said = str(_object(answer).get("error") or answer[:ERROR_TEXT_MAX])
+        said = str(object_in(answer).get("error") or answer[:ERROR_TEXT_MAX])
         return HandResult("failed", f"{action.node} answered {status}: {said[:ERROR_TEXT_MAX]}")
 
     async def _pull(self, action: Action) -> HandResult:
@@ -102,7 +102,7 @@ class OllamaApiHands:
             return result
         status, answer = await self._call("DELETE", action.node, "/api/delete", {"model": action.model})
         if status != 200:
-            said = str(_object(answer).get("error") or answer[:ERROR_TEXT_MAX])
+            said = str(object_in(answer).get("error") or answer[:ERROR_TEXT_MAX])
             return HandResult("failed", f"{action.node} answered {status}: {said[:ERROR_TEXT_MAX]}")
         result, _ = await self._pull_once(action)
         return HandResult(result.status, result.detail or "its files were deleted, and fetched anew")
@@ -116,7 +116,7 @@ class OllamaApiHands:
         ) as response:
             if response.status != 200:
                 answer = await read_whole(response, ANSWER_LIMIT_BYTES)
-                said = str(_object(answer).get("error") or answer[:ERROR_TEXT_MAX])
+                said = str(object_in(answer).get("error") or answer[:ERROR_TEXT_MAX])
                 return HandResult("failed", f"{action.node} answered {response.status}: {said[:ERROR_TEXT_MAX]}"), False
             rest = b""
             async for data in response.content.iter_any():
@@ -124,7 +124,7 @@ class OllamaApiHands:
                 if len(rest) > LINE_LIMIT_BYTES:
                     raise TooLong(f"a line of more than {LINE_LIMIT_BYTES} bytes")
                 for line in lines:
-                    record = _object(line)
+                    record = object_in(line)
                     if "error" in record:
                         return HandResult("failed", f"{action.node}: {str(record['error'])[:ERROR_TEXT_MAX]}"), False
                     if "total" in record:
@@ -156,11 +156,3 @@ class OllamaApiHands:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
-
-
-def _object(data: bytes) -> dict[str, object]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):  # then the raw answer is shown
-        return {}
-    return value if isinstance(value, dict) else {}

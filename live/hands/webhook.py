@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from live.controller.transport import TooLong, plain_reason, read_whole
+from live.controller.transport import TooLong, object_in, plain_reason, read_whole
 from live.hands.placeholders import filled
 from live.hands.protocol import HandError, HandResult
 from twin.policy.vocabulary import Action
@@ -124,19 +124,11 @@ class WebhookHands:
 def _result(url: str, status: int, answer: bytes) -> HandResult:
     if not 200 <= status < 300:
         return HandResult("failed", f"{url} answered {status}: {_detail(answer)}")
-    said = _object(answer)
+    said = object_in(answer)
     if said.get("status") == "failed":
         return HandResult("failed", f"{url}: {said.get('detail') or 'failed'}")
     return HandResult("done", str(said.get("detail") or ""))
 
 
 def _detail(answer: bytes) -> str:
-    return " ".join(str(_object(answer).get("detail") or answer[:200].decode(errors="replace")).split()) or "no text"
-
-
-def _object(answer: bytes) -> dict[str, object]:
-    try:
-        value = json.loads(answer)
-    except (ValueError, RecursionError):  # then the raw answer is shown
-        return {}
-    return value if isinstance(value, dict) else {}
+    return " ".join(str(object_in(answer).get("detail") or answer[:200].decode(errors="replace")).split()) or "no text"

@@ -57,7 +57,7 @@ def as_markdown(
         "|---" * len(titles) + "|",
     ]
     for row in rows:
-        cells = ["–" if cell(row[key]) == "-" else cell(row[key]) for key in TITLES]
+        cells = ["–" if (text := cell(row[key])) == "-" else text for key in TITLES]
         parts.append("| " + " | ".join([cells[0], aims_of(files[row["drill"]]), *cells[1:]]) + " |")
     costs = [said_of(row["tolerance_costs"]) for row in rows if row.get("tolerance_costs")]
     if costs:
